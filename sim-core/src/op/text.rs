@@ -1,0 +1,804 @@
+//! The grammar of operations: printing, reading, and the table of mnemonics that the manual is made from.
+
+use super::{AddrExpr, Base, KeyAlg, KeyRef, MemType, Op, PconfigCmd, Source, TextOp, Value};
+use crate::addr::Addr;
+use crate::time::Ps;
+use crate::units::clip;
+use std::fmt::{self, Display, Write};
+use std::str::FromStr;
+use thiserror::Error;
+
+/// A row of the manual's table of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mnemonic {
+    /// The word that begins the line.
+    pub name: &'static str,
+    /// Its operands.
+    pub operands: &'static str,
+    /// What it does, with its citation.
+    pub meaning: &'static str,
+}
+
+/// Every operation, as the manual lists them.
+#[rustfmt::skip]
+pub const MNEMONICS: &[Mnemonic] = &[
+    m("load",          "[ADDR] BYTES",            "cached load of 1 to 64 bytes"),
+    m("load.uc",       "[ADDR] BYTES",            "uncached load"),
+    m("load.wc",       "[ADDR] BYTES",            "load through a write-combining mapping"),
+    m("fetch",         "[ADDR]",                  "instruction fetch"),
+    m("prefetch",      "[ADDR]",                  "prefetch or speculative load that never retires (MC-06)"),
+    m("store",         "[ADDR] BYTES VALUE?",     "cached (WB) store of 1 to 64 bytes"),
+    m("store.uc",      "[ADDR] BYTES VALUE?",     "store through an uncacheable mapping"),
+    m("store.wc",      "[ADDR] BYTES VALUE?",     "store through a write-combining mapping (MC-28)"),
+    m("movnti",        "[ADDR] 4|8 VALUE?",       "non-temporal store (MC-28)"),
+    m("movntdq",       "[ADDR] 16|32|64 VALUE?",  "non-temporal vector store, aligned"),
+    m("movdiri",       "[ADDR] 4|8 VALUE?",       "direct store (architecture.md §3 3.8)"),
+    m("movdir64b",     "[ADDR] zero|fill=B|[ADDR]", "direct store of a line (architecture.md §3)"),
+    m("movdir64b.page","[ADDR]",                  "64 MOVDIR64B of zeros over a page, no fence (architecture.md §3 3.9)"),
+    m("rep-stosb",     "[ADDR] BYTES fill=B",     "fast-string store (MC-29)"),
+    m("lock-xadd",     "[ADDR] 1|2|4|8 VALUE",    "locked read-modify-write"),
+    m("clflush",       "[ADDR]",                  "write back and invalidate the line under this KeyID"),
+    m("clflushopt",    "[ADDR]",                  "the same, weakly ordered"),
+    m("clwb",          "[ADDR]",                  "write back and keep, weakly ordered"),
+    m("wbinvd",        "",                        "write back and invalidate all caches of the package"),
+    m("wbnoinvd",      "",                        "write back all caches of the package and keep"),
+    m("wbinvdp",       "BLOCK",                   "WRMSR 0x98: wbinvd of a sub-block, SEAM only (architecture.md §4.1 4.1.10)"),
+    m("wbnoinvdp",     "BLOCK",                   "WRMSR 0x99: wbnoinvd of a sub-block, SEAM only"),
+    m("mfence",        "",                        "full fence"),
+    m("sfence",        "",                        "store fence"),
+    m("lfence",        "",                        "load fence"),
+    m("interrupt",     "",                        "an interrupt on this core; drains WC buffers (MC-28)"),
+    m("delay",         "TIME",                    "nothing, for so long"),
+    m("pconfig",       "KEYID CMD ALG?",          "program a key (architecture.md §8)"),
+    m("dma-read",      "[ADDR] BYTES",            "device read of 1 to 4096 bytes (MC-13)"),
+    m("dma-write",     "[ADDR] BYTES VALUE?",     "device write of 1 to 4096 bytes (MC-13)"),
+    m("evict",         "[ADDR]",                  "hardware's choice: the line leaves every cache now"),
+    m("wc-evict",      "CORE",                    "hardware's choice: the core's oldest WC buffer leaves now"),
+    m("flip-bit",      "[ADDR] BIT",              "physical fault: one bit of the stored ciphertext"),
+    m("flip-td",       "[ADDR]",                  "physical fault: the stored TD-owner bit"),
+    m("move-line",     "[FROM] [TO]",             "physical attack: copy ciphertext, TD bit and MAC"),
+    m("save-line",     "[ADDR] SLOT",             "physical attack: remember the line"),
+    m("replay-line",   "SLOT [ADDR]",             "physical attack: put it back"),
+    m("inject-ue",     "[ADDR]",                  "physical fault: uncorrectable memory error"),
+];
+
+const fn m(name: &'static str, operands: &'static str, meaning: &'static str) -> Mnemonic {
+    Mnemonic { name, operands, meaning }
+}
+
+/// Why a line is not an operation.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("found {found}, expected {expected}")]
+pub struct OpParseError {
+    /// Byte offset in the text at which the trouble begins.
+    pub at: usize,
+    /// What stands there.
+    pub found: String,
+    /// What should.
+    pub expected: String,
+}
+
+// ---------------------------------------------------------------------------------------------------------------- print
+
+impl Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Base::Abs(hpa) => write!(f, "{hpa:#x}"),
+            Base::Region { name, offset: 0 } => f.write_str(name),
+            Base::Region { name, offset } => write!(f, "{name}+{offset:#x}"),
+        }
+    }
+}
+
+impl Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyRef::Num(n) => write!(f, "{n}"),
+            KeyRef::Private(n) => write!(f, "priv{n}"),
+            KeyRef::Shared(n) => write!(f, "shared{n}"),
+        }
+    }
+}
+
+impl Display for AddrExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            None => write!(f, "{}", self.base),
+            Some(key) => write!(f, "{}@{key}", self.base),
+        }
+    }
+}
+
+impl Display for Value {
+    /// With a space in front; nothing when the text gave none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Unsaid => Ok(()),
+            Value::Num(n) => write!(f, " {n:#x}"),
+            Value::Fill(byte) => write!(f, " fill={byte:#x}"),
+        }
+    }
+}
+
+impl Display for KeyAlg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyAlg::Xts128 => "xts-128",
+            KeyAlg::Xts128Integrity => "xts-128-integrity",
+            KeyAlg::Xts256 => "xts-256",
+            KeyAlg::Xts256Integrity => "xts-256-integrity",
+        })
+    }
+}
+
+/// A time in the largest unit that leaves a whole number, as [`crate::units::parse_time`] reads it.
+fn write_time(f: &mut fmt::Formatter<'_>, time: Ps) -> fmt::Result {
+    let units = [(1_000_000_000_000, "s"), (1_000_000_000, "ms"), (1_000_000, "us"), (1000, "ns")];
+    for (scale, unit) in units {
+        if time.0 != 0 && time.0.is_multiple_of(scale) {
+            return write!(f, "{}{unit}", time.0 / scale);
+        }
+    }
+    write!(f, "{}ps", time.0)
+}
+
+impl<A: Display, K: Display> Display for Op<A, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = |ty: &MemType| match ty {
+            MemType::Wb => "",
+            MemType::Uc => ".uc",
+            MemType::Wc => ".wc",
+        };
+        match self {
+            Op::Load { at, bytes, ty } => write!(f, "load{} [{at}] {bytes}", suffix(ty)),
+            Op::Fetch { at } => write!(f, "fetch [{at}]"),
+            Op::Prefetch { at } => write!(f, "prefetch [{at}]"),
+            Op::Store { at, bytes, value, ty } => {
+                write!(f, "store{} [{at}] {bytes}{value}", suffix(ty))
+            }
+            Op::NtStore { at, bytes, value } => {
+                let name = if *bytes <= 8 { "movnti" } else { "movntdq" };
+                write!(f, "{name} [{at}] {bytes}{value}")
+            }
+            Op::Movdiri { at, bytes, value } => write!(f, "movdiri [{at}] {bytes}{value}"),
+            Op::Movdir64b { dst, src: Source::Fill(0) } => write!(f, "movdir64b [{dst}] zero"),
+            Op::Movdir64b { dst, src: Source::Fill(byte) } => {
+                write!(f, "movdir64b [{dst}] fill={byte:#x}")
+            }
+            Op::Movdir64b { dst, src: Source::Mem(src) } => write!(f, "movdir64b [{dst}] [{src}]"),
+            Op::Movdir64bPage { at } => write!(f, "movdir64b.page [{at}]"),
+            Op::RepStosb { at, bytes, value } => {
+                write!(f, "rep-stosb [{at}] {bytes} fill={value:#x}")
+            }
+            Op::LockXadd { at, bytes, value } => write!(f, "lock-xadd [{at}] {bytes} {value:#x}"),
+            Op::Clflush { at } => write!(f, "clflush [{at}]"),
+            Op::Clflushopt { at } => write!(f, "clflushopt [{at}]"),
+            Op::Clwb { at } => write!(f, "clwb [{at}]"),
+            Op::Wbinvd => f.write_str("wbinvd"),
+            Op::Wbnoinvd => f.write_str("wbnoinvd"),
+            Op::Wbinvdp { block } => write!(f, "wbinvdp {block}"),
+            Op::Wbnoinvdp { block } => write!(f, "wbnoinvdp {block}"),
+            Op::Mfence => f.write_str("mfence"),
+            Op::Sfence => f.write_str("sfence"),
+            Op::Lfence => f.write_str("lfence"),
+            Op::Interrupt => f.write_str("interrupt"),
+            Op::Delay { time } => {
+                f.write_str("delay ")?;
+                write_time(f, *time)
+            }
+            Op::Pconfig { keyid, cmd, alg } => {
+                write!(f, "pconfig {keyid} ")?;
+                match cmd {
+                    PconfigCmd::SetDirect(key) => write!(f, "set-direct={key:#x}")?,
+                    PconfigCmd::SetRandom => f.write_str("set-random")?,
+                    PconfigCmd::ClearKey => f.write_str("clear")?,
+                    PconfigCmd::NoEncrypt => f.write_str("no-encrypt")?,
+                }
+                match alg {
+                    None => Ok(()),
+                    Some(alg) => write!(f, " {alg}"),
+                }
+            }
+            Op::DmaRead { at, bytes } => write!(f, "dma-read [{at}] {bytes}"),
+            Op::DmaWrite { at, bytes, value } => write!(f, "dma-write [{at}] {bytes}{value}"),
+            Op::Evict { at } => write!(f, "evict [{at}]"),
+            Op::WcEvict { core } => write!(f, "wc-evict {core}"),
+            Op::FlipBit { at, bit } => write!(f, "flip-bit [{at}] {bit}"),
+            Op::FlipTd { at } => write!(f, "flip-td [{at}]"),
+            Op::MoveLine { from, to } => write!(f, "move-line [{from}] [{to}]"),
+            Op::SaveLine { at, slot } => write!(f, "save-line [{at}] {slot}"),
+            Op::ReplayLine { slot, at } => write!(f, "replay-line {slot} [{at}]"),
+            Op::InjectUe { at } => write!(f, "inject-ue [{at}]"),
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------------- read
+
+/// The longest line that is looked at; longer ones are refused before they are read.
+const LINE_MAX: usize = 1024;
+/// REP STOSB and DMA lengths.
+const STOSB_MAX: u32 = 1 << 20;
+const DMA_MAX: u32 = 4096;
+
+struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+    fn skip_space(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start_matches([' ', '\t']).len();
+    }
+    /// The next word or bracketed operand, for a message.
+    fn found(&self) -> String {
+        let rest = self.rest();
+        if rest.is_empty() {
+            return "the end of the line".to_owned();
+        }
+        let len = rest.find([' ', '\t']).filter(|n| *n > 0).unwrap_or(rest.len());
+        format!("`{}`", clip(&rest[..len]))
+    }
+    fn error(&self, expected: impl Into<String>) -> OpParseError {
+        OpParseError { at: self.at, found: self.found(), expected: expected.into() }
+    }
+    fn eat(&mut self, token: &str) -> bool {
+        let hit = self.rest().starts_with(token);
+        if hit {
+            self.at += token.len();
+        }
+        hit
+    }
+    fn word(&mut self) -> &'a str {
+        self.skip_space();
+        let rest = self.rest();
+        let len = rest.find([' ', '\t', '[', ']']).unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+    /// A number, decimal or `0x` hexadecimal.
+    fn number(&mut self, expected: &str) -> Result<u64, OpParseError> {
+        let start = self.at;
+        let rest = self.rest();
+        let (digits, radix) = match rest.strip_prefix("0x") {
+            Some(hex) => (hex, 16),
+            None => (rest, 10),
+        };
+        let len = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+        let skipped = rest.len() - digits.len();
+        let value = u64::from_str_radix(&digits[..len], radix);
+        let next = digits[len..].chars().next();
+        if next.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.') {
+            return Err(self.error(expected));
+        }
+        self.at += skipped + len;
+        value.map_err(|_| {
+            self.at = start;
+            self.error(format!("{expected} (at most 64 bits)"))
+        })
+    }
+    fn bounded(&mut self, lo: u32, hi: u32, what: &str) -> Result<u32, OpParseError> {
+        self.skip_space();
+        let start = self.at;
+        let expected = format!("{what}, {lo} to {hi}");
+        let n = self.number(&expected)?;
+        match u32::try_from(n) {
+            Ok(n) if (lo..=hi).contains(&n) => Ok(n),
+            _ => {
+                self.at = start;
+                Err(self.error(expected))
+            }
+        }
+    }
+    fn one_of(&mut self, choices: &[u32], what: &str) -> Result<u32, OpParseError> {
+        self.skip_space();
+        let start = self.at;
+        let list: Vec<String> = choices.iter().map(u32::to_string).collect();
+        let expected = format!("{what}: {}", list.join(", "));
+        let n = self.number(&expected)?;
+        choices.iter().copied().find(|c| u64::from(*c) == n).ok_or_else(|| {
+            self.at = start;
+            self.error(expected)
+        })
+    }
+    fn key(&mut self) -> Result<KeyRef, OpParseError> {
+        let expected = "a KeyID: a number, privN or sharedN";
+        let start = self.at;
+        for (prefix, make) in [
+            ("priv", KeyRef::Private as fn(u16) -> KeyRef),
+            ("shared", KeyRef::Shared as fn(u16) -> KeyRef),
+        ] {
+            if self.eat(prefix) {
+                let n = self.number(expected).ok().and_then(|n| u16::try_from(n).ok());
+                return n.map(make).ok_or_else(|| {
+                    self.at = start;
+                    self.error(expected)
+                });
+            }
+        }
+        let n = self.number(expected)?;
+        u32::try_from(n).map(KeyRef::Num).map_err(|_| {
+            self.at = start;
+            self.error(expected)
+        })
+    }
+    fn name(&mut self) -> Option<&'a str> {
+        let rest = self.rest();
+        let head = rest.chars().next()?;
+        if !(head.is_ascii_alphabetic() || head == '_') {
+            return None;
+        }
+        let len =
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        self.at += len;
+        Some(&rest[..len])
+    }
+    /// `[0x1000]`, `[P0+0x8]`, `[P0@priv1]`
+    fn addr(&mut self) -> Result<AddrExpr, OpParseError> {
+        self.skip_space();
+        let expected = "an address such as [0x1000], [P0+0x8] or [P0@priv1]";
+        if !self.eat("[") {
+            return Err(self.error(expected));
+        }
+        self.skip_space();
+        let base = match self.name() {
+            Some(name) => {
+                let offset = if self.eat("+") { self.number("an offset")? } else { 0 };
+                Base::Region { name: name.to_owned(), offset }
+            }
+            None => Base::Abs(self.number(expected)?),
+        };
+        let key = if self.eat("@") { Some(self.key()?) } else { None };
+        self.skip_space();
+        if !self.eat("]") {
+            return Err(self.error("`]`"));
+        }
+        Ok(AddrExpr { base, key })
+    }
+    fn fill(&mut self) -> Result<u8, OpParseError> {
+        self.skip_space();
+        if !self.eat("fill=") {
+            return Err(self.error("fill=BYTE"));
+        }
+        let start = self.at;
+        let n = self.number("a byte, 0 to 255")?;
+        u8::try_from(n).map_err(|_| {
+            self.at = start;
+            self.error("a byte, 0 to 255")
+        })
+    }
+    /// A value for `bytes` bytes, or none.
+    fn value(&mut self, bytes: u32) -> Result<Value, OpParseError> {
+        self.skip_space();
+        let rest = self.rest();
+        if rest.is_empty() {
+            return Ok(Value::Unsaid);
+        }
+        if rest.starts_with("fill=") {
+            return Ok(Value::Fill(self.fill()?));
+        }
+        let start = self.at;
+        let n = self.number("a number, fill=BYTE or nothing")?;
+        if bytes < 8 && n >> (8 * bytes) != 0 {
+            self.at = start;
+            return Err(self.error(format!("a number that fits {bytes} bytes")));
+        }
+        Ok(Value::Num(n))
+    }
+    fn end(&mut self) -> Result<(), OpParseError> {
+        self.skip_space();
+        if self.rest().is_empty() { Ok(()) } else { Err(self.error("the end of the line")) }
+    }
+}
+
+impl FromStr for TextOp {
+    type Err = OpParseError;
+
+    fn from_str(text: &str) -> Result<TextOp, OpParseError> {
+        let mut c = Cursor { text, at: 0 };
+        if text.len() > LINE_MAX {
+            return Err(c.error(format!("a line of at most {LINE_MAX} bytes")));
+        }
+        let op = operation(&mut c)?;
+        c.end()?;
+        Ok(op)
+    }
+}
+
+fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
+    c.skip_space();
+    let start = c.at;
+    let word = c.word();
+    let ty = match word.rsplit_once('.') {
+        Some((_, "uc")) => MemType::Uc,
+        Some((_, "wc")) => MemType::Wc,
+        _ => MemType::Wb,
+    };
+    Ok(match word {
+        "load" | "load.uc" | "load.wc" => {
+            Op::Load { at: c.addr()?, bytes: c.bounded(1, 64, "a number of bytes")?, ty }
+        }
+        "fetch" => Op::Fetch { at: c.addr()? },
+        "prefetch" => Op::Prefetch { at: c.addr()? },
+        "store" | "store.uc" | "store.wc" => {
+            let at = c.addr()?;
+            let bytes = c.bounded(1, 64, "a number of bytes")?;
+            Op::Store { at, bytes, value: c.value(bytes)?, ty }
+        }
+        "movnti" | "movntdq" => {
+            let at = c.addr()?;
+            let sizes: &[u32] = if word == "movnti" { &[4, 8] } else { &[16, 32, 64] };
+            let bytes = c.one_of(sizes, "a number of bytes")?;
+            Op::NtStore { at, bytes, value: c.value(bytes)? }
+        }
+        "movdiri" => {
+            let at = c.addr()?;
+            let bytes = c.one_of(&[4, 8], "a number of bytes")?;
+            Op::Movdiri { at, bytes, value: c.value(bytes)? }
+        }
+        "movdir64b" => {
+            let dst = c.addr()?;
+            c.skip_space();
+            let src = if c.eat("zero") {
+                Source::Fill(0)
+            } else if c.rest().starts_with('[') {
+                Source::Mem(c.addr()?)
+            } else {
+                let error = c.error("zero, fill=BYTE or a source address");
+                Source::Fill(c.fill().map_err(|_| error)?)
+            };
+            Op::Movdir64b { dst, src }
+        }
+        "movdir64b.page" => Op::Movdir64bPage { at: c.addr()? },
+        "rep-stosb" => Op::RepStosb {
+            at: c.addr()?,
+            bytes: c.bounded(1, STOSB_MAX, "a number of bytes")?,
+            value: c.fill()?,
+        },
+        "lock-xadd" => {
+            let at = c.addr()?;
+            let bytes = c.one_of(&[1, 2, 4, 8], "a number of bytes")?;
+            c.skip_space();
+            let start = c.at;
+            let value = c.number("a number")?;
+            if bytes < 8 && value >> (8 * bytes) != 0 {
+                c.at = start;
+                return Err(c.error(format!("a number that fits {bytes} bytes")));
+            }
+            Op::LockXadd { at, bytes, value }
+        }
+        "clflush" => Op::Clflush { at: c.addr()? },
+        "clflushopt" => Op::Clflushopt { at: c.addr()? },
+        "clwb" => Op::Clwb { at: c.addr()? },
+        "wbinvd" => Op::Wbinvd,
+        "wbnoinvd" => Op::Wbnoinvd,
+        "wbinvdp" => Op::Wbinvdp { block: c.bounded(0, u32::MAX, "a sub-block")? },
+        "wbnoinvdp" => Op::Wbnoinvdp { block: c.bounded(0, u32::MAX, "a sub-block")? },
+        "mfence" => Op::Mfence,
+        "sfence" => Op::Sfence,
+        "lfence" => Op::Lfence,
+        "interrupt" => Op::Interrupt,
+        "delay" => {
+            c.skip_space();
+            let start = c.at;
+            let text = c.word();
+            let time = crate::units::parse_time(text).map_err(|e| {
+                c.at = start;
+                c.error(format!("a time such as 100ns ({e})"))
+            })?;
+            Op::Delay { time }
+        }
+        "pconfig" => pconfig(c)?,
+        "dma-read" => {
+            Op::DmaRead { at: c.addr()?, bytes: c.bounded(1, DMA_MAX, "a number of bytes")? }
+        }
+        "dma-write" => {
+            let at = c.addr()?;
+            let bytes = c.bounded(1, DMA_MAX, "a number of bytes")?;
+            Op::DmaWrite { at, bytes, value: c.value(bytes)? }
+        }
+        "evict" => Op::Evict { at: c.addr()? },
+        "wc-evict" => Op::WcEvict { core: c.bounded(0, 127, "a core number")? },
+        "flip-bit" => Op::FlipBit { at: c.addr()?, bit: c.bounded(0, 511, "a bit number")? },
+        "flip-td" => Op::FlipTd { at: c.addr()? },
+        "move-line" => Op::MoveLine { from: c.addr()?, to: c.addr()? },
+        "save-line" => Op::SaveLine { at: c.addr()?, slot: c.bounded(0, 15, "a slot")? },
+        "replay-line" => Op::ReplayLine { slot: c.bounded(0, 15, "a slot")?, at: c.addr()? },
+        "inject-ue" => Op::InjectUe { at: c.addr()? },
+        _ => {
+            c.at = start;
+            let mut expected = "an operation: ".to_owned();
+            match nearest(word) {
+                Some(near) => {
+                    let _ = write!(expected, "did you mean `{near}`?");
+                }
+                None => {
+                    let names: Vec<&str> = MNEMONICS.iter().map(|m| m.name).collect();
+                    expected += &names.join(", ");
+                }
+            }
+            return Err(c.error(expected));
+        }
+    })
+}
+
+fn pconfig(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
+    c.skip_space();
+    let keyid = c.key()?;
+    c.skip_space();
+    let expected = "set-random, set-direct=NUMBER, clear or no-encrypt";
+    let cmd = if c.eat("set-direct=") {
+        PconfigCmd::SetDirect(c.number("a key number")?)
+    } else {
+        let start = c.at;
+        match c.word() {
+            "set-random" => PconfigCmd::SetRandom,
+            "clear" => PconfigCmd::ClearKey,
+            "no-encrypt" => PconfigCmd::NoEncrypt,
+            _ => {
+                c.at = start;
+                return Err(c.error(expected));
+            }
+        }
+    };
+    c.skip_space();
+    let start = c.at;
+    let alg = match c.word() {
+        "" => None,
+        "xts-128" => Some(KeyAlg::Xts128),
+        "xts-128-integrity" => Some(KeyAlg::Xts128Integrity),
+        "xts-256" => Some(KeyAlg::Xts256),
+        "xts-256-integrity" => Some(KeyAlg::Xts256Integrity),
+        _ => {
+            c.at = start;
+            return Err(c.error("xts-128, xts-128-integrity, xts-256 or xts-256-integrity"));
+        }
+    };
+    Ok(Op::Pconfig { keyid, cmd, alg })
+}
+
+/// The mnemonic within two edits of a misspelt one.
+fn nearest(word: &str) -> Option<&'static str> {
+    if word.len() > 20 {
+        return None;
+    }
+    MNEMONICS
+        .iter()
+        .map(|m| (edits(word.as_bytes(), m.name.as_bytes()), m.name))
+        .min()
+        .filter(|(n, _)| *n <= 2)
+        .map(|(_, name)| name)
+}
+
+fn edits(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl From<Addr> for AddrExpr {
+    /// A resolved address as text: absolute, with its KeyID.
+    fn from(addr: Addr) -> AddrExpr {
+        AddrExpr { base: Base::Abs(addr.hpa.0), key: Some(KeyRef::Num(u32::from(addr.keyid.0))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addr() -> impl Strategy<Value = AddrExpr> {
+        let base = prop_oneof![
+            any::<u64>().prop_map(Base::Abs),
+            ("[A-Za-z_][A-Za-z0-9_]{0,8}", any::<u64>())
+                .prop_map(|(name, offset)| Base::Region { name, offset }),
+        ];
+        (base, proptest::option::of(key())).prop_map(|(base, key)| AddrExpr { base, key })
+    }
+    fn key() -> impl Strategy<Value = KeyRef> {
+        prop_oneof![
+            any::<u32>().prop_map(KeyRef::Num),
+            any::<u16>().prop_map(KeyRef::Private),
+            any::<u16>().prop_map(KeyRef::Shared),
+        ]
+    }
+    fn value(bytes: u32) -> impl Strategy<Value = Value> {
+        let mask = if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
+        prop_oneof![
+            Just(Value::Unsaid),
+            any::<u64>().prop_map(move |n| Value::Num(n & mask)),
+            any::<u8>().prop_map(Value::Fill),
+        ]
+    }
+    fn sized(sizes: impl Strategy<Value = u32>) -> impl Strategy<Value = (AddrExpr, u32, Value)> {
+        (addr(), sizes.prop_flat_map(|n| (Just(n), value(n)))).prop_map(|(a, (n, v))| (a, n, v))
+    }
+    fn ty() -> impl Strategy<Value = MemType> {
+        prop_oneof![Just(MemType::Wb), Just(MemType::Uc), Just(MemType::Wc)]
+    }
+    fn pconfig_op() -> impl Strategy<Value = TextOp> {
+        let cmd = prop_oneof![
+            any::<u64>().prop_map(PconfigCmd::SetDirect),
+            Just(PconfigCmd::SetRandom),
+            Just(PconfigCmd::ClearKey),
+            Just(PconfigCmd::NoEncrypt),
+        ];
+        let alg = prop_oneof![
+            Just(KeyAlg::Xts128),
+            Just(KeyAlg::Xts128Integrity),
+            Just(KeyAlg::Xts256),
+            Just(KeyAlg::Xts256Integrity),
+        ];
+        (key(), cmd, proptest::option::of(alg)).prop_map(|(keyid, cmd, alg)| Op::Pconfig {
+            keyid,
+            cmd,
+            alg,
+        })
+    }
+
+    /// Every operation there is, with every kind of operand.
+    fn any_op() -> impl Strategy<Value = TextOp> {
+        let src = prop_oneof![any::<u8>().prop_map(Source::Fill), addr().prop_map(Source::Mem)];
+        let nt = proptest::sample::select(vec![4u32, 8, 16, 32, 64]);
+        let xadd = proptest::sample::select(vec![1u32, 2, 4, 8]).prop_flat_map(|n| {
+            let mask = if n == 8 { u64::MAX } else { (1u64 << (8 * n)) - 1 };
+            (Just(n), any::<u64>().prop_map(move |v| v & mask))
+        });
+        let memory =
+            prop_oneof![
+                (addr(), 1u32..=64, ty()).prop_map(|(at, bytes, ty)| Op::Load { at, bytes, ty }),
+                addr().prop_map(|at| Op::Fetch { at }),
+                addr().prop_map(|at| Op::Prefetch { at }),
+                (sized(1u32..=64), ty()).prop_map(|((at, bytes, value), ty)| Op::Store {
+                    at,
+                    bytes,
+                    value,
+                    ty
+                }),
+                sized(nt).prop_map(|(at, bytes, value)| Op::NtStore { at, bytes, value }),
+                sized(proptest::sample::select(vec![4u32, 8]))
+                    .prop_map(|(at, bytes, value)| Op::Movdiri { at, bytes, value }),
+                (addr(), src).prop_map(|(dst, src)| Op::Movdir64b { dst, src }),
+                addr().prop_map(|at| Op::Movdir64bPage { at }),
+                (addr(), 1u32..=STOSB_MAX, any::<u8>())
+                    .prop_map(|(at, bytes, value)| Op::RepStosb { at, bytes, value }),
+                (addr(), xadd).prop_map(|(at, (bytes, value))| Op::LockXadd { at, bytes, value }),
+            ];
+        let flush = prop_oneof![
+            addr().prop_map(|at| Op::Clflush { at }),
+            addr().prop_map(|at| Op::Clflushopt { at }),
+            addr().prop_map(|at| Op::Clwb { at }),
+            Just(Op::Wbinvd),
+            Just(Op::Wbnoinvd),
+            any::<u32>().prop_map(|block| Op::Wbinvdp { block }),
+            any::<u32>().prop_map(|block| Op::Wbnoinvdp { block }),
+            Just(Op::Mfence),
+            Just(Op::Sfence),
+            Just(Op::Lfence),
+            Just(Op::Interrupt),
+            (0..Ps::HORIZON.0).prop_map(|t| Op::Delay { time: Ps(t) }),
+        ];
+        let other = prop_oneof![
+            pconfig_op(),
+            (addr(), 1u32..=DMA_MAX).prop_map(|(at, bytes)| Op::DmaRead { at, bytes }),
+            sized(1u32..=DMA_MAX).prop_map(|(at, bytes, value)| Op::DmaWrite { at, bytes, value }),
+            addr().prop_map(|at| Op::Evict { at }),
+            (0u32..128).prop_map(|core| Op::WcEvict { core }),
+            (addr(), 0u32..512).prop_map(|(at, bit)| Op::FlipBit { at, bit }),
+            addr().prop_map(|at| Op::FlipTd { at }),
+            (addr(), addr()).prop_map(|(from, to)| Op::MoveLine { from, to }),
+            (addr(), 0u32..16).prop_map(|(at, slot)| Op::SaveLine { at, slot }),
+            (0u32..16, addr()).prop_map(|(slot, at)| Op::ReplayLine { slot, at }),
+            addr().prop_map(|at| Op::InjectUe { at }),
+        ];
+        prop_oneof![memory, flush, other]
+    }
+
+    proptest! {
+        #[test]
+        fn reading_is_the_inverse_of_printing(op in any_op()) {
+            let text = op.to_string();
+            prop_assert_eq!(text.parse::<TextOp>().map_err(|e| format!("{text}: {e}")), Ok(op));
+        }
+
+        #[test]
+        fn what_can_be_read_prints_in_one_form(op in any_op()) {
+            let text = op.to_string();
+            let again = text.parse::<TextOp>().unwrap().to_string();
+            prop_assert_eq!(text, again);
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,80}") {
+            let _ = text.parse::<TextOp>();
+        }
+
+        #[test]
+        fn no_nearly_right_text_panics(op in any_op(), cut in 0usize..60, junk in "[\\[\\]@+0-9a-z=. ]{0,4}") {
+            let text = op.to_string();
+            let cut = cut.min(text.len());
+            if text.is_char_boundary(cut) {
+                let _ = format!("{}{junk}{}", &text[..cut], &text[cut..]).parse::<TextOp>();
+            }
+        }
+    }
+
+    #[test]
+    fn every_mnemonic_of_the_manual_can_be_read() {
+        for m in MNEMONICS {
+            let operands = m
+                .operands
+                .replace("zero|fill=B|[ADDR]", "zero")
+                .replace("16|32|64", "16")
+                .replace("1|2|4|8", "8")
+                .replace("4|8", "8")
+                .replace("VALUE?", "0x1")
+                .replace("VALUE", "0x1")
+                .replace("fill=B", "fill=0x1")
+                .replace("KEYID CMD ALG?", "priv0 set-random xts-256")
+                .replace("ADDR", "P0+0x40@33")
+                .replace("FROM", "P0")
+                .replace("TO", "P1")
+                .replace("BYTES", "8")
+                .replace("BLOCK", "0")
+                .replace("TIME", "10ns")
+                .replace("CORE", "0")
+                .replace("BIT", "0")
+                .replace("SLOT", "0");
+            let text = format!("{} {operands}", m.name);
+            let op = text.parse::<TextOp>().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert!(op.to_string().starts_with(m.name), "{text} printed as {op}");
+        }
+    }
+
+    #[test]
+    fn errors_say_where_what_and_what_was_expected() {
+        let lines = [
+            "movnt [P0] 8",
+            "load P0 8",
+            "load [P0] 65",
+            "load [P0@q] 8",
+            "store [P0] 2 0x12345",
+            "movnti [P0] 3",
+            "load [0x1ffffffffffffffff] 8",
+            "movdir64b [P0] one",
+            "delay 10",
+            "mfence now",
+            "",
+        ];
+        let shown: Vec<String> = lines
+            .iter()
+            .map(|l| {
+                let e = l.parse::<TextOp>().unwrap_err();
+                let mut e = format!("{l:?}: {}: {e}", e.at);
+                e.truncate(150);
+                e
+            })
+            .collect();
+        expect_test::expect![[r#"
+            "movnt [P0] 8": 0: found `movnt`, expected an operation: did you mean `movnti`?
+            "load P0 8": 5: found `P0`, expected an address such as [0x1000], [P0+0x8] or [P0@priv1]
+            "load [P0] 65": 10: found `65`, expected a number of bytes, 1 to 64
+            "load [P0@q] 8": 9: found `q]`, expected a KeyID: a number, privN or sharedN
+            "store [P0] 2 0x12345": 13: found `0x12345`, expected a number that fits 2 bytes
+            "movnti [P0] 3": 12: found `3`, expected a number of bytes: 4, 8
+            "load [0x1ffffffffffffffff] 8": 6: found `0x1ffffffffffffffff]`, expected an address such as [0x1000], [P0+0x8] or [P0@priv1] (at most 64 bits)
+            "movdir64b [P0] one": 15: found `one`, expected zero, fill=BYTE or a source address
+            "delay 10": 6: found `10`, expected a time such as 100ns (found `10`, expected a time with one of the units ps, ns, us, ms, s)
+            "mfence now": 7: found `now`, expected the end of the line
+            "": 0: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri,"#]].assert_eq(&shown.join("\n"));
+    }
+}

@@ -1,0 +1,426 @@
+//! What a platform is: every number and every choice that the sources leave open, by name.
+//!
+//! A [`PlatformSpec`] is plain data. The files that hold it, with the source of each value, are read by `scenarios`;
+//! whatever is not sourced is marked there as assumed (docs/DEVIATIONS.md).
+
+use crate::addr::Line;
+use crate::keyid::{KeyIdLayout, LayoutError};
+use crate::time::{Clock, Ps};
+use crate::units::serde_text;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use thiserror::Error;
+
+/// The two integrity modes (architecture.md §1.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum IntegrityMode {
+    /// Cryptographic integrity: TD bit and MAC.
+    #[serde(rename = "ci")]
+    Ci,
+    /// Logical integrity: TD bit only.
+    #[serde(rename = "li")]
+    Li,
+}
+
+impl fmt::Display for IntegrityMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IntegrityMode::Ci => "ci",
+            IntegrityMode::Li => "li",
+        })
+    }
+}
+
+/// AES-XTS key width.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum XtsWidth {
+    /// AES-XTS-128.
+    #[serde(rename = "xts-128")]
+    Xts128,
+    /// AES-XTS-256.
+    #[serde(rename = "xts-256")]
+    Xts256,
+}
+
+/// A platform.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformSpec {
+    /// Short name, such as `spr`.
+    pub name: String,
+    /// What it stands for.
+    pub title: String,
+    /// KeyID layout.
+    pub keyid: KeyIdLayout,
+    /// Encryption and integrity.
+    pub memory: MemorySpec,
+    /// Cores, caches and buffers.
+    pub cpu: CpuSpec,
+    /// Latencies outside DRAM.
+    pub latency: LatencySpec,
+    /// Costs in functional mode.
+    pub functional: FunctionalSpec,
+    /// DDR5.
+    pub dram: DramSpec,
+    /// Machine checks.
+    pub mce: MceSpec,
+}
+
+/// Encryption and integrity of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemorySpec {
+    /// Integrity mode (architecture.md §1.3 1.3.2).
+    pub integrity: IntegrityMode,
+    /// X86_BUG_TDX_PW_MCE: a partial write to a TD=1 line poisons it (architecture.md §5.6, §13 MC-04).
+    pub erratum_pw_mce: bool,
+    /// Width of the MAC in bits, 4 to 28 (architecture.md §1.2 1.2.1). Narrower than 28 only for experiments.
+    pub mac_bits: u8,
+    /// Key width of TME and private keys.
+    pub xts: XtsWidth,
+    /// TME_ACTIVATE\[31\]: KeyID 0 is plaintext (architecture.md §13 MC-09).
+    pub tme_bypass: bool,
+}
+
+/// Cores, caches and buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuSpec {
+    /// Packages (sockets), 1 to 8. WBINVD reaches one of them.
+    pub packages: u8,
+    /// Simulated cores in all packages, 1 to 128, spread evenly over packages.
+    pub cores: u16,
+    /// Core clock.
+    #[serde(with = "serde_text::frequency")]
+    pub core_clock: Clock,
+    /// L1 data cache of a core.
+    pub l1d: CacheGeometry,
+    /// L2 of a core.
+    pub l2: CacheGeometry,
+    /// Last-level cache of a package.
+    pub llc: CacheGeometry,
+    /// Sub-blocks of the WBINVDP and WBNOINVDP registers (architecture.md §13 MC-14).
+    pub flush_sub_blocks: u32,
+    /// Buffers that write-combining stores may occupy (timing.md §1.4), 1 to 64.
+    pub wc_buffers: u8,
+    /// Weakly ordered operations a core may have in flight, 1 to 64.
+    pub weak_slots: u8,
+    /// Age at which a write-combining buffer leaves; zero for never (architecture.md §13 MC-28).
+    #[serde(with = "serde_text::time")]
+    pub wc_age: Ps,
+    /// REP STOSB takes ownership of whole lines without reading them (architecture.md §13 MC-29).
+    pub fast_string_no_rfo: bool,
+    /// A store whose RFO brings poison raises #MC at once (architecture.md §13 MC-30).
+    pub rfo_poison_mc: bool,
+}
+
+/// A set-associative cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheGeometry {
+    /// Capacity in bytes.
+    #[serde(with = "serde_text::size")]
+    pub size: u64,
+    /// Ways, 1 to 16.
+    pub ways: u8,
+}
+
+impl CacheGeometry {
+    /// Number of sets.
+    pub const fn sets(&self) -> u64 {
+        self.size / (64 * if self.ways == 0 { 1 } else { self.ways as u64 })
+    }
+}
+
+/// Latencies outside DRAM: load-to-use, except where said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatencySpec {
+    /// L1D hit.
+    #[serde(with = "serde_text::time")]
+    pub l1_hit: Ps,
+    /// L2 hit.
+    #[serde(with = "serde_text::time")]
+    pub l2_hit: Ps,
+    /// LLC hit.
+    #[serde(with = "serde_text::time")]
+    pub llc_hit: Ps,
+    /// Clean copy in another core.
+    #[serde(with = "serde_text::time")]
+    pub peer_clean: Ps,
+    /// Modified copy in another core.
+    #[serde(with = "serde_text::time")]
+    pub peer_modified: Ps,
+    /// Copy in another package.
+    #[serde(with = "serde_text::time")]
+    pub peer_remote: Ps,
+    /// From the core to the controller's queue and back, without DRAM and crypto.
+    #[serde(with = "serde_text::time")]
+    pub memory_path: Ps,
+    /// Decryption of a line after its data has come, on fills.
+    #[serde(with = "serde_text::time")]
+    pub xts: Ps,
+    /// MAC check of a line, on fills in Ci.
+    #[serde(with = "serde_text::time")]
+    pub mac: Ps,
+    /// From a core until a posted write is admitted: how long a weakly ordered store or flush stays invisible.
+    #[serde(with = "serde_text::time")]
+    pub write_post: Ps,
+    /// Issue cost of a store that hits, of a fence with nothing pending, and of other operations without a row.
+    #[serde(with = "serde_text::time")]
+    pub issue: Ps,
+    /// Issue cost of MOVDIR64B, MOVDIRI and non-temporal stores.
+    #[serde(with = "serde_text::time")]
+    pub direct_store: Ps,
+    /// CLFLUSH of one line.
+    #[serde(with = "serde_text::time")]
+    pub clflush: Ps,
+    /// CLFLUSHOPT or CLWB of one line.
+    #[serde(with = "serde_text::time")]
+    pub clflushopt: Ps,
+    /// MFENCE with nothing pending.
+    #[serde(with = "serde_text::time")]
+    pub mfence: Ps,
+    /// Walk of one cache line slot by WBINVD and its relatives.
+    #[serde(with = "serde_text::time")]
+    pub flush_walk: Ps,
+    /// PCONFIG.
+    #[serde(with = "serde_text::time")]
+    pub pconfig: Ps,
+    /// A device's request to the controller and back, without DRAM.
+    #[serde(with = "serde_text::time")]
+    pub dma_path: Ps,
+}
+
+/// Costs in functional mode: one per operation, whatever it meets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionalSpec {
+    /// Every operation.
+    #[serde(with = "serde_text::time")]
+    pub op: Ps,
+}
+
+/// Data rate of a DDR5 speed grade.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum SpeedGrade {
+    /// DDR5-4800.
+    #[serde(rename = "ddr5-4800")]
+    Ddr5_4800,
+    /// DDR5-5200.
+    #[serde(rename = "ddr5-5200")]
+    Ddr5_5200,
+    /// DDR5-5600.
+    #[serde(rename = "ddr5-5600")]
+    Ddr5_5600,
+    /// DDR5-6400.
+    #[serde(rename = "ddr5-6400")]
+    Ddr5_6400,
+}
+
+/// When a row is closed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum PagePolicy {
+    /// Left open until another row is wanted.
+    #[serde(rename = "open")]
+    Open,
+    /// Closed when no queued request wants it.
+    #[serde(rename = "closed")]
+    Closed,
+}
+
+/// DDR5 behind the controllers of all packages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DramSpec {
+    /// Speed grade: selects the rows of the timing table in `mktme`.
+    pub grade: SpeedGrade,
+    /// Channels per package, a power of two from 1 to 16, each two 32-bit subchannels.
+    pub channels: u8,
+    /// Ranks per subchannel, a power of two from 1 to 4.
+    pub ranks: u8,
+    /// Bank groups per rank, a power of two from 1 to 8.
+    pub bank_groups: u8,
+    /// Banks per bank group, a power of two from 1 to 4.
+    pub banks_per_group: u8,
+    /// Lines in a row of one subchannel (columns / 16 for x4 and x8 devices), a power of two.
+    pub lines_per_row: u16,
+    /// Read queue entries per subchannel, 1 to 256.
+    pub read_queue: u16,
+    /// Write queue entries per subchannel, 1 to 256.
+    pub write_queue: u16,
+    /// Write-queue entries at which the controller turns to writing.
+    pub write_high: u16,
+    /// Write-queue entries at which it turns back to reading.
+    pub write_low: u16,
+    /// Row policy.
+    pub page_policy: PagePolicy,
+    /// Bytes after which addresses go to the next channel, a power of two, at least 64.
+    #[serde(with = "serde_text::size")]
+    pub channel_interleave: u64,
+}
+
+impl DramSpec {
+    /// Which of a package's channels serves a line: interleaved every `channel_interleave` bytes, the channel number
+    /// XOR-folded with higher address bits. Intel's own hash is not public; this one is assumed (timing.md §2.4).
+    pub const fn channel_of(&self, line: Line) -> u8 {
+        let unit = (line.0 << 6) / self.channel_interleave;
+        let folded = unit ^ unit >> 5 ^ unit >> 11 ^ unit >> 17;
+        (folded & (self.channels as u64 - 1)) as u8
+    }
+}
+
+/// Machine-check banks and capabilities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MceSpec {
+    /// MCG_CAP\[12\]: MCG_STATUS tells SEAM non-root (architecture.md §6.2).
+    pub seam_nr: bool,
+    /// Local machine-check exceptions are on (architecture.md §6.3).
+    pub lmce: bool,
+    /// CMCI is enabled for the controller banks.
+    pub cmci: bool,
+    /// Bank of the data cache unit.
+    pub bank_dcu: u8,
+    /// Bank of the instruction fetch unit.
+    pub bank_ifu: u8,
+    /// First memory-controller bank: bank = this + channel.
+    pub bank_imc: u8,
+    /// MSCOD of a core's data-load or fetch consumption.
+    pub mscod_core: u16,
+    /// MSCOD of a birth by TD-bit mismatch (architecture.md §13 MC-20).
+    pub mscod_td: u16,
+    /// MSCOD of a birth by MAC mismatch.
+    pub mscod_mac: u16,
+    /// MCACOD of both, to which the channel is added.
+    pub mcacod_imc: u16,
+}
+
+/// Why a platform is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum PlatformError {
+    /// The KeyID layout.
+    #[error("keyid: {0}")]
+    Layout(#[from] LayoutError),
+    /// A number outside its range, or not a power of two.
+    #[error("{key} is {found}, expected {expected}")]
+    Value {
+        /// Dotted name of the parameter.
+        key: &'static str,
+        /// As given.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+}
+
+impl PlatformError {
+    /// Dotted name of the offending parameter.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            PlatformError::Layout(e) => match e {
+                LayoutError::Maxpa(_) => "keyid.maxpa",
+                LayoutError::KeyIdBits(_) => "keyid.keyid_bits",
+                LayoutError::PrivateBits { .. } => "keyid.private_bits",
+                LayoutError::MktmeKids { .. } => "keyid.mktme_kids",
+                LayoutError::PrivKids { .. } => "keyid.tdx_priv_kids",
+            },
+            PlatformError::Value { key, .. } => key,
+        }
+    }
+}
+
+fn in_range(key: &'static str, value: u64, lo: u64, hi: u64) -> Result<(), PlatformError> {
+    if (lo..=hi).contains(&value) {
+        return Ok(());
+    }
+    Err(PlatformError::Value { key, found: value.to_string(), expected: format!("{lo} to {hi}") })
+}
+
+fn power_of_two(key: &'static str, value: u64, lo: u64, hi: u64) -> Result<(), PlatformError> {
+    if value.is_power_of_two() && (lo..=hi).contains(&value) {
+        return Ok(());
+    }
+    Err(PlatformError::Value {
+        key,
+        found: value.to_string(),
+        expected: format!("a power of two from {lo} to {hi}"),
+    })
+}
+
+impl PlatformSpec {
+    /// Checks every number and how they fit together (verification.md §4.2 point 5).
+    ///
+    /// # Errors
+    /// The first that does not fit, by name.
+    pub fn validate(&self) -> Result<(), PlatformError> {
+        self.keyid.validate()?;
+        in_range("memory.mac_bits", self.memory.mac_bits.into(), 4, 28)?;
+        let cpu = &self.cpu;
+        in_range("cpu.packages", cpu.packages.into(), 1, 8)?;
+        in_range("cpu.cores", cpu.cores.into(), 1, 128)?;
+        if !cpu.cores.is_multiple_of(u16::from(cpu.packages)) {
+            return Err(PlatformError::Value {
+                key: "cpu.cores",
+                found: cpu.cores.to_string(),
+                expected: format!("a multiple of cpu.packages, which is {}", cpu.packages),
+            });
+        }
+        for (ways_key, size_key, geometry) in [
+            ("cpu.l1d.ways", "cpu.l1d.size", &cpu.l1d),
+            ("cpu.l2.ways", "cpu.l2.size", &cpu.l2),
+            ("cpu.llc.ways", "cpu.llc.size", &cpu.llc),
+        ] {
+            in_range(ways_key, geometry.ways.into(), 1, 16)?;
+            let way = 64 * u64::from(geometry.ways);
+            if geometry.size == 0
+                || !geometry.size.is_multiple_of(way)
+                || !geometry.sets().is_power_of_two()
+                || geometry.sets() > 1 << 24
+            {
+                return Err(PlatformError::Value {
+                    key: size_key,
+                    found: format!("{} bytes", geometry.size),
+                    expected: format!(
+                        "a power of two of sets (at most 2^24) of {} ways of 64 bytes",
+                        geometry.ways
+                    ),
+                });
+            }
+        }
+        in_range("cpu.flush_sub_blocks", cpu.flush_sub_blocks.into(), 1, cpu.llc.sets())?;
+        in_range("cpu.wc_buffers", cpu.wc_buffers.into(), 1, 64)?;
+        in_range("cpu.weak_slots", cpu.weak_slots.into(), 1, 64)?;
+        let dram = &self.dram;
+        power_of_two("dram.channels", dram.channels.into(), 1, 16)?;
+        power_of_two("dram.ranks", dram.ranks.into(), 1, 4)?;
+        power_of_two("dram.bank_groups", dram.bank_groups.into(), 1, 8)?;
+        power_of_two("dram.banks_per_group", dram.banks_per_group.into(), 1, 4)?;
+        power_of_two("dram.lines_per_row", dram.lines_per_row.into(), 1, 4096)?;
+        in_range("dram.read_queue", dram.read_queue.into(), 1, 256)?;
+        in_range("dram.write_queue", dram.write_queue.into(), 1, 256)?;
+        in_range("dram.write_high", dram.write_high.into(), 1, dram.write_queue.into())?;
+        in_range("dram.write_low", dram.write_low.into(), 0, u64::from(dram.write_high) - 1)?;
+        power_of_two("dram.channel_interleave", dram.channel_interleave, 64, 1 << 30)?;
+        in_range("mce.bank_dcu", self.mce.bank_dcu.into(), 0, 63)?;
+        in_range("mce.bank_ifu", self.mce.bank_ifu.into(), 0, 63)?;
+        let last = u64::from(self.mce.bank_imc) + u64::from(dram.channels) - 1;
+        in_range("mce.bank_imc", last, u64::from(self.mce.bank_imc), 63)
+    }
+
+    /// The package of a core. Cores are numbered package by package.
+    pub const fn package_of(&self, core: u16) -> u8 {
+        let per =
+            self.cpu.cores / if self.cpu.packages == 0 { 1 } else { self.cpu.packages as u16 };
+        (core / if per == 0 { 1 } else { per }) as u8
+    }
+}
+
+impl PlatformSpec {
+    /// The package whose controllers serve a line: 1 GiB in turn (assumed; timing.md §2.4 lists 1 GiB among the
+    /// granularities).
+    pub const fn home_of(&self, line: Line) -> u8 {
+        let packages = if self.cpu.packages == 0 { 1 } else { self.cpu.packages as u64 };
+        ((line.0 >> 24) % packages) as u8
+    }
+}

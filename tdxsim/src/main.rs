@@ -1,0 +1,2 @@
+//! tdxsim.
+fn main() {}
