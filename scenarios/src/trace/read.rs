@@ -177,11 +177,11 @@ impl<R> TraceReader<R> {
     pub const fn format(&self) -> Format {
         self.format
     }
-    /// The number of the line that the last record was on, from 1.
+    /// How many lines were read; right after a record, the number of its line.
     pub const fn line(&self) -> u64 {
         self.lines.number
     }
-    /// An error of the last record, for a caller who cannot use it: an address beyond memory, say.
+    /// An error of the record just handed out, for a caller who cannot use it: an address beyond memory, say.
     pub fn refuse(&self, found: impl Display, expected: impl Display) -> TraceError {
         let (found, expected) = (found.to_string(), expected.to_string());
         self.lines.error(TraceErrorKind::Record, self.lines.number, 1, found, expected)
