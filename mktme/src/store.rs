@@ -296,14 +296,17 @@ impl Store {
     pub(crate) fn set_line(&mut self, line: Line, new: &NewLine) -> Option<BirthId> {
         let page = line.page();
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
-        if self.slot(key).is_none()
-            && new.shareable
-            && new.poison.is_none()
-            && *self.below(key) == new.content
-        {
-            return None;
-        }
-        let slot = self.open(key);
+        let slot = match self.slot(key) {
+            Some(slot) => slot,
+            None => {
+                let shareable = new.shareable && new.poison.is_none();
+                if shareable && *self.below(key) == new.content {
+                    return None;
+                }
+                self.open(key)
+            }
+        };
+        self.hint = Hint { key, slot };
         let region = self.regions.get_mut(slot as usize)?;
         let old = region.set_line(p, line.index_in_page(), new);
         if old.was_odd {
@@ -329,10 +332,12 @@ impl Store {
     #[inline]
     pub(crate) fn set_page(&mut self, page: Page, content: &Content) -> Vec<(Line, BirthId)> {
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
-        if self.slot(key).is_none() && self.below(key) == content {
-            return Vec::new();
-        }
-        let slot = self.open(key);
+        let slot = match self.slot(key) {
+            Some(slot) => slot,
+            None if self.below(key) == content => return Vec::new(),
+            None => self.open(key),
+        };
+        self.hint = Hint { key, slot };
         let Some(region) = self.regions.get_mut(slot as usize) else { return Vec::new() };
         let (displaced, settled) = region.set_page(p, content);
         let mut ended = Vec::new();
@@ -416,10 +421,73 @@ impl Store {
         };
         view.mac.then_some(MacField { bits: view.mac_bits, made_td })
     }
+}
 
-    /// How many regions are kept in detail, and how many runs there are.
-    #[cfg(test)]
-    pub(crate) fn shape(&self) -> (usize, usize) {
-        (self.index.len(), self.runs.len())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content(byte: u8) -> Content {
+        match byte {
+            0 => Content::POWER_ON,
+            _ => Content {
+                writer: Some(KeyId(0)),
+                data: LineData::filled(byte),
+                ..Content::POWER_ON
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_say_what_was_set_last_and_are_as_few_as_can_be(
+            sets in proptest::collection::vec((0u64..20, 1u64..10, 1u8..4), 1..30),
+        ) {
+            let mut store = Store::default();
+            let mut naive = [0u8; 32];
+            for (start, count, byte) in sets {
+                store.set_run(start..start + count, content(byte));
+                naive[start as usize..(start + count) as usize].fill(byte);
+                for (key, byte) in (0..).zip(naive) {
+                    prop_assert_eq!(*store.below(key), content(byte));
+                }
+                let changes = naive.windows(2).filter(|w| w[0] != w[1] && w[1] != 0).count();
+                prop_assert_eq!(store.runs.len(), changes + usize::from(naive[0] != 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_whose_pages_become_alike_is_no_longer_kept() {
+        let mut store = Store::default();
+        for page in 0..REGION_PAGES {
+            assert_eq!(store.index.len(), usize::from(page != 0));
+            store.set_page(Page(page), &content(1));
+        }
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
+        // One line out of order and back.
+        let new =
+            |byte| NewLine { content: content(byte), mac_bits: 0, poison: None, shareable: true };
+        store.set_line(Line(99), &new(2));
+        assert_eq!((store.index.len(), store.runs.len()), (1, 1));
+        store.set_line(Line(99), &new(1));
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
+    }
+
+    #[test]
+    fn three_contents_in_a_region_are_told_apart() {
+        let mut store = Store::default();
+        for page in 0..REGION_PAGES {
+            store.set_page(Page(page), &content(1 + (page % 3) as u8));
+        }
+        for page in 0..REGION_PAGES {
+            let want = content(1 + (page % 3) as u8);
+            assert_eq!(*store.view(Page(page).line(5)).data, want.data);
+        }
+        for page in 0..REGION_PAGES {
+            store.set_page(Page(page), &content(3));
+        }
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
     }
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use mktme::tables::*;
 use mktme::CryptoKind;
+use mktme::tables::*;
 use sim_core::addr::Line;
 use sim_core::event::{BirthCause, EventKind, Rule};
 use sim_core::op::{KeyAlg, PconfigCmd};
@@ -164,7 +164,8 @@ fn every_row_of_the_read_and_write_tables_is_reached_by_a_run_with_either_crypto
 fn zeros_are_exactly_the_rows_that_block_and_poison_comes_exactly_where_it_is_stored() {
     for row in &READS {
         // verification.md §1.1: rows 1, 3, 5, 6, 8, 9, 12 and every poisoned line.
-        let blocked = row.old_poison || row.cause.is_some() || (row.td && row.class != Classes::Private);
+        let blocked =
+            row.old_poison || row.cause.is_some() || (row.td && row.class != Classes::Private);
         assert_eq!(row.data == Returned::Zeros, blocked, "{}", row.rule);
         assert_eq!(row.poison, row.old_poison || row.cause.is_some(), "{}", row.rule);
     }

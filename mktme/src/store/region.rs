@@ -116,6 +116,32 @@ impl Bodies {
             }
         }
     }
+    /// Drops the pages all of whose lines hold `content`, and says which.
+    fn take_uniform(&mut self, content: &Content) -> Vec<u64> {
+        let mut taken = Vec::new();
+        match self {
+            Bodies::Few(list) => list.retain(|(p, body)| {
+                let take = body.uniform() == Some(content);
+                if take {
+                    taken.push(u64::from(*p));
+                }
+                !take
+            }),
+            Bodies::Many(slots, count) => {
+                for (p, slot) in (0u64..).zip(slots.iter_mut()) {
+                    if slot.as_ref().is_some_and(|body| body.uniform() == Some(content)) {
+                        *slot = None;
+                        *count -= 1;
+                        taken.push(p);
+                    }
+                }
+                if *count == 0 {
+                    *self = Bodies::Few(Vec::new());
+                }
+            }
+        }
+        taken
+    }
     fn into_list(self) -> Vec<(u64, Box<PageBody>)> {
         match self {
             Bodies::Few(list) => list.into_iter().map(|(p, body)| (u64::from(p), body)).collect(),
@@ -246,8 +272,14 @@ impl Region {
         if self.second.is_none() {
             let mut pages = [0u64; 8];
             pages.view_bits_mut::<Lsb0>().set(page as usize & 511, true);
-            self.second = Some(Box::new(Second { content: *content, pages, count: 1 }));
-            return (displaced, false);
+            let mut count = 1;
+            // Pages that had this content for themselves, as a third, join.
+            for p in self.bodies.take_uniform(content) {
+                pages.view_bits_mut::<Lsb0>().set(p as usize & 511, true);
+                count += 1;
+            }
+            self.second = Some(Box::new(Second { content: *content, pages, count }));
+            return (displaced, u64::from(count) == REGION_PAGES);
         }
         // A third content: the page keeps it for itself.
         self.bodies.insert(page, Box::new(PageBody::new(*content)));

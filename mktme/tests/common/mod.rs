@@ -1,5 +1,5 @@
 //! A small platform for tests.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use mktme::{Controller, ControllerSpec, CryptoKind};
 use sim_core::addr::{Line, Tagged};
@@ -85,12 +85,17 @@ impl Bench {
     }
     pub fn of(spec: ControllerSpec, on: bool) -> Bench {
         let ci = spec.memory.integrity == IntegrityMode::Ci;
-        let mut b = Bench { c: Controller::new(spec).unwrap(), t: Trace::new(on) };
+        let mut b = Bench::bare(spec, on);
         let integrity = ci.then_some(KeyAlg::Xts256Integrity);
         for (keyid, alg) in [(KS, None), (KI, integrity), (KA, None), (KB, None)] {
             assert_eq!(b.program(keyid, alg), PconfigStatus::Ok);
         }
         b
+    }
+    /// With no KeyID programmed.
+    #[expect(clippy::unwrap_used, reason = "a test's own spec is valid")]
+    pub fn bare(spec: ControllerSpec, on: bool) -> Bench {
+        Bench { c: Controller::new(spec).unwrap(), t: Trace::new(on) }
     }
     pub fn program(&mut self, keyid: KeyId, alg: Option<KeyAlg>) -> PconfigStatus {
         self.c.pconfig(keyid, PconfigCmd::SetRandom, alg, true, &mut self.t)
