@@ -1,1 +1,5 @@
 //! Under construction.
+
+pub mod diag;
+pub mod format;
+pub mod platform;
