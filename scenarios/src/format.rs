@@ -1,0 +1,420 @@
+//! Scenario files: a TOML envelope and a program of one operation per line.
+//!
+//! [`Scenario::parse`] reads a file, [`Scenario::to_text`] prints one (parsing gives the same back),
+//! [`Scenario::cases`] lists its matrix, [`Scenario::platform`] loads the platform of a case with the scenario's
+//! overrides, and [`Scenario::bind`] turns text into addresses and KeyIDs of that platform. Whatever is wrong is said
+//! at line and column of the file, also at binding (verification.md §4.2 points 1 to 4).
+//!
+//! A private KeyID used by an agent outside SEAM is not an error of the file: the run shows the architectural fault
+//! (architecture.md §2.5).
+
+mod bind;
+mod check;
+mod parse;
+mod pattern;
+mod print;
+#[cfg(test)]
+mod tests;
+
+pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
+pub use check::{
+    BoundCheck, CheckForm, CheckParseError, FINAL_CHECKS, FinalCheck, final_checks_markdown,
+};
+pub use parse::{AGENT_KINDS, AgentForm, agent_kinds_markdown};
+pub use pattern::{
+    OUTCOMES, OutcomeForm, Pattern, PatternError, ReadPattern, Slot, outcomes_markdown,
+};
+
+use crate::diag::{Diag, SourceFile};
+use crate::platform::{Origin, Override, Platform, load_with};
+use serde::{Deserialize, Serialize};
+use sim_core::op::{KeyRef, TextOp};
+use sim_core::platform::IntegrityMode;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+/// The most operations in a program.
+pub const STEPS_MAX: usize = 100_000;
+/// The most regions.
+pub const REGIONS_MAX: usize = 4096;
+/// The most agents.
+pub const AGENTS_MAX: usize = 1024;
+
+/// A scenario as its file says it, before it meets a platform.
+///
+/// Two scenarios are equal when they say the same; where things stand in the file does not count.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Short and stable: 1 to 40 of `a-z`, `0-9`, `-`.
+    pub name: String,
+    /// One line for people.
+    pub title: String,
+    /// Why the expectations are right; at least one.
+    pub cite: Vec<String>,
+    /// Presets to run on; at least one.
+    pub platforms: Vec<String>,
+    /// Integrity modes to run in; none for the platform's own.
+    pub integrity: Vec<IntegrityMode>,
+    /// How lines follow each other.
+    pub order: Order,
+    /// Kinds of cryptography to run with; at least one.
+    pub crypto: Vec<Crypto>,
+    /// Platform parameters that the scenario sets, in the order of the file.
+    pub set: Vec<Override>,
+    /// The program.
+    pub program: Vec<Line>,
+    /// Named pieces of memory, in the order of the file.
+    pub regions: Vec<Region>,
+    /// Declared agents, in the order of the file. Others take their kind from their name ([`AGENT_KINDS`]).
+    pub agents: Vec<Agent>,
+    /// What must happen, what must not, and what must hold at the end.
+    pub checks: Checks,
+    /// What replaces entries of `checks` in parts of the matrix; of two for the same entry the later wins.
+    pub refinements: Vec<Refinement>,
+    /// The file, for messages at binding.
+    source: SourceFile,
+}
+
+impl PartialEq for Scenario {
+    fn eq(&self, other: &Self) -> bool {
+        // Written out so that a new field cannot be forgotten.
+        let Scenario {
+            name,
+            title,
+            cite,
+            platforms,
+            integrity,
+            order,
+            crypto,
+            set,
+            program,
+            regions,
+            agents,
+            checks,
+            refinements,
+            source: _,
+        } = self;
+        (name, title, cite) == (&other.name, &other.title, &other.cite)
+            && (platforms, integrity) == (&other.platforms, &other.integrity)
+            && (order, crypto, set) == (&other.order, &other.crypto, &other.set)
+            && (program, regions, agents) == (&other.program, &other.regions, &other.agents)
+            && (checks, refinements) == (&other.checks, &other.refinements)
+    }
+}
+impl Eq for Scenario {}
+
+/// How the lines of a program follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Order {
+    /// A line starts when the line above has completed.
+    #[default]
+    #[serde(rename = "program")]
+    Program,
+    /// Agents run side by side, each its own lines in order; `barrier` lines join them.
+    #[serde(rename = "concurrent")]
+    Concurrent,
+}
+
+/// What stands for AES-XTS and the MAC.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Crypto {
+    /// Keys and tags as symbols: a wrong key gives garbage, a MAC never matches by chance.
+    #[default]
+    #[serde(rename = "symbolic")]
+    Symbolic,
+    /// Real AES-XTS and a MAC of `memory.mac_bits` bits.
+    #[serde(rename = "real")]
+    Real,
+}
+
+/// What an agent is: it decides which KeyIDs it can emit (architecture.md §2.5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum AgentKind {
+    /// The host kernel on a core.
+    #[serde(rename = "kernel")]
+    Kernel,
+    /// A host user process on a core.
+    #[serde(rename = "user")]
+    User,
+    /// SEAM root, the TDX module, on a core.
+    #[serde(rename = "seam")]
+    Seam,
+    /// SEAM non-root, a TD, on a core.
+    #[serde(rename = "td")]
+    Td,
+    /// A device that does DMA.
+    #[serde(rename = "device")]
+    Device,
+    /// The hardware's own choices, and physical faults and attacks.
+    #[serde(rename = "hw")]
+    Hw,
+}
+
+macro_rules! words {
+    ($ty:ident: $($variant:ident $word:literal),* $(,)?) => {
+        impl $ty {
+            /// Every value, in order.
+            pub const ALL: &[$ty] = &[$($ty::$variant),*];
+            /// The word of a scenario file.
+            pub const fn word(self) -> &'static str {
+                match self { $($ty::$variant => $word),* }
+            }
+            /// The value of that word.
+            pub fn from_word(word: &str) -> Option<$ty> {
+                $ty::ALL.iter().copied().find(|v| v.word() == word)
+            }
+        }
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+words!(Order: Program "program", Concurrent "concurrent");
+words!(Crypto: Symbolic "symbolic", Real "real");
+words!(AgentKind: Kernel "kernel", User "user", Seam "seam", Td "td", Device "device", Hw "hw");
+
+impl AgentKind {
+    /// Whether the agent is a thread on a core.
+    pub const fn has_core(self) -> bool {
+        !matches!(self, AgentKind::Device | AgentKind::Hw)
+    }
+}
+
+/// Where something stands in the file: bytes of its text. All places are equal.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Place {
+    start: u32,
+    end: u32,
+}
+
+impl Place {
+    pub(crate) fn new(span: Range<usize>) -> Place {
+        // A source file has at most 16 MiB.
+        Place { start: span.start as u32, end: span.end as u32 }
+    }
+    pub(crate) const fn span(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Place {}
+
+/// A value and where it stands. Equal when the values are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub at: Place,
+}
+
+impl<T> From<T> for Located<T> {
+    /// A value that stands nowhere: a scenario that is being built, not read.
+    fn from(value: T) -> Self {
+        Located { value, at: Place::default() }
+    }
+}
+
+/// A named piece of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Region {
+    /// `[A-Za-z_][A-Za-z0-9_]{0,31}`
+    pub name: String,
+    /// First byte, 64-byte aligned.
+    pub base: u64,
+    /// How many bytes; not 0.
+    pub size: u64,
+    /// Where it stands.
+    pub at: Place,
+}
+
+/// A declared agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Agent {
+    /// `[A-Za-z_][A-Za-z0-9_]{0,31}`
+    pub name: String,
+    /// What it is.
+    pub kind: AgentKind,
+    /// Which core, for kinds that have one.
+    pub core: Option<u16>,
+    /// The KeyID of its addresses where they name none; KeyID 0 where absent. A TD always has one.
+    pub keyid: Option<KeyRef>,
+    /// Where it stands.
+    pub at: Place,
+}
+
+/// A line of a program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// `agent : operation`
+    Op {
+        /// Who.
+        agent: String,
+        /// What.
+        op: TextOp,
+        /// Where the operation stands.
+        at: Place,
+    },
+    /// `barrier`: everything above has completed before anything below starts.
+    Barrier,
+}
+
+/// Names one operation: `cpu1.2` is the second line of agent `cpu1`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct StepRef {
+    /// The agent's name.
+    pub agent: String,
+    /// Which of its lines, from 1.
+    pub index: u32,
+}
+
+impl fmt::Display for StepRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.agent, self.index)
+    }
+}
+
+/// What must happen, what must not, and what must hold at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checks {
+    /// `[expect]`: outcomes that must happen.
+    pub expect: BTreeMap<StepRef, Located<Pattern>>,
+    /// `[forbid]`: outcomes that must not.
+    pub forbid: BTreeMap<StepRef, Located<Pattern>>,
+    /// `final` of `[expect]`.
+    pub finals: Vec<Located<FinalCheck>>,
+}
+
+impl Checks {
+    /// Whether there is nothing that can fail.
+    pub fn is_empty(&self) -> bool {
+        self.expect.is_empty() && self.forbid.is_empty() && self.finals.is_empty()
+    }
+}
+
+/// `[[when]]`: entries that replace those of the same key in a part of the matrix.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Refinement {
+    /// On these platforms; any where empty.
+    pub platforms: Vec<String>,
+    /// In these integrity modes; any where empty.
+    pub integrity: Vec<IntegrityMode>,
+    /// With these kinds of cryptography; any where empty.
+    pub crypto: Vec<Crypto>,
+    /// Entries that replace or join those of `[expect]`.
+    pub expect: BTreeMap<StepRef, Located<Pattern>>,
+    /// Entries that replace or join those of `[forbid]`.
+    pub forbid: BTreeMap<StepRef, Located<Pattern>>,
+    /// Replaces the whole list of final checks.
+    pub finals: Option<Vec<Located<FinalCheck>>>,
+}
+
+impl Refinement {
+    fn applies(&self, platform: &str, integrity: IntegrityMode, crypto: Crypto) -> bool {
+        (self.platforms.is_empty() || self.platforms.iter().any(|p| p == platform))
+            && (self.integrity.is_empty() || self.integrity.contains(&integrity))
+            && (self.crypto.is_empty() || self.crypto.contains(&crypto))
+    }
+}
+
+/// One point of a scenario's matrix.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Case {
+    /// Which preset.
+    pub platform: String,
+    /// Which integrity mode; the platform's own where absent.
+    pub integrity: Option<IntegrityMode>,
+    /// Which cryptography.
+    pub crypto: Crypto,
+}
+
+impl fmt::Display for Case {
+    /// `spr`, `spr li`, `spr li real`: what differs from a plain run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.platform)?;
+        if let Some(mode) = self.integrity {
+            write!(f, " {mode}")?;
+        }
+        if self.crypto == Crypto::Real { write!(f, " {}", self.crypto) } else { Ok(()) }
+    }
+}
+
+impl Scenario {
+    /// A scenario that does and expects nothing, to be filled in: platform `spr`, symbolic cryptography. What is
+    /// built this way has no places in a file; print and parse it to get them.
+    pub fn new(name: &str, title: &str, cite: &str) -> Scenario {
+        Scenario {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            cite: vec![cite.to_owned()],
+            platforms: vec!["spr".to_owned()],
+            integrity: Vec::new(),
+            order: Order::Program,
+            crypto: vec![Crypto::Symbolic],
+            set: Vec::new(),
+            program: Vec::new(),
+            regions: Vec::new(),
+            agents: Vec::new(),
+            checks: Checks::default(),
+            refinements: Vec::new(),
+            source: SourceFile::unchecked(name, ""),
+        }
+    }
+
+    /// The file's name and text.
+    pub fn source(&self) -> &SourceFile {
+        &self.source
+    }
+
+    /// The matrix: every platform, in every integrity mode, with every cryptography, in the order of the file.
+    pub fn cases(&self) -> Vec<Case> {
+        let own = [None];
+        let listed: Vec<Option<IntegrityMode>> = self.integrity.iter().copied().map(Some).collect();
+        let modes: &[Option<IntegrityMode>] = if listed.is_empty() { &own } else { &listed };
+        let mut cases = Vec::new();
+        for platform in &self.platforms {
+            for integrity in modes {
+                for crypto in &self.crypto {
+                    let (platform, integrity, crypto) = (platform.clone(), *integrity, *crypto);
+                    cases.push(Case { platform, integrity, crypto });
+                }
+            }
+        }
+        cases
+    }
+
+    /// The platform of a case: the preset, then the scenario's `set`, then the case's integrity mode, then `extra`.
+    ///
+    /// # Errors
+    /// A value that does not fit the platform, at its place in the file or in `extra`.
+    pub fn platform(&self, case: &Case, extra: &[Override]) -> Result<Platform, Diag> {
+        let overrides = self.overrides(case, extra);
+        load_with(&Origin::Preset(case.platform.clone()), &overrides)
+    }
+
+    /// What [`Scenario::platform`] puts on top of a preset, for a platform that comes from elsewhere.
+    pub fn overrides(&self, case: &Case, extra: &[Override]) -> Vec<Override> {
+        let mode = case.integrity.map(|m| Override::set("memory.integrity", &m.to_string()));
+        self.set.iter().cloned().chain(mode).chain(extra.iter().cloned()).collect()
+    }
+
+    /// The checks of one part of the matrix, refinements applied.
+    pub fn checks_for(&self, platform: &str, integrity: IntegrityMode, crypto: Crypto) -> Checks {
+        let mut checks = self.checks.clone();
+        for r in self.refinements.iter().filter(|r| r.applies(platform, integrity, crypto)) {
+            checks.expect.extend(r.expect.clone());
+            checks.forbid.extend(r.forbid.clone());
+            if let Some(finals) = &r.finals {
+                checks.finals.clone_from(finals);
+            }
+        }
+        checks
+    }
+}

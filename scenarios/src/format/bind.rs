@@ -1,0 +1,382 @@
+//! From [`Scenario`] to [`Program`]: regions, KeyIDs and cores of one platform.
+
+use super::check::{BoundCheck, FinalCheck};
+use super::parse::agent_by_name;
+use super::pattern::Pattern;
+use super::{Agent, AgentKind, Crypto, Line, Located, Order, Place, Region, Scenario, StepRef};
+use crate::diag::{Diag, SourceFile};
+use serde::{Deserialize, Serialize};
+use sim_core::keyid::AddrError;
+use sim_core::op::{AddrExpr, Base, KeyRef, Source, TextOp};
+use sim_core::{Addr, Hpa, KeyId, Op, PlatformSpec};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A scenario bound to a platform: plain data, ready to run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// The scenario's name.
+    pub name: String,
+    /// How lines follow each other.
+    pub order: Order,
+    /// With which cryptography.
+    pub crypto: Crypto,
+    /// Who acts: declared agents first, then the others as they appear.
+    pub agents: Vec<AgentSpec>,
+    /// What they do, in the order of the file.
+    pub lines: Vec<ProgramLine>,
+    /// What must and must not come of it.
+    pub expectations: Vec<Expectation>,
+    /// What must hold at the end.
+    pub finals: Vec<BoundFinal>,
+}
+
+/// An agent of a [`Program`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: AgentKind,
+    /// On which core, below `cpu.cores`; `None` for kinds without one.
+    pub core: Option<u16>,
+    /// The KeyID of its addresses where they name none.
+    pub keyid: KeyId,
+}
+
+/// A line of a [`Program`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ProgramLine {
+    /// An operation.
+    Step(Step),
+    /// Everything above has completed before anything below starts.
+    Barrier,
+}
+
+/// An operation of a [`Program`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Who: an index into [`Program::agents`].
+    pub agent: usize,
+    /// Which of the agent's operations, from 1.
+    pub index: u32,
+    /// What.
+    pub op: Op,
+    /// What, in the words of the file.
+    pub text: String,
+    /// Line of the file, from 1.
+    pub line: u32,
+    /// Column of the operation, from 1.
+    pub column: u32,
+}
+
+/// What must, or must not, come of an operation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Expectation {
+    /// Whose: an index into [`Program::agents`].
+    pub agent: usize,
+    /// Which of the agent's operations, from 1.
+    pub index: u32,
+    /// The outcome.
+    pub pattern: Pattern,
+    /// Whether it must not happen.
+    pub forbidden: bool,
+    /// Line of the file, from 1.
+    pub line: u32,
+    /// Column of the pattern, from 1.
+    pub column: u32,
+}
+
+/// What must hold at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BoundFinal {
+    /// What.
+    pub check: BoundCheck,
+    /// What, in the words of the file.
+    pub text: String,
+    /// Line of the file, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+}
+
+/// What is wrong, before it is known where.
+pub(super) struct Trouble {
+    pub(super) found: String,
+    pub(super) expected: String,
+}
+
+fn trouble(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
+    Trouble { found: found.into(), expected: expected.into() }
+}
+
+/// The regions of a scenario by name.
+pub(super) struct Regions<'a>(BTreeMap<&'a str, &'a Region>);
+
+impl<'a> Regions<'a> {
+    pub(super) fn of(scenario: &'a Scenario) -> Regions<'a> {
+        Regions(scenario.regions.iter().map(|r| (r.name.as_str(), r)).collect())
+    }
+
+    /// The address of `bytes` bytes, all within their region.
+    pub(super) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
+        let (name, offset) = match &expr.base {
+            Base::Abs(hpa) => return Ok(Hpa(*hpa)),
+            Base::Region { name, offset } => (name, *offset),
+        };
+        let Some(region) = self.0.get(name.as_str()) else {
+            let names: Vec<&str> = self.0.keys().take(20).copied().collect();
+            let expected = match names.as_slice() {
+                [] => "an address, or a table [regions] that names it".to_owned(),
+                names => format!("a region: {}", names.join(", ")),
+            };
+            return Err(trouble(format!("unknown region `{name}`"), expected));
+        };
+        let size = region.size;
+        if offset >= size {
+            let expected = format!("an offset below {size:#x}, the size of the region");
+            return Err(trouble(format!("`{}`", expr.base), expected));
+        }
+        if bytes > size - offset {
+            let found = format!("{bytes} bytes from `{}`", expr.base);
+            let expected = format!("an access that ends within `{name}`, {size:#x} bytes");
+            return Err(trouble(found, expected));
+        }
+        match region.base.checked_add(offset) {
+            Some(hpa) => Ok(Hpa(hpa)),
+            None => Err(trouble(format!("`{}`", expr.base), "an address below 2^64")),
+        }
+    }
+}
+
+/// How many bytes each address operand covers, in the order of the text. 1 where any byte of the line will do.
+pub(super) fn extents(op: &TextOp) -> [u64; 2] {
+    let first = match op {
+        Op::Load { bytes, .. }
+        | Op::Store { bytes, .. }
+        | Op::NtStore { bytes, .. }
+        | Op::Movdiri { bytes, .. }
+        | Op::RepStosb { bytes, .. }
+        | Op::LockXadd { bytes, .. }
+        | Op::DmaRead { bytes, .. }
+        | Op::DmaWrite { bytes, .. } => u64::from(*bytes),
+        Op::Movdir64b { .. } => 64,
+        Op::Movdir64bPage { .. } => 4096,
+        _ => 1,
+    };
+    let second = if matches!(op, Op::Movdir64b { src: Source::Mem(_), .. }) { 64 } else { 1 };
+    [first, second]
+}
+
+/// Where the address operands of an operation stand: from bracket to bracket.
+pub(super) fn operand_spans(
+    src: &SourceFile,
+    op: Range<usize>,
+) -> impl Iterator<Item = Range<usize>> {
+    let start = op.start;
+    let text = src.text().get(op).unwrap_or("");
+    text.match_indices('[').map(move |(at, _)| {
+        let len = text.get(at..).and_then(|rest| rest.find(']')).map_or(1, |n| n + 1);
+        start + at..start + at + len
+    })
+}
+
+struct Binder<'a> {
+    scenario: &'a Scenario,
+    spec: &'a PlatformSpec,
+    regions: Regions<'a>,
+}
+
+impl Binder<'_> {
+    fn diag(&self, span: Range<usize>, t: Trouble) -> Diag {
+        self.scenario.source.diag(span, t.found, t.expected)
+    }
+    fn place(&self, at: Place) -> (u32, u32) {
+        self.scenario.source.line_column(at.span().start)
+    }
+
+    /// A KeyID by number: whether it fits the platform's field is for the caller to check.
+    fn key_number(&self, key: KeyRef) -> Result<u32, Trouble> {
+        let layout = &self.spec.keyid;
+        let (found, count, kind) = match key {
+            KeyRef::Num(n) => return Ok(n),
+            KeyRef::Private(n) => (layout.private(n), layout.tdx_priv_kids, "priv"),
+            KeyRef::Shared(n) => (layout.shared(n), layout.mktme_kids, "shared"),
+        };
+        found.map(|key| u32::from(key.0)).ok_or_else(|| {
+            let name = &self.spec.name;
+            let expected = match count.checked_sub(1) {
+                None => format!("another KeyID: platform {name} has no {kind}N"),
+                Some(last) => format!("{kind}0 to {kind}{last} on platform {name}"),
+            };
+            trouble(format!("`{key}`"), expected)
+        })
+    }
+
+    /// A KeyID that fits the field of the platform's addresses.
+    fn key(&self, key: KeyRef) -> Result<KeyId, Trouble> {
+        let n = self.key_number(key)?;
+        self.spec.keyid.check(Hpa(0), n).map(|addr| addr.keyid).map_err(beyond)
+    }
+
+    fn addr(&self, expr: &AddrExpr, own: KeyId, bytes: u64) -> Result<Addr, Trouble> {
+        let hpa = self.regions.hpa(expr, bytes)?;
+        let keyid = match expr.key {
+            None => u32::from(own.0),
+            Some(key) => self.key_number(key)?,
+        };
+        let layout = &self.spec.keyid;
+        let addr = layout.check(hpa, keyid).map_err(beyond)?;
+        let last = hpa.0.checked_add(bytes.saturating_sub(1));
+        let last = last.ok_or_else(|| trouble("an access beyond 2^64", "a lower address"))?;
+        layout.check(Hpa(last), keyid).map_err(beyond)?;
+        Ok(addr)
+    }
+
+    fn agent(&self, agent: &Agent) -> Result<AgentSpec, Diag> {
+        let cores = self.spec.cpu.cores;
+        if let Some(core) = agent.core.filter(|core| *core >= cores) {
+            let found = format!("agent `{}` on core {core}", agent.name);
+            let expected = format!("a core below {cores}, which is cpu.cores");
+            return Err(self.diag(agent.at.span(), trouble(found, expected)));
+        }
+        let keyid = match agent.keyid {
+            None => KeyId::TME,
+            Some(key) => self.key(key).map_err(|t| self.diag(agent.at.span(), t))?,
+        };
+        Ok(AgentSpec { name: agent.name.clone(), kind: agent.kind, core: agent.core, keyid })
+    }
+
+    fn op(&self, op: &TextOp, at: Place, own: KeyId) -> Result<Op, Diag> {
+        let mut spans = operand_spans(&self.scenario.source, at.span());
+        let mut extents = extents(op).into_iter();
+        if let Op::WcEvict { core } = op
+            && *core >= u32::from(self.spec.cpu.cores)
+        {
+            let expected = format!("a core below {}, which is cpu.cores", self.spec.cpu.cores);
+            return Err(self.diag(at.span(), trouble(format!("core {core}"), expected)));
+        }
+        op.clone().try_map(
+            |expr| {
+                let span = spans.next().unwrap_or_else(|| at.span());
+                let bytes = extents.next().unwrap_or(1);
+                self.addr(&expr, own, bytes).map_err(|t| self.diag(span, t))
+            },
+            |key| {
+                // PCONFIG itself refuses KeyIDs that the platform does not have (architecture.md §8); only what its
+                // operand cannot hold is refused here.
+                let n = self.key_number(key).map_err(|t| self.diag(at.span(), t))?;
+                let wide = || trouble(format!("KeyID {n}"), "a KeyID of at most 16 bits");
+                u16::try_from(n).map(KeyId).map_err(|_| self.diag(at.span(), wide()))
+            },
+        )
+    }
+
+    fn check(&self, check: &Located<FinalCheck>) -> Result<BoundFinal, Diag> {
+        let addr = |expr| self.addr(&expr, KeyId::TME, 1);
+        let bound = check.value.clone().try_map(
+            |expr| addr(expr).map(|a| a.hpa.line()),
+            |expr| addr(expr).map(Addr::tagged),
+            |key| self.key(key),
+        );
+        let bound = bound.map_err(|t| self.diag(check.at.span(), t))?;
+        let (line, column) = self.place(check.at);
+        Ok(BoundFinal { check: bound, text: check.value.to_string(), line, column })
+    }
+}
+
+fn beyond(e: AddrError) -> Trouble {
+    match e {
+        AddrError::BeyondMaxpa { hpa, bits, maxpa, keyid_bits } => trouble(
+            format!("address {hpa}"),
+            format!("an address of {bits} bits (MAXPA {maxpa} less {keyid_bits} KeyID bits)"),
+        ),
+        AddrError::KeyIdTooWide { keyid, keyid_bits, max } => {
+            trouble(format!("KeyID {keyid}"), format!("a KeyID of {keyid_bits} bits, 0 to {max}"))
+        }
+    }
+}
+
+impl Scenario {
+    /// The program on a platform, with the scenario's first kind of cryptography.
+    ///
+    /// # Errors
+    /// What the platform does not have, at its place in the file: an address or KeyID beyond its bits, a `privN` or
+    /// `sharedN` too many, a core too many. A private KeyID of an agent outside SEAM is not an error.
+    pub fn bind(&self, platform: &PlatformSpec) -> Result<Program, Diag> {
+        self.bind_with(platform, self.crypto.first().copied().unwrap_or_default())
+    }
+
+    /// [`Scenario::bind`] with a given kind of cryptography, on which refinements may depend.
+    ///
+    /// # Errors
+    /// Those of [`Scenario::bind`].
+    pub fn bind_with(&self, platform: &PlatformSpec, crypto: Crypto) -> Result<Program, Diag> {
+        let binder = Binder { scenario: self, spec: platform, regions: Regions::of(self) };
+        for region in &self.regions {
+            let last = platform.keyid.check(Hpa(region.last()), 0);
+            last.map_err(|e| {
+                let mut t = beyond(e);
+                t.found = format!("region `{}` up to {:#x}", region.name, region.last());
+                binder.diag(region.at.span(), t)
+            })?;
+        }
+        let mut agents = Vec::new();
+        let mut index_of: BTreeMap<&str, usize> = BTreeMap::new();
+        for agent in &self.agents {
+            index_of.insert(&agent.name, agents.len());
+            agents.push(binder.agent(agent)?);
+        }
+        let mut counts: Vec<u32> = vec![0; agents.len()];
+        let mut lines = Vec::new();
+        for line in &self.program {
+            let Line::Op { agent: name, op, at } = line else {
+                lines.push(ProgramLine::Barrier);
+                continue;
+            };
+            let agent = match index_of.get(name.as_str()) {
+                Some(agent) => *agent,
+                None => {
+                    let unknown = || trouble(format!("`{name}`"), "an agent");
+                    let found = agent_by_name(name, *at);
+                    let found = found.ok_or_else(|| binder.diag(at.span(), unknown()))?;
+                    index_of.insert(name, agents.len());
+                    agents.push(binder.agent(&found)?);
+                    counts.push(0);
+                    agents.len() - 1
+                }
+            };
+            let own = agents.get(agent).map_or(KeyId::TME, |a| a.keyid);
+            let bound = binder.op(op, *at, own)?;
+            let mut index = 0;
+            if let Some(count) = counts.get_mut(agent) {
+                *count += 1;
+                index = *count;
+            }
+            let (line, column) = binder.place(*at);
+            let text = op.to_string();
+            lines.push(ProgramLine::Step(Step { agent, index, op: bound, text, line, column }));
+        }
+
+        let checks = self.checks_for(&platform.name, platform.memory.integrity, crypto);
+        let mut expectations = Vec::new();
+        for (entries, forbidden) in [(&checks.expect, false), (&checks.forbid, true)] {
+            for (StepRef { agent: name, index }, pattern) in entries {
+                let agent = index_of.get(name.as_str()).copied();
+                let known =
+                    agent.filter(|a| counts.get(*a).is_some_and(|n| (1..=*n).contains(index)));
+                let agent = known.ok_or_else(|| {
+                    let unknown = trouble(format!("`{name}.{index}`"), "a step of the program");
+                    binder.diag(pattern.at.span(), unknown)
+                })?;
+                let (line, column) = binder.place(pattern.at);
+                let (index, pattern) = (*index, pattern.value.clone());
+                expectations.push(Expectation { agent, index, pattern, forbidden, line, column });
+            }
+        }
+        let finals = checks.finals.iter().map(|check| binder.check(check));
+        let finals = finals.collect::<Result<Vec<_>, Diag>>()?;
+        let (name, order) = (self.name.clone(), self.order);
+        Ok(Program { name, order, crypto, agents, lines, expectations, finals })
+    }
+}

@@ -1,0 +1,139 @@
+//! The parameters of a platform as data: key, kind and meaning of each.
+
+/// What kind of value a parameter takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// An integer from 0 to this; [`sim_core::PlatformSpec::validate`] narrows it.
+    Int(u64),
+    /// True or false.
+    Bool,
+    /// Text with a unit of time, such as `"4.4ns"`.
+    Time,
+    /// Text with a unit of size, such as `"48KiB"`.
+    Size,
+    /// Text with a unit of frequency, such as `"2200MHz"`.
+    Frequency,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+impl Kind {
+    /// What a message says is expected.
+    pub fn expected(self) -> String {
+        match self {
+            Kind::Int(max) => format!("an integer from 0 to {max}"),
+            Kind::Bool => "true or false".to_owned(),
+            Kind::Time => "a time as text, such as \"4.4ns\"".to_owned(),
+            Kind::Size => "a size as text, such as \"48KiB\"".to_owned(),
+            Kind::Frequency => "a frequency as text, such as \"2200MHz\"".to_owned(),
+            Kind::Word(words) => format!("one of {}", words.join(", ")),
+        }
+    }
+}
+
+/// One parameter: a row of the manual.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Param {
+    /// Dotted name, as `--set` takes it.
+    pub key: &'static str,
+    /// Its kind of value.
+    pub kind: Kind,
+    /// What it is.
+    pub meaning: &'static str,
+    /// Where the notion comes from.
+    pub cite: &'static str,
+}
+
+const fn p(key: &'static str, kind: Kind, meaning: &'static str, cite: &'static str) -> Param {
+    Param { key, kind, meaning, cite }
+}
+
+const U8: Kind = Kind::Int(u8::MAX as u64);
+const U16: Kind = Kind::Int(u16::MAX as u64);
+const U32: Kind = Kind::Int(u32::MAX as u64);
+
+/// Every parameter of [`sim_core::PlatformSpec`] besides name and title, in its order.
+#[rustfmt::skip]
+pub const PARAMS: &[Param] = &[
+    p("keyid.maxpa",            U8,  "MAXPA: physical address bits, KeyID included",            "architecture.md §8"),
+    p("keyid.keyid_bits",       U8,  "MK_TME_KEYID_BITS (k): width of the KeyID field",         "architecture.md §8"),
+    p("keyid.private_bits",     U8,  "TDX_RESERVED_KEYID_BITS (p): top bits that mean private", "architecture.md §8"),
+    p("keyid.mktme_kids",       U16, "NUM_MKTME_KIDS: shared KeyIDs are 0 to this",             "architecture.md §8"),
+    p("keyid.tdx_priv_kids",    U16, "NUM_TDX_PRIV_KIDS: private KeyIDs, after the shared ones", "architecture.md §8"),
+    p("memory.integrity",       Kind::Word(&["ci", "li"]), "integrity mode",                    "architecture.md §1.3 1.3.1"),
+    p("memory.erratum_pw_mce",  Kind::Bool, "X86_BUG_TDX_PW_MCE: a partial write to a TD=1 line poisons it", "architecture.md §5.6, MC-04"),
+    p("memory.mac_bits",        U8,  "width of the MAC in bits",                                "architecture.md §1.2 1.2.1"),
+    p("memory.xts",             Kind::Word(&["xts-128", "xts-256"]), "key width of TME and private keys", "architecture.md §1.3 1.3.3"),
+    p("memory.tme_bypass",      Kind::Bool, "TME_ACTIVATE[31]: KeyID 0 is plaintext",           "architecture.md §13 MC-09"),
+    p("cpu.packages",           U8,  "packages (sockets)",                                      "timing.md §1.1"),
+    p("cpu.cores",              U16, "simulated cores in all packages",                         "timing.md §1.1"),
+    p("cpu.core_clock",         Kind::Frequency, "core clock",                                  "timing.md §1.1"),
+    p("cpu.l1d.size",           Kind::Size, "L1 data cache of a core: capacity",                "timing.md §1.1"),
+    p("cpu.l1d.ways",           U8,  "L1 data cache: ways",                                     "timing.md §1.1"),
+    p("cpu.l2.size",            Kind::Size, "L2 of a core: capacity",                           "timing.md §1.1"),
+    p("cpu.l2.ways",            U8,  "L2: ways",                                                "timing.md §1.1"),
+    p("cpu.llc.size",           Kind::Size, "last-level cache of a package: capacity",          "timing.md §1.1"),
+    p("cpu.llc.ways",           U8,  "last-level cache: ways",                                  "timing.md §1.1"),
+    p("cpu.flush_sub_blocks",   U32, "sub-blocks of the WBINVDP and WBNOINVDP registers",       "architecture.md §13 MC-14"),
+    p("cpu.wc_buffers",         U8,  "buffers that write-combining stores may occupy",          "timing.md §1.4"),
+    p("cpu.weak_slots",         U8,  "weakly ordered operations a core may have in flight",     "timing.md §1.4"),
+    p("cpu.wc_age",             Kind::Time, "age at which a write-combining buffer leaves; 0 for never", "architecture.md §13 MC-28"),
+    p("cpu.fast_string_no_rfo", Kind::Bool, "REP STOSB owns whole lines without reading them",  "architecture.md §13 MC-29"),
+    p("cpu.rfo_poison_mc",      Kind::Bool, "a store whose RFO brings poison raises #MC at once", "architecture.md §13 MC-30"),
+    p("latency.l1_hit",         Kind::Time, "L1D hit",                                          "timing.md §1.2"),
+    p("latency.l2_hit",         Kind::Time, "L2 hit",                                           "timing.md §1.2"),
+    p("latency.llc_hit",        Kind::Time, "LLC hit",                                          "timing.md §1.2"),
+    p("latency.peer_clean",     Kind::Time, "clean copy in another core",                       "timing.md §1.2"),
+    p("latency.peer_modified",  Kind::Time, "modified copy in another core",                    "timing.md §1.2"),
+    p("latency.peer_remote",    Kind::Time, "copy in another package",                          "timing.md §1.2"),
+    p("latency.memory_path",    Kind::Time, "core to controller queue and back, without DRAM and crypto", "timing.md §1.2"),
+    p("latency.xts",            Kind::Time, "decryption of a line, on fills",                   "timing.md §3"),
+    p("latency.mac",            Kind::Time, "MAC check of a line, on fills in Ci",              "timing.md §3"),
+    p("latency.write_post",     Kind::Time, "core until a posted write is admitted",            "timing.md §1.4"),
+    p("latency.issue",          Kind::Time, "issue cost of operations without a row of their own", "timing.md §4.1"),
+    p("latency.direct_store",   Kind::Time, "issue cost of MOVDIR64B, MOVDIRI and non-temporal stores", "timing.md §4.1"),
+    p("latency.clflush",        Kind::Time, "CLFLUSH of one line",                              "timing.md §4.1"),
+    p("latency.clflushopt",     Kind::Time, "CLFLUSHOPT or CLWB of one line",                   "timing.md §4.1"),
+    p("latency.mfence",         Kind::Time, "MFENCE with nothing pending",                      "timing.md §4.1"),
+    p("latency.flush_walk",     Kind::Time, "walk of one cache line slot by WBINVD and its relatives", "timing.md §4.3"),
+    p("latency.pconfig",        Kind::Time, "PCONFIG",                                          "architecture.md §8, MC-21"),
+    p("latency.dma_path",       Kind::Time, "device to controller and back, without DRAM",      "timing.md §1.4"),
+    p("functional.op",          Kind::Time, "every operation in functional mode",               "DESIGN §4"),
+    p("dram.grade",             Kind::Word(&["ddr5-4800", "ddr5-5200", "ddr5-5600", "ddr5-6400"]), "speed grade", "timing.md §2.2"),
+    p("dram.channels",          U8,  "channels per package, each two 32-bit subchannels",       "timing.md §1.1"),
+    p("dram.ranks",             U8,  "ranks per subchannel",                                    "timing.md §2.4"),
+    p("dram.bank_groups",       U8,  "bank groups per rank",                                    "timing.md §2.1"),
+    p("dram.banks_per_group",   U8,  "banks per bank group",                                    "timing.md §2.1"),
+    p("dram.lines_per_row",     U16, "lines in a row of one subchannel",                        "timing.md §2.1"),
+    p("dram.read_queue",        U16, "read queue entries per subchannel",                       "timing.md §1.4"),
+    p("dram.write_queue",       U16, "write queue entries per subchannel",                      "timing.md §1.4"),
+    p("dram.write_high",        U16, "write-queue entries at which the controller turns to writing", "timing.md §1.4"),
+    p("dram.write_low",         U16, "write-queue entries at which it turns back to reading",   "timing.md §1.4"),
+    p("dram.page_policy",       Kind::Word(&["open", "closed"]), "row policy",                  "timing.md §2.4"),
+    p("dram.channel_interleave", Kind::Size, "bytes after which addresses go to the next channel", "timing.md §2.4"),
+    p("mce.seam_nr",            Kind::Bool, "MCG_CAP[12]: MCG_STATUS tells SEAM non-root",      "architecture.md §6.2"),
+    p("mce.lmce",               Kind::Bool, "local machine-check exceptions are on",            "architecture.md §6.3"),
+    p("mce.cmci",               Kind::Bool, "CMCI is enabled for the controller banks",         "architecture.md §6.1"),
+    p("mce.bank_dcu",           U8,  "bank of the data cache unit",                             "architecture.md §13 MC-20"),
+    p("mce.bank_ifu",           U8,  "bank of the instruction fetch unit",                      "architecture.md §13 MC-20"),
+    p("mce.bank_imc",           U8,  "first memory-controller bank: bank = this + channel",     "architecture.md §6.2"),
+    p("mce.mscod_core",         U16, "MSCOD of a core's data-load or fetch consumption",        "verification.md §1.2"),
+    p("mce.mscod_td",           U16, "MSCOD of a birth by TD-bit mismatch",                     "architecture.md §13 MC-20"),
+    p("mce.mscod_mac",          U16, "MSCOD of a birth by MAC mismatch",                        "architecture.md §13 MC-20"),
+    p("mce.mcacod_imc",         U16, "MCACOD of both, to which the channel is added",           "architecture.md §13 MC-20"),
+];
+
+/// [`PARAMS`] as a table of the manual.
+pub fn params_markdown() -> String {
+    let mut out = "| parameter | value | meaning | source |\n|---|---|---|---|\n".to_owned();
+    for row in PARAMS {
+        out.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            row.key,
+            row.kind.expected(),
+            row.meaning,
+            row.cite
+        ));
+    }
+    out
+}
