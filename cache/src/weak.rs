@@ -5,7 +5,7 @@ use crate::flushes::{FlushKind, flush_row};
 use crate::hierarchy::{Drained, FenceKind, Hierarchy};
 use sim_core::event::{WeakKind, Why};
 use sim_core::port::{Fill, LinePort};
-use sim_core::{ByteMask, EventKind, LineData, Ps, Tagged};
+use sim_core::{ByteMask, EventKind, KeyId, LINES_PER_PAGE, LineData, Page, Ps, Tagged};
 
 impl Hierarchy {
     /// A non-temporal store, or a store through a WC mapping, of the bytes in `mask`. They wait in a buffer; 64 bytes
@@ -93,6 +93,23 @@ impl Hierarchy {
         port: &mut P,
     ) {
         self.post(core, at, WeakKind::Movdir64b, data, ByteMask::FULL, now, port);
+    }
+
+    /// Makes way for 64 whole-line writes to a page that bypass the caches: what the core has waiting for its lines goes
+    /// first, then own-KeyID copies are written back if modified and invalidated everywhere (architecture.md §3 3.4).
+    pub fn bypass_page<P: LinePort>(
+        &mut self,
+        core: u16,
+        page: Page,
+        keyid: KeyId,
+        port: &mut P,
+    ) {
+        let c = self.core_index(core);
+        for index in 0..LINES_PER_PAGE {
+            let at = Tagged::new(page.line(index), keyid);
+            self.own_access(c, at, port);
+            self.expel(at, Why::Bypass, true, port);
+        }
     }
 
     /// MOVDIRI: as MOVDIR64B, but 4 or 8 bytes: a partial write at the controller (architecture.md §3 3.8).

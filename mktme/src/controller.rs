@@ -18,7 +18,7 @@ use sim_core::keyid::{KeyId, KeyIdLayout, LayoutError};
 use sim_core::mca::{McStatus, UcnaRecord};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::{DataClass, PconfigStatus};
-use sim_core::platform::{DramSpec, MceSpec, MemorySpec, PlatformSpec};
+use sim_core::platform::{DramSpec, IntegrityMode, MceSpec, MemorySpec, PlatformSpec};
 use sim_core::port::Fill;
 use std::ops::Range;
 use thiserror::Error;
@@ -412,6 +412,13 @@ impl Controller {
     }
 
     // ---- Inspection ----------------------------------------------------------------------------------------------
+
+    /// Whether lines under this KeyID carry a MAC that reads check: private KeyIDs in Ci, shared ones only if PCONFIG
+    /// gave them an algorithm with integrity (architecture.md §2.1 2.1.2, 2.1.5).
+    pub fn has_integrity(&self, keyid: KeyId) -> bool {
+        self.spec.memory.integrity == IntegrityMode::Ci
+            && self.keys.key(keyid).class != KeyClass::Shared
+    }
 
     /// What a line holds besides its ciphertext. No effect.
     pub fn line(&self, line: Line) -> LineState {

@@ -1,5 +1,8 @@
 //! The built-in library: every scenario in `scenarios/library/`, shipped in the binary.
 
+use crate::diag::{Diag, SourceFile};
+use sim_core::units::clip;
+
 /// One built-in scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -7,6 +10,13 @@ pub struct Entry {
     pub name: &'static str,
     /// The file's text.
     pub text: &'static str,
+}
+
+impl Entry {
+    /// The file, by name and text.
+    pub fn source(&self) -> SourceFile {
+        SourceFile::unchecked(&format!("{}.toml", self.name), self.text)
+    }
 }
 
 macro_rules! library {
@@ -75,6 +85,17 @@ library! {
 /// The built-in scenario of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {
     LIBRARY.iter().find(|e| e.name == name)
+}
+
+/// There is no built-in scenario of that name.
+pub fn unknown(name: &str) -> Diag {
+    let file = SourceFile::unchecked("command line", name);
+    let close = LIBRARY.iter().find(|e| e.name.contains(name) && !name.is_empty());
+    let expected = match close {
+        Some(entry) => format!("a built-in scenario: did you mean `{}`?", entry.name),
+        None => "a built-in scenario (see `tdxsim list`) or a file".to_owned(),
+    };
+    file.diag(0..name.len(), format!("`{}`", clip(name)), expected)
 }
 
 #[cfg(test)]

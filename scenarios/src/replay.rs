@@ -5,10 +5,11 @@
 //! first touch, as TDG.MEM.PAGE.ACCEPT does it: 64 MOVDIR64B of zeros under the HKID and a fence (timing.md §5.1).
 
 use crate::platform::Platform;
+use crate::run::linux;
 use crate::report::Verdict;
 use crate::trace::{Access, AccessKind, Format, TraceError, TraceReader};
 use host::mce::LinuxMce;
-use machine::{AgentId, AgentKind, AgentSpec, Machine, Options, Speed};
+use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -229,11 +230,12 @@ pub fn replay<R: BufRead>(
 ) -> Result<ReplayReport, TraceError> {
     let options = Options {
         speed: settings.speed,
-        crypto: mktme_crypto(),
+        crypto: CryptoKind::Symbolic,
         seed: settings.seed,
         log: false,
     };
-    let mut machine = Machine::new(&platform.spec, options);
+    let mut machine = Machine::new(&platform.spec, options)
+        .map_err(|error| reader.refuse(format!("platform {}", platform.spec.name), error))?;
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let td = matches!(settings.place, Place::Td(_));
     let kind = if td { AgentKind::Td } else { AgentKind::Kernel };
@@ -243,7 +245,7 @@ pub fn replay<R: BufRead>(
     let format = reader.format();
     let mut replay = Replay {
         machine,
-        os: LinuxMce::default(),
+        os: linux(&platform.spec),
         agent,
         module,
         place: settings.place,
@@ -262,7 +264,7 @@ pub fn replay<R: BufRead>(
         1u64 << replay.platform.spec.keyid.address_bits()
     };
     let mut kinds = [0u64; 4];
-    while settings.limit.is_none_or(|limit| reader.records() < limit) {
+    while settings.limit.is_none_or(|most| reader.records() < most) {
         let Some(access) = reader.next()? else { break };
         if access.addr >= limit {
             return Err(reader.refuse(
@@ -282,10 +284,6 @@ pub fn replay<R: BufRead>(
     }
     replay.machine.settle();
     Ok(report(&replay, reader, name, tool, settings, kinds))
-}
-
-const fn mktme_crypto() -> machine::CryptoKind {
-    machine::CryptoKind::Symbolic
 }
 
 fn report<R>(

@@ -1,9 +1,11 @@
 //! What a run reports: the same facts for people ([`human`]) and machines (JSON, schema in `docs/schemas/`).
 
+mod catalogue;
 mod cause;
 pub mod human;
 
-pub use cause::{Story, StepLabel};
+pub use catalogue::{Catalogue, CatalogueRow};
+pub use cause::{StepLabel, Story};
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -225,6 +225,15 @@ impl Dram {
         Ok(())
     }
 
+    /// How long a read of a closed row takes from its first command to its last data, with nothing else going on:
+    /// tRCD + CL + BL/2 (timing.md §2.2). A request that arrives between two clock edges waits for the next one first.
+    pub const fn unloaded_read(&self) -> Ps {
+        let clocks = self.timing.clocks(timing::Parameter::Rcd)
+            + self.timing.clocks(timing::Parameter::Cl)
+            + self.timing.clocks(timing::Parameter::HalfBurst);
+        self.timing.tck().times(clocks as u64)
+    }
+
     /// The next moment at which anything can change; it may be now. None when idle.
     pub fn next_event(&self) -> Option<Ps> {
         (self.next != NEVER).then(|| self.timing.moment(self.next).max(self.now))

@@ -20,7 +20,7 @@ pub(super) fn run(args: &Run) -> Exit {
         Err(exit) => return exit,
     };
     let scenarios: Result<Vec<Scenario>, Diag> = if args.all {
-        library::LIBRARY.iter().map(|e| Scenario::parse(&e.source())).collect()
+        library::LIBRARY.iter().map(|e| Scenario::parse(e.source())).collect()
     } else {
         args.scenarios.iter().map(|name| scenario(name)).collect()
     };
@@ -78,13 +78,13 @@ fn human(document: &Document, args: &Run) -> String {
 /// A scenario by name or from a file.
 fn scenario(name: &str) -> Result<Scenario, Diag> {
     match library::find(name) {
-        Some(entry) => Scenario::parse(&entry.source()),
+        Some(entry) => Scenario::parse(entry.source()),
         None => {
             let looks_like_a_name = !name.contains(['/', '.']) && !Path::new(name).exists();
             if looks_like_a_name {
                 return Err(library::unknown(name));
             }
-            Scenario::parse(&SourceFile::open(Path::new(name))?)
+            Scenario::parse(SourceFile::open(Path::new(name))?)
         }
     }
 }
