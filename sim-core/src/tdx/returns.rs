@@ -469,7 +469,8 @@ mod tests {
             TDX_PAGE_ALREADY_ACCEPTED
             TDX_PAGE_SIZE_MISMATCH
             TDX_L2_SEPT_WALK_FAILED
-            TDX_L2_SEPT_ENTRY_NOT_FREE"#]].assert_eq(&silent.join("\n"));
+            TDX_L2_SEPT_ENTRY_NOT_FREE"#]]
+        .assert_eq(&silent.join("\n"));
     }
 
     #[test]
