@@ -474,6 +474,16 @@ mod tests {
     }
 
     #[test]
+    fn no_leaf_returns_the_same_status_twice_for_the_same_reason() {
+        for row in LEAF_CHECKS {
+            let all: Vec<Return> = row.checks.iter().flat_map(|c| c.returns()).collect();
+            for (i, ret) in all.iter().enumerate() {
+                assert!(!all[..i].contains(ret), "{} {} {}", row.leaf, ret.status, ret.when);
+            }
+        }
+    }
+
+    #[test]
     fn the_operand_selects_the_check() {
         let by = |status: Status| -> Vec<String> {
             who_returns(status).iter().map(|(leaf, ret)| format!("{leaf}: {}", ret.when)).collect()

@@ -180,6 +180,7 @@ fn leaf_by_name(word: &str) -> Option<AnyLeaf> {
     if !head.eq_ignore_ascii_case("tdh") && !head.eq_ignore_ascii_case("tdg") {
         return None;
     }
+    // Longer than any name: bounds the work on hostile text.
     if name.len() > 64 {
         return None;
     }
@@ -436,7 +437,10 @@ fn given(text: &str) -> Result<Given<'_>, ExplainError> {
                 _ => {
                     given.leaf = match leaf_by_name(value) {
                         Some(leaf) => Some(leaf),
-                        None => Some(leaf_by_number(count()?)),
+                        None => match count()? {
+                            number @ 0..=0xFF_FFFF => Some(leaf_by_number(number)),
+                            _ => return Err(word_error(value)),
+                        },
                     }
                 }
             }
@@ -481,7 +485,7 @@ fn from_words(text: &str) -> Result<Vec<Finding>, ExplainError> {
             };
         }
         [main] => (*main, None),
-        [main, second] => (*main, candidates(second).first().copied()),
+        [main, second] => (*main, Some(hex(second).ok_or_else(|| word_error(second))?)),
         many => return Err(ExplainError::TooMany { count: many.len() }),
     };
     let mut found = given.mce;

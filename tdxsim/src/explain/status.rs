@@ -171,7 +171,6 @@ fn returned_by(out: &mut Explanation, ways: &[(Leaf, Return)]) {
     for (leaf, ret) in ways {
         let why = reason(ret);
         match groups.iter_mut().find(|(known, _)| *known == why) {
-            Some((_, leaves)) if leaves.contains(leaf) => {}
             Some((_, leaves)) => leaves.push(*leaf),
             None => groups.push((why, vec![*leaf])),
         }

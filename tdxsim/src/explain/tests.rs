@@ -551,6 +551,48 @@ fn a_given_leaf_narrows_the_answer() {
 }
 
 #[test]
+fn a_leaf_may_be_given_by_its_name_alone_and_the_dispatcher_counts_as_its_check() {
+    let by_key = explain("0x8000020000000001 leaf=TDH.MEM.TRACK").unwrap();
+    assert_eq!(explain("0x8000020000000001 tdh_mem_track").unwrap(), by_key);
+    // architecture.md §11 Q-20.
+    let found = explain("0xC000010000000000 leaf=TDH.MEM.SEPT.WR").unwrap();
+    let checks: Vec<_> = found.fields.iter().filter(|f| f.name == "failed check").collect();
+    assert_eq!(checks.len(), 2);
+    assert!(checks[1].meaning.contains("unknown leaf"));
+}
+
+#[test]
+fn an_unknown_status_is_explained_as_far_as_its_layout_goes() {
+    let found = explain("0x800001C000000000").unwrap();
+    assert_eq!(found.kind, Kind::SeamcallStatus);
+    assert_eq!(values("0x800001C000000000", "class"), ["0x01"]);
+}
+
+#[test]
+fn sixteen_digits_are_hexadecimal_as_the_kernel_prints_them() {
+    let found = explain("9400000000000150 100").unwrap();
+    assert!(found.headline.starts_with("MCi_STATUS 0x9400000000000150"), "{}", found.headline);
+    assert_eq!(values("9400000000000150 100", "MCG_STATUS"), ["0x100"]);
+}
+
+#[test]
+fn an_error_found_by_polling_is_not_graded_as_an_exception() {
+    let found = explain("status=0xbd80000000100134 mcg=0x3").unwrap();
+    assert!(!found.to_string().contains("MCIP not set in MCA handler"));
+}
+
+#[test]
+fn memory_controller_codes_mean_nothing_in_other_banks() {
+    let meaning = |input: &str| -> String {
+        let found = explain(input).unwrap();
+        found.fields.iter().find(|f| f.name == "MSCOD").map(|f| f.meaning.clone()).unwrap()
+    };
+    assert_eq!(meaning("status=0xbc000000082a0090 bank=13"), "TME integrity error");
+    assert_eq!(meaning("0xbc000000082a0090"), "TME integrity error");
+    assert!(meaning("status=0xbc000000082a0090 bank=1").contains("model-specific"));
+}
+
+#[test]
 fn what_cannot_be_explained_is_refused_with_what_is_accepted() {
     let refuse = |input: &str| explain(input).unwrap_err();
     assert_eq!(refuse(" \n\t"), ExplainError::Empty);
@@ -558,6 +600,10 @@ fn what_cannot_be_explained_is_refused_with_what_is_accepted() {
     assert_eq!(refuse("0x80a5669600"), ExplainError::Number { found: "0x80a5669600".into() });
     assert_eq!(refuse("0x1 0x2 0x3"), ExplainError::TooMany { count: 3 });
     assert_eq!(refuse("status="), ExplainError::Word { found: "status".into() });
+    assert_eq!(
+        refuse("0xC000030000000001 leaf=0x100001c"),
+        ExplainError::Word { found: "0x100001c".into() }
+    );
     assert_eq!(
         refuse("0x11111111111111111"),
         ExplainError::Word { found: "0x11111111111111111".into() }
