@@ -317,12 +317,9 @@ impl LinuxMce {
         &self.log
     }
 
-    /// The page of MCi_ADDR, or `None` where the address is not valid or, KeyID bits and all, not in memory.
+    /// The page of MCi_ADDR, or `None` where the address, KeyID bits and all, is not in memory. Every rule that requires
+    /// action asks for a valid address, so that this does not.
     fn page(&self, record: &McRecord, mask: bool) -> Option<Page> {
-        let parts = record.status.unpack();
-        if !parts.addrv || !parts.miscv {
-            return None;
-        }
         let below = 1u64.checked_shl(self.policy.address_bits.into()).map_or(u64::MAX, |b| b - 1);
         if record.addr & !below != 0 && !mask {
             return None;

@@ -257,7 +257,8 @@ mod tests {
             | 5 | PT_TDCX | architecture.md §7.4 "PT codes" |
             | 6 | PT_TDVPR | architecture.md §7.4 "PT codes" |
             | 8 | PT_EPT | architecture.md §7.4 "PT codes" |
-        "#]].assert_eq(&page_types_markdown());
+        "#]]
+        .assert_eq(&page_types_markdown());
         expect![[r#"
             | Exit reason | Meaning | Source |
             |---|---|---|
@@ -280,6 +281,7 @@ mod tests {
             | 4 | XSTATE-load failure | architecture.md §7.11 "Extended exit-qualification" |
             | 5 | ATTR.WR | architecture.md §7.11 "Extended exit-qualification" |
             | 6 | pending EPT violation | architecture.md §7.11 "Extended exit-qualification" |
-        "#]].assert_eq(&exit_reasons_markdown());
+        "#]]
+        .assert_eq(&exit_reasons_markdown());
     }
 }

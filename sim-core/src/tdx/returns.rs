@@ -469,7 +469,18 @@ mod tests {
             TDX_PAGE_ALREADY_ACCEPTED
             TDX_PAGE_SIZE_MISMATCH
             TDX_L2_SEPT_WALK_FAILED
-            TDX_L2_SEPT_ENTRY_NOT_FREE"#]].assert_eq(&silent.join("\n"));
+            TDX_L2_SEPT_ENTRY_NOT_FREE"#]]
+        .assert_eq(&silent.join("\n"));
+    }
+
+    #[test]
+    fn no_leaf_returns_the_same_status_twice_for_the_same_reason() {
+        for row in LEAF_CHECKS {
+            let all: Vec<Return> = row.checks.iter().flat_map(|c| c.returns()).collect();
+            for (i, ret) in all.iter().enumerate() {
+                assert!(!all[..i].contains(ret), "{} {} {}", row.leaf, ret.status, ret.when);
+            }
+        }
     }
 
     #[test]

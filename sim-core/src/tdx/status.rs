@@ -113,9 +113,9 @@ pub struct BitRow {
 /// The flag bits of a status (architecture.md §7.3 "Layout").
 #[rustfmt::skip]
 pub const STATUS_BITS: &[BitRow] = &[
-    BitRow { bit: 63, name: "ERROR",            set: "the leaf failed",                     clear: "success, maybe with information" },
-    BitRow { bit: 62, name: "NON_RECOVERABLE",  set: "calling again as before cannot help", clear: "may succeed when called again" },
-    BitRow { bit: 61, name: "FATAL",            set: "the TD is lost",                      clear: "the TD is not lost by this" },
+    BitRow { bit: 63, name: "ERROR",            set: "the leaf failed",                     clear: "the call itself did not fail" },
+    BitRow { bit: 62, name: "NON_RECOVERABLE",  set: "calling again as before cannot help", clear: "retrying is not ruled out" },
+    BitRow { bit: 61, name: "FATAL",            set: "the TD is lost",                      clear: "does not say that the TD is lost" },
     BitRow { bit: 60, name: "HOST_RECOVERABLE", set: "a hint that the host can recover",    clear: "no hint" },
 ];
 
