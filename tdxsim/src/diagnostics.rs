@@ -4,7 +4,7 @@ use scenarios::diag::Diag;
 use std::io::{self, IsTerminal};
 
 /// The message for stderr.
-pub fn render(diag: &Diag) -> String {
+pub(crate) fn render(diag: &Diag) -> String {
     let line = match &diag.help {
         Some(help) => format!("tdxsim: {diag} ({help})"),
         None => format!("tdxsim: {diag}"),
