@@ -304,6 +304,27 @@ fn a_page_that_most_lines_of_which_agree_keeps_only_the_others() {
 }
 
 #[test]
+fn a_page_of_64_different_lines_written_alike_in_any_order_is_uniform_again() {
+    let mut b = quiet();
+    let empty = b.c.memory_use();
+    let mut rng = Prng::new(2);
+    for round in 0..20 {
+        for i in 0..64 {
+            b.write(i, K0, i as u8);
+        }
+        assert!(b.c.memory_use() > empty + 64 * 64);
+        let mut order: Vec<u64> = (0..64).collect();
+        for i in (1..64).rev() {
+            order.swap(i, rng.below(i as u64 + 1) as usize);
+        }
+        for i in order {
+            b.write(i, KA, 0xee);
+        }
+        assert!(b.c.memory_use() < empty + 2000, "round {round}: {}", b.c.memory_use());
+    }
+}
+
+#[test]
 fn a_page_that_becomes_alike_keeps_what_is_poisoned_or_tampered_with() {
     for first in [true, false] {
         let mut b = quiet();
