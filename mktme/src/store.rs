@@ -476,6 +476,28 @@ mod tests {
     }
 
     #[test]
+    fn what_attacks_did_is_forgotten_when_the_line_is_written_in_any_way() {
+        let new = NewLine { content: content(1), mac_bits: 0, poison: None, shareable: true };
+        let odd = Odd { home: Line(9), flips: LineData::ZERO, made_td: false };
+        let writes: [fn(&mut Store, &NewLine); 3] = [
+            |s, new| {
+                s.set_line(Line(5), new);
+            },
+            |s, new| drop(s.set_page(Page(0), &new.content)),
+            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), &new.content)),
+        ];
+        for write in writes {
+            let mut store = Store::default();
+            store.set_line(Line(5), &NewLine { shareable: false, ..new });
+            store.set_odd(Line(5), odd);
+            assert!(store.view(Line(5)).odd);
+            write(&mut store, &new);
+            assert!(!store.view(Line(5)).odd);
+            assert!(store.odd.is_empty());
+        }
+    }
+
+    #[test]
     fn three_contents_in_a_region_are_told_apart() {
         let mut store = Store::default();
         for page in 0..REGION_PAGES {

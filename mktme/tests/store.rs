@@ -9,7 +9,8 @@ use sim_core::addr::{Line, Page};
 use sim_core::data::LineData;
 use sim_core::event::{BirthId, Location};
 use sim_core::keyid::KeyId;
-use sim_core::outcome::DataClass;
+use sim_core::op::{KeyAlg, PconfigCmd};
+use sim_core::outcome::{DataClass, PconfigStatus};
 use sim_core::platform::IntegrityMode;
 use sim_core::prng::Prng;
 use std::collections::BTreeMap;
@@ -299,6 +300,76 @@ fn a_page_that_most_lines_of_which_agree_keeps_only_the_others() {
     for i in 0..64 {
         let want = if i % 8 == 0 { i as u8 } else { 0xee };
         assert_eq!(b.read(i, K0).data, LineData::filled(want));
+    }
+}
+
+#[test]
+fn a_page_of_64_different_lines_written_alike_in_any_order_is_uniform_again() {
+    let mut b = quiet();
+    let empty = b.c.memory_use();
+    let mut rng = Prng::new(2);
+    for round in 0..20 {
+        for i in 0..64 {
+            b.write(i, K0, i as u8);
+        }
+        assert!(b.c.memory_use() > empty + 64 * 64);
+        let mut order: Vec<u64> = (0..64).collect();
+        for i in (1..64).rev() {
+            order.swap(i, rng.below(i as u64 + 1) as usize);
+        }
+        for i in order {
+            b.write(i, KA, 0xee);
+        }
+        assert!(b.c.memory_use() < empty + 2000, "round {round}: {}", b.c.memory_use());
+    }
+}
+
+#[test]
+fn a_page_that_becomes_alike_keeps_what_is_poisoned_or_tampered_with() {
+    for first in [true, false] {
+        let mut b = quiet();
+        if !first {
+            // The page is full of other lines already.
+            for i in 0..64 {
+                b.write(i, K0, i as u8);
+            }
+        }
+        for i in 0..64 {
+            b.write(i, KA, 0xee);
+            match i {
+                5 => b.c.inject_ue(at(5, KA), &mut b.t),
+                6 => b.c.flip_bit(Line(6), 0, &mut b.t),
+                7 => b.c.flip_td(Line(7), &mut b.t),
+                _ => {}
+            }
+        }
+        for i in 0..64 {
+            let probe = b.c.probe(at(i, KA));
+            assert_eq!(probe.poison.is_some(), i == 5, "{i}");
+            assert_eq!(probe.poisoned, (5..8).contains(&i), "{i}");
+        }
+    }
+}
+
+#[test]
+fn lines_that_differ_in_their_mac_alone_are_not_alike() {
+    for bulk in [true, false] {
+        let mut b = quiet();
+        for (half, alg) in [(0, KeyAlg::Xts256Integrity), (1, KeyAlg::Xts256)] {
+            let cmd = PconfigCmd::SetDirect(1);
+            assert_eq!(b.c.pconfig(KI, cmd, Some(alg), false, &mut b.t), PconfigStatus::Ok);
+            if bulk {
+                let lines = 0xffff_ffff << (32 * half);
+                b.c.write_lines(Page(0), lines, KI, &LineData::filled(1), &mut b.t);
+            } else {
+                for i in 0..32 {
+                    b.write(32 * half + i, KI, 1);
+                }
+            }
+        }
+        for i in 0..64 {
+            assert_eq!(b.c.line(Line(i)).mac, i < 32, "{i}");
+        }
     }
 }
 
