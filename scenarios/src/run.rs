@@ -296,6 +296,13 @@ fn fill(
         }
         Some(text)
     });
+    for check in &mut report.machine_checks {
+        // Taken when the load retires, which is when its operation is over.
+        let step = check.chain.iter().find_map(|l| l.step.as_ref());
+        if let Some(over) = report.steps.iter().find(|s| Some(&s.step) == step) {
+            check.at_ps = over.end_ps;
+        }
+    }
     let counts = machine.counts();
     report.counts = CountsReport {
         operations: counts.operations,

@@ -100,7 +100,14 @@ fn machine_check(
     check: &MachineCheckReport,
     run: &RunReport,
 ) -> fmt::Result {
-    writeln!(f, "Machine check on core {} at {}: {}", check.core, Ps(check.at_ps), check.class)?;
+    writeln!(
+        f,
+        "Machine check on core {} at {}: {}, {}",
+        check.core,
+        Ps(check.at_ps),
+        check.class,
+        check.consequence
+    )?;
     writeln!(
         f,
         "  bank {}  MCi_STATUS {}  MCG_STATUS {}  MCi_ADDR {}",
