@@ -13,7 +13,7 @@ use common::*;
 use proptest::prelude::*;
 use sim_core::event::WeakKind;
 use sim_core::port::Fill;
-use sim_core::{BirthId, ByteMask, LineData, Ps, Tagged};
+use sim_core::{BirthId, ByteMask, EventId, EventKind, LineData, Ps, Tagged};
 use std::collections::BTreeMap;
 
 const KEYS: [u16; 3] = [0, 33, 34];
@@ -400,7 +400,11 @@ fn play(cpu: &sim_core::platform::CpuSpec, erratum: bool, steps: &[Step]) {
             _ => false,
         };
         let was_cached = |t: Tagged| before.iter().any(|(tag, v)| *tag == t && v.is_some());
+        m.trace.cause = EventId::NONE;
+        m.trace.emit_cause(EventKind::Op { agent: 0, step: i as u32 });
+        let cause = m.trace.cause;
         let got = run(&mut h, &mut m, *step, &stored, Ps::ns(i as u64));
+        assert_eq!(m.trace.cause, cause, "{step:?} did not restore the cause");
         let log = m.take_log();
         let read = log.iter().any(|c| matches!(c, Call::Read(..)));
         assert!(!(hit && read), "a cached line was read again");

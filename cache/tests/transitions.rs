@@ -145,6 +145,23 @@ fn a_line_pushed_out_of_l1_is_found_in_l2() {
 }
 
 #[test]
+fn a_line_pushed_out_of_l2_stays_in_l1_and_returns_to_l2_when_modified() {
+    // L2 is not inclusive of L1. One L1 set of two lines; X and 6 share an L2 set of one line, 5 has another.
+    let cpu = spec(sets_ways(1, 2), sets_ways(2, 1), sets_ways(2, 4));
+    let (mut h, mut m) = (build(&cpu), Memory::new(false));
+    store(&mut h, &mut m, ME, X, 1);
+    load(&mut h, &mut m, ME, at(6, 1));
+    let view = h.inspect(X).unwrap();
+    assert_eq!((view.state, view.llc), (Mesi::Modified, 0));
+    assert_eq!(load(&mut h, &mut m, ME, X), Level::L1);
+    load(&mut h, &mut m, ME, at(6, 1));
+    load(&mut h, &mut m, ME, at(5, 1));
+    let view = h.inspect(X).unwrap();
+    assert_eq!((view.state, view.llc), (Mesi::Modified, 0));
+    assert_eq!(load(&mut h, &mut m, ME, X), Level::L2);
+}
+
+#[test]
 fn a_modified_line_that_a_neighbour_reads_leaves_its_duty_with_the_llc() {
     let (mut h, mut m) = (build(&roomy()), Memory::new(false));
     store(&mut h, &mut m, ME, X, 1);
