@@ -23,8 +23,16 @@ fn outcomes(lines: &str) -> (Vec<String>, Machine, Os) {
             let got = run(&mut m, &mut os, lines);
             m.caches().check_invariants().unwrap();
             assert_eq!(m.conservation(), [""; 0]);
+            // The same by class; which garbage a wrong key gives is the cryptography's own affair.
+            let classes = |outcomes: &[String]| -> Vec<String> {
+                let garbage = |o: &String| o.starts_with("garbage");
+                outcomes
+                    .iter()
+                    .map(|o| if garbage(o) { "garbage".to_owned() } else { o.clone() })
+                    .collect()
+            };
             if let Some((before, ..)) = &last {
-                assert_eq!(&got, before, "{speed:?} {crypto:?}");
+                assert_eq!(classes(&got), classes(before), "{speed:?} {crypto:?}");
             }
             last = Some((got, m, os));
         }
@@ -270,7 +278,7 @@ fn rep_stosb_owns_whole_lines_without_reading_them() {
             &mut m,
             &mut Os::default(),
             "cpu0: rep-stosb [0x1030] 160 fill=0x7
-             cpu0: load [0x10c8] 8",
+             cpu0: load [0x1088] 8",
         );
         assert_eq!(got[1], "data 0x0707070707070707");
         assert_eq!(m.counts().controller_reads, reads, "MC-29, no_rfo {no_rfo}");
@@ -325,7 +333,8 @@ fn agents_side_by_side_interleave_in_time_and_share_their_core() {
     let mut m = Machine::new(
         &spec,
         Options { speed: Speed::Timed, crypto: CryptoKind::Symbolic, seed: 1, log: true },
-    );
+    )
+    .unwrap();
     let records = m.run(&program(text, Order::Concurrent), &mut Os::default());
     let got = by_item(&records);
     assert_eq!(got.len(), 7);
@@ -379,15 +388,16 @@ fn latencies_are_sums_of_their_parts() {
     time(&mut m, "seam0", "movdir64b [0x1000@33] zero");
     time(&mut m, "seam0", "mfence");
     time(&mut m, "cpu0", "delay 10us");
-    let host = time(&mut m, "cpu0", "load [0x8000] 8");
+    // Far from anything touched before: a closed row. A request waits for the next clock edge of the controller.
+    let host = time(&mut m, "cpu0", "load [0x1234568000] 8");
     let latency = &spec.latency;
-    let dram = m.unloaded_dram_read();
-    assert_eq!(host, latency.memory_path + dram + latency.xts);
+    let sum = latency.memory_path + m.unloaded_dram_read() + latency.xts;
+    assert!(host >= sum && host < sum + Ps(417), "{host} is not {sum}");
     time(&mut m, "cpu0", "delay 10us");
-    assert_eq!(time(&mut m, "cpu0", "load [0x8000] 8"), latency.l1_hit);
-    assert_eq!(time(&mut m, "cpu1", "load [0x8000] 8"), latency.peer_clean);
-    time(&mut m, "cpu1", "store [0x8000] 8");
-    assert_eq!(time(&mut m, "cpu0", "load [0x8000] 8"), latency.peer_modified);
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.l1_hit);
+    assert_eq!(time(&mut m, "cpu1", "load [0x1234568000] 8"), latency.peer_clean);
+    time(&mut m, "cpu1", "store [0x1234568000] 8");
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.peer_modified);
     // In Ci a private line is checked: once per fill (verification.md Q15).
     let td = time(&mut m, "td2", "load [0x1000] 8");
     assert!(td >= latency.memory_path + latency.xts + latency.mac);
@@ -412,7 +422,6 @@ fn a_partial_write_costs_one_read_and_one_write_at_the_dram() {
     let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
     run(&mut m, &mut Os::default(), "cpu0: store.uc [0x1000] 8 0x1");
     m.settle();
-    let stats: Vec<_> = m.dram().iter().map(|d| d.stats().clone()).collect();
-    assert_eq!(stats.iter().map(|s| s.underfills).sum::<u64>(), 1, "timing.md §1.4");
+    assert_eq!(m.dram().stats().underfills, 1, "timing.md §1.4");
     assert!(m.now() > Ps::ZERO);
 }

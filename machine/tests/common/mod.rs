@@ -116,7 +116,7 @@ impl McHandler for Os {
 /// A machine with agents `cpu0`–`cpu3` (kernel), `user0`, `seam0`, `td2` (HKID 33 on core 2), `dma`, `hw`.
 pub fn machine(spec: &PlatformSpec, speed: Speed, crypto: CryptoKind) -> Machine {
     spec.validate().unwrap();
-    let mut m = Machine::new(spec, Options { speed, crypto, seed: 7, log: true });
+    let mut m = Machine::new(spec, Options { speed, crypto, seed: 7, log: true }).unwrap();
     for agent in agents() {
         m.add_agent(agent);
     }
