@@ -546,6 +546,13 @@ impl Checker {
                 .iter()
                 .find(|t| t.before.poison.is_none() && t.after.poison == Some(*id));
             let cert = c.after.state().births.get(id);
+            if cert.is_some_and(|b| b.cause == BirthCause::PartialWrite) {
+                // L8 says when the erratum fires; this is that it fires at no other time.
+                let due = |t: &Transaction| {
+                    erratum && t.before.td && !c.after.spec.keyid.is_private(t.at.keyid())
+                };
+                self.claim("L8", source.is_some_and(due), || format!("{source:?}"));
+            }
             let (want, logged) = match (source, c.step) {
                 (Some(t), _) => {
                     let private = c.after.spec.keyid.is_private(t.at.keyid());
