@@ -60,6 +60,9 @@ impl Config {
                 moves.push(vec![op(load(X, keyid, 8))]);
                 moves.push(vec![op(store(X, keyid, 1))]);
                 moves.push(vec![Step::Choice(Choice::Evict(own, tag))]);
+                if self.prompt && core > 0 {
+                    continue; // what follows has the same effect from every core
+                }
                 moves.push(vec![op(Op::Clflush { at: line })]);
                 let direct = op(movdir64b(X, keyid, 0));
                 let partial = op(movnti(X, keyid, 1));
@@ -263,7 +266,7 @@ fn x5_breaks_nothing_and_is_the_same_in_both_modes_without_erratum() {
     let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, false, 2, &TWO)));
     assert_eq!(ci, li, "verification.md M5");
     expect![[r#"
-        6742 states, 151064 transitions, depth 12
+        6742 states, 117354 transitions, depth 12
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: false
@@ -275,7 +278,7 @@ fn x5_breaks_nothing_and_is_the_same_in_both_modes_with_erratum() {
     let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, true, 2, &TWO)));
     assert_eq!(ci, li, "verification.md M5");
     expect![[r#"
-        9040 states, 202540 transitions, depth 12
+        9040 states, 157340 transitions, depth 12
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false

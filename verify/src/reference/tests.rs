@@ -982,6 +982,139 @@ fn what_the_machine_saw_is_admitted_when_it_differs_only_in_unknown_bytes() {
     assert!(!seen.admits(&Outcome::Done));
 }
 
+#[test]
+fn clwb_keeps_the_line_clean_and_clflushopt_drops_it() {
+    for (op, kept) in [
+        (Op::Clwb { at: at(X, K0) }, vec![Coherence::Exclusive]),
+        (Op::Clflushopt { at: at(X, K0) }, vec![]),
+    ] {
+        let mut rig = Rig::new(spec(Li, false));
+        rig.host(store(X, K0, 1));
+        rig.host(op);
+        let out = rig.out(Agent::Kernel, 0, Op::Sfence);
+        assert_eq!(out.traffic.len(), 1);
+        let states: Vec<_> = rig.r.copies(at(X, K0).tagged()).map(|(_, c)| c.state).collect();
+        assert_eq!(states, kept);
+    }
+}
+
+#[test]
+fn a_fast_string_reads_only_the_lines_that_it_covers_in_part() {
+    for (no_rfo, reads) in [(true, vec![X - 64, X + 64]), (false, vec![X - 64, X, X + 64])] {
+        let mut rig = Rig::new(Spec { fast_string_no_rfo: no_rfo, ..spec(Li, false) });
+        let op = Op::RepStosb { at: at(X - 8, K0), bytes: 80, value: 0xdd };
+        let out = rig.out(Agent::Kernel, 0, op);
+        let lines: Vec<_> = out.traffic.iter().map(|t| t.at.line().hpa().0).collect();
+        assert_eq!(lines, reads);
+        assert_eq!(rig.host(load(X, K0, 64)), fill(0xdd));
+    }
+}
+
+#[test]
+fn a_device_snoops_the_caches_under_its_own_keyid() {
+    let mut rig = Rig::new(spec(Li, false));
+    rig.direct(X, K0, 0);
+    rig.host(store(X, K0, 7));
+    let read = |keyid| Op::DmaRead { at: at(X, keyid), bytes: 8 };
+    let seven = Bytes::known(LineData([7, 0, 0, 0, 0, 0, 0, 0]));
+    let seen = rig.by(Agent::Device, 0, read(K0));
+    assert_eq!(seen, Seen::Data { data: seven, bytes: 8, class: DataClass::Plain });
+    let seen = rig.by(Agent::Device, 0, read(S1));
+    let zero = Seen::Data { data: Bytes::ZERO, bytes: 8, class: DataClass::Plain };
+    assert_eq!(seen, zero, "KeyID 1 has the TME key, and memory has the old bytes");
+    let write = Op::DmaWrite { at: at(X + 8, K0), bytes: 8, value: Value::Num(9) };
+    rig.by(Agent::Device, 0, write);
+    let want = LineData([7, 9, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(rig.host(load(X, K0, 64)), got(want, DataClass::Plain), "written back, then merged");
+}
+
+#[test]
+fn uncached_accesses_see_what_is_cached_and_buffered_and_leave_no_copy() {
+    for ty in [MemType::Uc, MemType::Wc] {
+        let mut rig = Rig::new(spec(Li, false));
+        rig.direct(X, K0, 0);
+        rig.host(store(X, K0, 1));
+        rig.host(movnti(X + 8, K0, 2));
+        let read = Op::Load { at: at(X, K0), bytes: 64, ty };
+        let want = LineData([1, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(rig.host(read.clone()), got(want, DataClass::Plain));
+        assert!(rig.r.state().caches.is_empty());
+        rig.host(store(X, K0, 3));
+        rig.host(movnti(X + 8, K0, 4));
+        let value = Value::Num(5);
+        let write = Op::Store { at: at(X + 16, K0), bytes: 8, value, ty: MemType::Uc };
+        rig.host(write);
+        assert!(rig.r.state().caches.is_empty() && rig.r.state().pending.is_empty());
+        let want = LineData([3, 4, 5, 0, 0, 0, 0, 0]);
+        assert_eq!(rig.host(read), got(want, DataClass::Plain));
+    }
+}
+
+#[test]
+fn an_access_may_cross_into_the_next_line() {
+    let mut rig = Rig::new(spec(Li, false));
+    let value = Value::Num(0x1122_3344_5566_7788);
+    let ops: [fn(Addr, Value) -> Op; 3] = [
+        |at, value| Op::Store { at, bytes: 8, value, ty: MemType::Wb },
+        |at, value| Op::NtStore { at, bytes: 8, value },
+        |at, value| Op::Movdiri { at, bytes: 8, value },
+    ];
+    for (i, op) in ops.into_iter().enumerate() {
+        let hpa = X + 0x1000 * i as u64 + 61;
+        rig.host(op(at(hpa, K0), value));
+        let data = Bytes::known(value.line(0, 0));
+        let seen = rig.host(load(hpa, K0, 8));
+        assert!(matches!(seen, Seen::Data { data: d, .. } if d == data), "{i}: {seen:?}");
+    }
+}
+
+#[test]
+fn with_bypass_keyid_0_is_plaintext_and_does_not_care_where_it_lies() {
+    for (bypass, class) in [(true, DataClass::Plain), (false, DataClass::Garbage)] {
+        let mut platform = spec(Li, false);
+        platform.memory.tme_bypass = bypass;
+        let mut rig = Rig::new(platform);
+        rig.direct(X, K0, 0xaa);
+        rig.host(Op::MoveLine { from: at(X, K0), to: at(X + 64, K0) });
+        let seen = rig.host(load(X + 64, K0, 8));
+        assert!(matches!(seen, Seen::Data { class: c, .. } if c == class), "{seen:?}");
+    }
+}
+
+#[test]
+fn pconfig_commands_choose_the_key() {
+    // Which of them can read what the direct key 5 wrote under S1, after the command is given to S1.
+    let mut shown = String::new();
+    for cmd in [
+        PconfigCmd::SetDirect(5),
+        PconfigCmd::SetDirect(6),
+        PconfigCmd::SetRandom,
+        PconfigCmd::ClearKey,
+        PconfigCmd::NoEncrypt,
+    ] {
+        let mut rig = Rig::new(spec(Ci, false));
+        rig.pconfig(Agent::Kernel, S1, PconfigCmd::SetDirect(5), None);
+        rig.direct(X, S1, 1);
+        rig.pconfig(Agent::Kernel, S1, cmd, None);
+        let seen = |seen| match seen {
+            Seen::Data { class, .. } => class,
+            other => panic!("{other:?}"),
+        };
+        let old = seen(rig.host(load(X, S1, 8)));
+        rig.host(Op::Wbinvd);
+        rig.direct(X, K0, 1);
+        shown += &format!("{cmd:?}: {old:?}, TME {:?}\n", seen(rig.host(load(X, S1, 8))));
+    }
+    expect![[r#"
+        SetDirect(5): Plain, TME Garbage
+        SetDirect(6): Garbage, TME Garbage
+        SetRandom: Garbage, TME Garbage
+        ClearKey: Garbage, TME Plain
+        NoEncrypt: Garbage, TME Garbage
+    "#]]
+    .assert_eq(&shown);
+}
+
 // The judge itself.
 
 /// A program, its last step, and what is falsified of that step's result.
