@@ -1051,6 +1051,44 @@ fn uncached_accesses_see_what_is_cached_and_buffered_and_leave_no_copy() {
 }
 
 #[test]
+fn an_uncached_access_writes_a_dirty_copy_back_first() {
+    let tag = at(X, K0).tagged();
+    let uc = MemType::Uc;
+    let value = Value::Num(5);
+    for op in [
+        Op::Load { at: at(X + 8, K0), bytes: 8, ty: uc },
+        Op::Store { at: at(X + 8, K0), bytes: 8, value, ty: uc },
+    ] {
+        let mut rig = Rig::new(spec(Li, false));
+        rig.direct(X, K0, 0);
+        rig.host(store(X, K0, 1));
+        let out = rig.out(Agent::Kernel, 0, op);
+        assert_eq!(out.traffic[0].rule, Rule::W(5));
+        assert_eq!(rig.r.copies(tag).count(), 0);
+        let line = rig.r.dram(tag.line());
+        assert_eq!(line.ct.map(|ct| ct.plain.data().0[0]), Some(1));
+    }
+}
+
+#[test]
+fn an_error_injected_twice_is_one_birth() {
+    let mut rig = Rig::new(spec(Li, false));
+    rig.host(Op::InjectUe { at: at(X, K0) });
+    rig.host(Op::InjectUe { at: at(X, K0) });
+    assert_eq!(rig.r.births_and_deaths(), (1, 0));
+}
+
+#[test]
+fn a_locked_add_to_unknown_bytes_leaves_unknown_bytes() {
+    let mut rig = Rig::new(spec(Li, false));
+    rig.host(store(X + 8, K0, 1)); // the rest of the line is as at power-on
+    rig.host(Op::LockXadd { at: at(X, K0), bytes: 8, value: 1 });
+    rig.host(Op::LockXadd { at: at(X + 8, K0), bytes: 8, value: 1 });
+    let Seen::Data { data, .. } = rig.host(load(X, K0, 16)) else { panic!("not data") };
+    assert_eq!((data.unknown(), data.data().0[1]), (ByteMask::span(0, 8), 2));
+}
+
+#[test]
 fn an_access_may_cross_into_the_next_line() {
     let mut rig = Rig::new(spec(Li, false));
     let value = Value::Num(0x1122_3344_5566_7788);
