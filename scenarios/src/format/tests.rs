@@ -412,6 +412,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         ("a not that is not", with("\"births 1\"", "\"not births 1\"")),
         ("a count that is negative", with("\"births 1\"", "\"births -1\"")),
         ("a count without number", with("\"births 1\"", "\"births\"")),
+        ("a hexadecimal count", with("\"births 1\"", "\"births 0x1\"")),
         ("a final check with a tail", with("\"births 1\"", "\"births 1 2\"")),
         ("poisoned under a KeyID", with("\"poisoned P0\"", "\"poisoned P0@priv1\"")),
         ("cached without KeyID", with("\"not cached P0@priv1\"", "\"not cached P0\"")),
@@ -676,6 +677,8 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
             s.toml:36:81: found `-1`, expected a decimal number
         a count without number
             s.toml:36:80: found nothing, expected a decimal number
+        a hexadecimal count
+            s.toml:36:81: found `0x1`, expected a decimal number
         a final check with a tail
             s.toml:36:83: found `2`, expected nothing after `births 1`
         poisoned under a KeyID
@@ -1116,6 +1119,10 @@ fn values_are_compared_as_bytes_not_as_text() {
     assert!(pattern("data fill=0x5a").matches(&fill));
     assert!(pattern("data fill=90").matches(&fill));
     assert!(!pattern("data fill=0x5b").matches(&fill));
+    let mut spoilt = LineData::filled(0x5a);
+    spoilt.set_byte(63, 0);
+    let spoilt = Outcome::Data(loaded(spoilt, 64, DataClass::Plain));
+    assert!(!pattern("data fill=0x5a").matches(&spoilt));
     assert!(pattern("data fill=0x5a").matches(&eight(0x5a5a_5a5a_5a5a_5a5a)));
     // Of more than eight bytes a number says the first eight.
     assert!(pattern("data 0x5a5a5a5a5a5a5a5a").matches(&fill));
@@ -1296,6 +1303,63 @@ fn the_scenario_that_uses_everything_prints_as_a_file_that_says_the_same() {
     assert_eq!(again.to_text(), s.to_text());
 }
 
+/// Pieces of scenario files.
+const SOUP: &[&str] = &[
+    "[scenario]\n",
+    "[regions]\n",
+    "[agents]\n",
+    "[expect]\n",
+    "[forbid]\n",
+    "[[when]]\n",
+    "[when.expect]\n",
+    "name = ",
+    "title = ",
+    "cite = ",
+    "platform = ",
+    "program = ",
+    "set = ",
+    "final = ",
+    "P0 = ",
+    "td0 = ",
+    "\"x\"",
+    "\"spr\"",
+    "[\"c\"]",
+    "\"births 0\"",
+    "'''",
+    "\"\"\"",
+    "\"",
+    "'",
+    "\n",
+    "\r\n",
+    "\r",
+    "{",
+    "}",
+    "[",
+    "]",
+    "=",
+    ",",
+    ".",
+    "#",
+    "7",
+    "-1",
+    "0x10",
+    "nan",
+    "1979-05-27",
+    "\u{0}",
+    "\u{feff}",
+    "é",
+    " ",
+    "\\",
+    "\\n",
+    "cpu0 : load [P0] 8\n",
+    "barrier\n",
+    "base = \"0x40\"",
+    "size = \"4KiB\"",
+    "kind = \"td\"",
+    "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\n",
+    "program = '''cpu0 : load [P0] 8'''\n",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -1379,6 +1443,21 @@ proptest! {
         if let Ok(src) = SourceFile::from_bytes("x", &bytes) {
             prop_assert!(Scenario::parse(src).is_err());
         }
+    }
+
+    #[test]
+    fn no_soup_of_tokens_panics_the_parser(
+        soup in proptest::collection::vec(proptest::sample::select(SOUP), 0..40),
+    ) {
+        if let Err(diag) = parse(&soup.concat()) {
+            prop_assert!(!diag.to_string().chars().any(char::is_control), "{}", diag);
+        }
+    }
+
+    #[test]
+    fn a_printed_size_is_read_as_the_same_size(n in 1u64..1 << 20, shift in 0u32..44) {
+        let bytes = n << shift;
+        prop_assert_eq!(sim_core::units::parse_size(&super::print::size(bytes)), Ok(bytes));
     }
 
     #[test]
