@@ -120,6 +120,7 @@ const fn rule(input: &'static str, outcome: &'static str, cite: &'static str) ->
 pub const BYTES_RULES: &[BytesRule] = &[
     rule("no bytes, or a BOM alone",            "refused at 1:1",                               "verification.md §4.2 point 2"),
     rule("UTF-8 byte order mark at the start",  "skipped; columns count from the byte after it", "verification.md §4.2 point 2"),
+    rule("a second byte order mark",            "refused",                                      "TOML's own reader would skip it without a word"),
     rule("CRLF line ends",                      "read as LF; columns are the same",             "verification.md §4.2 point 2"),
     rule("CR without LF",                       "refused where it stands",                      "TOML 1.1 has no such line end"),
     rule("a NUL byte",                          "refused where it stands",                      "verification.md §4.2 point 2"),
@@ -177,6 +178,9 @@ impl SourceFile {
             return Err(at_start("more than 16 MiB", "a file of at most 16 MiB"));
         }
         let body = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        if body.starts_with(b"\xef\xbb\xbf") {
+            return Err(at_start("a second byte order mark", "at most one"));
+        }
         if body.is_empty() {
             return Err(at_start("an empty file", "TOML text"));
         }

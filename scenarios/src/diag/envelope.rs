@@ -229,7 +229,7 @@ impl<'a> Text<'a> {
         expected: impl Into<String>,
     ) -> Diag {
         let span = match self.body() {
-            Some((start, body)) if body == self.value => start + inner.start..start + inner.end,
+            Some((start, _)) => start + inner.start..start + inner.end,
             _ => self.span.clone(),
         };
         self.src.diag(span, found, expected)
@@ -240,7 +240,7 @@ impl<'a> Text<'a> {
         self.src.diag(self.span.clone(), found, expected)
     }
     /// What the file has between the quotes, and where it starts; a first line end after a triple quote is not part
-    /// of it. `None` when escapes make it differ from the value by more than line ends.
+    /// of it. The value is the same text; `None` where escapes make them differ.
     pub(crate) fn body(&self) -> Option<(usize, &'a str)> {
         let raw = raw(self.src, &self.span);
         let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|q| raw.starts_with(q))?;
@@ -263,6 +263,37 @@ impl<'a> Text<'a> {
         match raw(self.src, &self.span).find('\\') {
             Some(at) => self.span.start + at..self.span.start + at + 1,
             None => self.span.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_of_a_text_without_escapes_is_its_value() {
+        let spellings = [
+            ("\"one\"", Some("one")),
+            ("'one'", Some("one")),
+            ("\"\"", Some("")),
+            ("\"\"\"\n\none\r\ntwo\"\"\"", Some("\none\r\ntwo")),
+            ("\"\"\"\r\none\"two\"\"\"\"\"", Some("one\"two\"\"")),
+            ("'''one\\n'''", Some("one\\n")),
+            ("'one\\'", Some("one\\")),
+            ("\"one\\n\"", None),
+            ("\"\"\"one\\\n  two\"\"\"", None),
+        ];
+        for (spelling, want) in spellings {
+            let src = SourceFile::unchecked("x", &format!("a = {spelling} # \"\n"));
+            let envelope = Envelope::parse(&src).unwrap();
+            let text = envelope.root().field("a").unwrap().text("").unwrap();
+            let body = text.body();
+            assert_eq!(body.map(|(_, body)| body), want, "{spelling:?}");
+            if let Some((start, body)) = body {
+                assert_eq!(body, text.value, "{spelling:?}");
+                assert_eq!(src.text().get(start..start + body.len()), Some(body));
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ fn unusual_bytes_have_the_outcome_that_the_table_says() {
         nothing: f.toml:1:1: found an empty file, expected TOML text
         a BOM alone: f.toml:1:1: found an empty file, expected TOML text
         a BOM and text: accepted: 6 bytes, 2 lines
-        a second BOM: accepted: 9 bytes, 2 lines
+        a second BOM: f.toml:1:1: found a second byte order mark, expected at most one
         UTF-16: f.toml:1:1: found byte 0xff, which is not UTF-8, expected UTF-8 text
         CRLF: accepted: 14 bytes, 3 lines
         a NUL in line 2: f.toml:2:2: found a NUL byte, expected text
@@ -127,7 +127,8 @@ fn a_message_renders_with_its_line_and_a_mark() {
         2 |  cé�pu = zwölf
           |          ^^^^^
           = help: count�up
-    "#]].assert_eq(&diag.render());
+    "#]]
+    .assert_eq(&diag.render());
     assert_eq!(diag.to_string(), "f.toml:2:10: found `zwölf`, expected a number");
 }
 

@@ -89,7 +89,7 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
     let (fits, whose) = match op {
         Op::Delay { .. } => (true, ""),
         Op::DmaRead { .. } | Op::DmaWrite { .. } => {
-            (kind == AgentKind::Device, "an operation of a core: this one is a device's")
+            (kind == AgentKind::Device, "an agent `dmaN` for this operation")
         }
         Op::Evict { .. }
         | Op::WcEvict { .. }
@@ -98,7 +98,7 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
         | Op::MoveLine { .. }
         | Op::SaveLine { .. }
         | Op::ReplayLine { .. }
-        | Op::InjectUe { .. } => (kind == AgentKind::Hw, "agent `hw` for this operation"),
+        | Op::InjectUe { .. } => (kind == AgentKind::Hw, "the agent `hw` for this operation"),
         Op::Load { .. }
         | Op::Fetch { .. }
         | Op::Prefetch { .. }
@@ -514,7 +514,7 @@ fn operation(
     })?;
     if let Err(expected) = may(kind, &op) {
         let word = text.split([' ', '\t']).next().unwrap_or("");
-        let found = format!("`{}` by `{agent}`, a {kind}", clip(word));
+        let found = format!("`{}` by `{agent}` ({kind})", clip(word));
         return Err(src.diag(start..start + word.len(), found, expected));
     }
     let at = Place::new(start..start + text.len());

@@ -25,7 +25,7 @@ fn texts<T: Display>(list: impl Iterator<Item = T>) -> String {
 }
 
 /// A size in the largest unit that leaves a whole number.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     for (shift, unit) in units {
         if bytes != 0 && bytes.trailing_zeros() >= shift {

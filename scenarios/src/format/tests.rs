@@ -148,7 +148,8 @@ fn a_bound_program_has_addresses_keyids_and_places() {
         19:11 td0.1 load [0x10000000@65] 8
         20:11 dma3.1 dma-write [0x20000000@3] 64
         21:11 hw.1 evict [0x10000000@65]
-        22:11 cpu1.2 pconfig 1 set-random"#]].assert_eq(&steps.join("\n"));
+        22:11 cpu1.2 pconfig 1 set-random"#]]
+    .assert_eq(&steps.join("\n"));
     let finals: Vec<String> = program
         .finals
         .iter()
@@ -158,7 +159,8 @@ fn a_bound_program_has_addresses_keyids_and_places() {
         36:10 poisoned P0 = poisoned 0x10000000
         36:25 not cached P0@priv1 = not cached 0x10000000@65
         36:48 reads P0@priv1 poison = reads 0x10000000@65 poison
-        36:73 births 1 = births 1"#]].assert_eq(&finals.join("\n"));
+        36:73 births 1 = births 1"#]]
+    .assert_eq(&finals.join("\n"));
     let expected: Vec<String> = program
         .expectations
         .iter()
@@ -171,7 +173,8 @@ fn a_bound_program_has_addresses_keyids_and_places() {
     expect![[r#"
         34:12 cpu1.1 mc srar data-load
         35:11 td0.1 mc | not-run killed
-        39:12 cpu1.1 not data"#]].assert_eq(&expected.join("\n"));
+        39:12 cpu1.1 not data"#]]
+    .assert_eq(&expected.join("\n"));
     let json = serde_json::to_string(&program).unwrap();
     assert_eq!(serde_json::from_str::<Program>(&json).unwrap(), program);
 }
@@ -409,6 +412,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         ("a not that is not", with("\"births 1\"", "\"not births 1\"")),
         ("a count that is negative", with("\"births 1\"", "\"births -1\"")),
         ("a count without number", with("\"births 1\"", "\"births\"")),
+        ("a hexadecimal count", with("\"births 1\"", "\"births 0x1\"")),
         ("a final check with a tail", with("\"births 1\"", "\"births 1 2\"")),
         ("poisoned under a KeyID", with("\"poisoned P0\"", "\"poisoned P0@priv1\"")),
         ("cached without KeyID", with("\"not cached P0@priv1\"", "\"not cached P0\"")),
@@ -548,13 +552,13 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a line of 2000
             s.toml:7:8: found `mfence`, expected a line of at most 1024 bytes
         an operation of another kind
-            s.toml:7:8: found `evict` by `cpu0`, a kernel, expected agent `hw` for this operation
+            s.toml:7:8: found `evict` by `cpu0` (kernel), expected the agent `hw` for this operation
         a device that loads
-            s.toml:7:8: found `load` by `dma0`, a device, expected dma-read, dma-write or delay
+            s.toml:7:8: found `load` by `dma0` (device), expected dma-read, dma-write or delay
         hardware that fences
-            s.toml:7:6: found `mfence` by `hw`, a hw, expected a choice of the hardware, a fault, an attack or delay
+            s.toml:7:6: found `mfence` by `hw` (hw), expected a choice of the hardware, a fault, an attack or delay
         a core that does DMA
-            s.toml:7:9: found `dma-read` by `user0`, a user, expected an operation of a core: this one is a device's
+            s.toml:7:9: found `dma-read` by `user0` (user), expected an agent `dmaN` for this operation
         an unknown region
             s.toml:7:13: found unknown region `P9`, expected a region: P0
         an offset at the end
@@ -673,6 +677,8 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
             s.toml:36:81: found `-1`, expected a decimal number
         a count without number
             s.toml:36:80: found nothing, expected a decimal number
+        a hexadecimal count
+            s.toml:36:81: found `0x1`, expected a decimal number
         a final check with a tail
             s.toml:36:83: found `2`, expected nothing after `births 1`
         poisoned under a KeyID
@@ -1113,6 +1119,10 @@ fn values_are_compared_as_bytes_not_as_text() {
     assert!(pattern("data fill=0x5a").matches(&fill));
     assert!(pattern("data fill=90").matches(&fill));
     assert!(!pattern("data fill=0x5b").matches(&fill));
+    let mut spoilt = LineData::filled(0x5a);
+    spoilt.set_byte(63, 0);
+    let spoilt = Outcome::Data(loaded(spoilt, 64, DataClass::Plain));
+    assert!(!pattern("data fill=0x5a").matches(&spoilt));
     assert!(pattern("data fill=0x5a").matches(&eight(0x5a5a_5a5a_5a5a_5a5a)));
     // Of more than eight bytes a number says the first eight.
     assert!(pattern("data 0x5a5a5a5a5a5a5a5a").matches(&fill));
@@ -1223,6 +1233,10 @@ fn any_final() -> impl Strategy<Value = FinalCheck> {
     })
 }
 
+fn located(checks: Vec<FinalCheck>) -> Vec<Located<FinalCheck>> {
+    checks.into_iter().map(Located::from).collect()
+}
+
 prop_compose! {
     /// A scenario of random operations, agents and checks. It can be read again, but not always bound.
     fn any_scenario()(
@@ -1273,8 +1287,7 @@ prop_compose! {
                 _ => refinement.forbid.insert(step, pattern),
             };
         }
-        let located = |checks: Vec<FinalCheck>| checks.into_iter().map(Located::from).collect();
-        s.checks.finals = located(finals);
+                s.checks.finals = located(finals);
         refinement.finals = refined.map(located);
         let empty = Refinement { crypto: s.crypto.clone(), ..Refinement::default() };
         if refinement != empty { s.refinements.push(refinement); }
@@ -1289,6 +1302,63 @@ fn the_scenario_that_uses_everything_prints_as_a_file_that_says_the_same() {
     assert_eq!(again, s);
     assert_eq!(again.to_text(), s.to_text());
 }
+
+/// Pieces of scenario files.
+const SOUP: &[&str] = &[
+    "[scenario]\n",
+    "[regions]\n",
+    "[agents]\n",
+    "[expect]\n",
+    "[forbid]\n",
+    "[[when]]\n",
+    "[when.expect]\n",
+    "name = ",
+    "title = ",
+    "cite = ",
+    "platform = ",
+    "program = ",
+    "set = ",
+    "final = ",
+    "P0 = ",
+    "td0 = ",
+    "\"x\"",
+    "\"spr\"",
+    "[\"c\"]",
+    "\"births 0\"",
+    "'''",
+    "\"\"\"",
+    "\"",
+    "'",
+    "\n",
+    "\r\n",
+    "\r",
+    "{",
+    "}",
+    "[",
+    "]",
+    "=",
+    ",",
+    ".",
+    "#",
+    "7",
+    "-1",
+    "0x10",
+    "nan",
+    "1979-05-27",
+    "\u{0}",
+    "\u{feff}",
+    "é",
+    " ",
+    "\\",
+    "\\n",
+    "cpu0 : load [P0] 8\n",
+    "barrier\n",
+    "base = \"0x40\"",
+    "size = \"4KiB\"",
+    "kind = \"td\"",
+    "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\n",
+    "program = '''cpu0 : load [P0] 8'''\n",
+];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
@@ -1359,10 +1429,9 @@ proptest! {
 
     #[test]
     fn no_text_panics_a_pattern_or_a_check(text in "\\PC{0,40}|[a-z|0-9@+ =…-]{0,40}") {
-        for e in [text.parse::<Pattern>().err(), text.parse::<ReadPattern>().err(), text.parse::<FinalCheck>().err()] {
-            if let Some(e) = e {
-                prop_assert!(text.get(e.at..e.at + e.len).is_some(), "{:?} {:?}", text, e);
-            }
+        let errors = [text.parse::<Pattern>().err(), text.parse::<ReadPattern>().err(), text.parse::<FinalCheck>().err()];
+        for e in errors.into_iter().flatten() {
+            prop_assert!(text.get(e.at..e.at + e.len).is_some(), "{:?} {:?}", text, e);
         }
         if let Ok(pattern) = text.parse::<Pattern>() {
             prop_assert_eq!(pattern.to_string().parse::<Pattern>(), Ok(pattern));
@@ -1374,6 +1443,21 @@ proptest! {
         if let Ok(src) = SourceFile::from_bytes("x", &bytes) {
             prop_assert!(Scenario::parse(src).is_err());
         }
+    }
+
+    #[test]
+    fn no_soup_of_tokens_panics_the_parser(
+        soup in proptest::collection::vec(proptest::sample::select(SOUP), 0..40),
+    ) {
+        if let Err(diag) = parse(&soup.concat()) {
+            prop_assert!(!diag.to_string().chars().any(char::is_control), "{}", diag);
+        }
+    }
+
+    #[test]
+    fn a_printed_size_is_read_as_the_same_size(n in 1u64..1 << 20, shift in 0u32..44) {
+        let bytes = n << shift;
+        prop_assert_eq!(sim_core::units::parse_size(&super::print::size(bytes)), Ok(bytes));
     }
 
     #[test]

@@ -312,6 +312,10 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         &[("dram.channel_interleave", "100B")],
         &[("mce.bank_imc", "60")],
         &[("latency.xts\n\u{1b}[2J", "1ns")],
+        // The one that is wrong, the last one for the same key, the one in the same group.
+        &[("cpu.cores", "8"), ("dram.channels", "3"), ("dram.ranks", "1")],
+        &[("cpu.cores", "8"), ("cpu.cores", "0")],
+        &[("latency.xts", "1ns"), ("cpu.llc.ways", "16"), ("dram.ranks", "1")],
     ];
     let mut out = String::new();
     for pairs in cases {
@@ -422,6 +426,12 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
             --set:1:14: found `mce.bank_imc` = 67, expected 60 to 63
         "latency.xts\n\u{1b}[2J=1ns"
             --set:1:1: found unknown parameter `latency.xts��[2J`, expected a parameter of `tdxsim platform show`
+        "cpu.cores=8 dram.channels=3 dram.ranks=1"
+            --set:1:15: found `dram.channels` = 3, expected a power of two from 1 to 16
+        "cpu.cores=8 cpu.cores=0"
+            --set:1:11: found `cpu.cores` = 0, expected 1 to 128
+        "latency.xts=1ns cpu.llc.ways=16 dram.ranks=1"
+            --set:1:14: found `cpu.llc.size` = 62914560 bytes, expected a power of two of sets (at most 2^24) of 16 ways of 64 bytes
         --platform icx
             --platform:1:1: found `icx`, expected one of the platforms spr, emr, gnr
         --platform (nothing)
