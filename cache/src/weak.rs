@@ -97,13 +97,7 @@ impl Hierarchy {
 
     /// Makes way for 64 whole-line writes to a page that bypass the caches: what the core has waiting for its lines goes
     /// first, then own-KeyID copies are written back if modified and invalidated everywhere (architecture.md §3 3.4).
-    pub fn bypass_page<P: LinePort>(
-        &mut self,
-        core: u16,
-        page: Page,
-        keyid: KeyId,
-        port: &mut P,
-    ) {
+    pub fn bypass_page<P: LinePort>(&mut self, core: u16, page: Page, keyid: KeyId, port: &mut P) {
         let c = self.core_index(core);
         for index in 0..LINES_PER_PAGE {
             let at = Tagged::new(page.line(index), keyid);

@@ -1,7 +1,7 @@
 //! Machine checks: what the consumption of poison does (architecture.md §6.2, §6.3).
 
-use crate::agent::{AgentId, AgentKind};
 use crate::Machine;
+use crate::agent::{AgentId, AgentKind};
 use sim_core::event::{BirthId, EventKind};
 use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McRecord, McStatus,

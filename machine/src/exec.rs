@@ -99,13 +99,7 @@ impl Gather {
             poison: None,
         }
     }
-    fn add(
-        &mut self,
-        piece: &Piece,
-        data: &LineData,
-        class: DataClass,
-        poison: Option<BirthId>,
-    ) {
+    fn add(&mut self, piece: &Piece, data: &LineData, class: DataClass, poison: Option<BirthId>) {
         self.loaded.class = self.loaded.class.max(class);
         if let (Some(birth), None) = (poison, self.poison) {
             self.poison = Some((birth, piece.at));
@@ -535,7 +529,11 @@ impl Machine {
     fn fence(&mut self, core: u16, kind: Fence, cost: Ps) -> Beat {
         let (mut bus, caches) = self.bus();
         let drained = caches.fence(core, kind, &mut bus);
-        let wait = if drained.buffers + drained.weak == 0 { Ps::ZERO } else { self.spec.latency.write_post };
+        let wait = if drained.buffers + drained.weak == 0 {
+            Ps::ZERO
+        } else {
+            self.spec.latency.write_post
+        };
         Beat::over(Outcome::Done, cost + wait)
     }
 
@@ -585,8 +583,11 @@ impl Machine {
             Some((birth, _)) => Outcome::DmaPoison(birth),
             None => Outcome::Data(gather.loaded),
         };
-        let after_read =
-            if self.traffic.iter().any(|t| t.kind == Kind::Read) { self.spec.latency.xts } else { Ps::ZERO };
+        let after_read = if self.traffic.iter().any(|t| t.kind == Kind::Read) {
+            self.spec.latency.xts
+        } else {
+            Ps::ZERO
+        };
         Beat { outcome, cost: self.spec.latency.dma_path, after_read, more: false }
     }
 

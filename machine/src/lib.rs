@@ -31,9 +31,9 @@ use mktme::{Controller, ControllerSpec, Image};
 use serde::{Deserialize, Serialize};
 use sim_core::engine::Engine;
 use sim_core::event::Trace;
-use sim_core::{PlatformSpec, Ps};
 use sim_core::platform::{PlatformError, SpeedGrade};
 use sim_core::time::Clock;
+use sim_core::{PlatformSpec, Ps};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -210,7 +210,9 @@ impl Machine {
         }
         let stats = self.memory.stats();
         if stats.reads != counts.controller_reads {
-            broken.push("the controller answered another number of reads than it was sent".to_owned());
+            broken.push(
+                "the controller answered another number of reads than it was sent".to_owned(),
+            );
         }
         if let Err(imbalance) = self.dram.check_conservation() {
             broken.push(format!("dram: {imbalance}"));

@@ -149,7 +149,8 @@ impl Machine {
         steps: &[(AgentId, u32, Op)],
     ) {
         let Some(i) = step else { return };
-        let (Some(cursor), Some((_, item, op))) = (next.get_mut(usize::from(agent.0)), steps.get(i))
+        let (Some(cursor), Some((_, item, op))) =
+            (next.get_mut(usize::from(agent.0)), steps.get(i))
         else {
             return;
         };
@@ -401,7 +402,8 @@ impl Machine {
         for t in &traffic {
             // Nothing overtakes a request that waits for the same queue.
             let subchannel = if self.waiting == 0 { None } else { Some(self.subchannel(t.line)) };
-            let waits = subchannel.is_some_and(|s| !self.backlog.get(s).is_none_or(VecDeque::is_empty));
+            let waits =
+                subchannel.is_some_and(|s| !self.backlog.get(s).is_none_or(VecDeque::is_empty));
             if waits || !self.try_enqueue(*t, agent) {
                 let subchannel = subchannel.unwrap_or_else(|| self.subchannel(t.line));
                 if let Some(backlog) = self.backlog.get_mut(subchannel) {

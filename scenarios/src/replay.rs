@@ -5,8 +5,8 @@
 //! first touch, as TDG.MEM.PAGE.ACCEPT does it: 64 MOVDIR64B of zeros under the HKID and a fence (timing.md §5.1).
 
 use crate::platform::Platform;
-use crate::run::linux;
 use crate::report::Verdict;
+use crate::run::linux;
 use crate::trace::{Access, AccessKind, Format, TraceError, TraceReader};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
@@ -353,9 +353,8 @@ impl Display for ReplayReport {
         let place = if self.td { "in a TD, HKID" } else { "on the host, KeyID" };
         writeln!(f, "{} ({}), {place} {}", self.trace, self.format, self.keyid)?;
         writeln!(f, "  platform {}, {}, symbolic crypto", self.platform, self.speed)?;
-        let count = |f: &mut fmt::Formatter<'_>, name: &str, n: u64| {
-            writeln!(f, "  {name:28} {n:>14}")
-        };
+        let count =
+            |f: &mut fmt::Formatter<'_>, name: &str, n: u64| writeln!(f, "  {name:28} {n:>14}");
         count(f, "records", self.records)?;
         count(f, "  fetches", self.fetches)?;
         count(f, "  loads", self.loads)?;
@@ -367,7 +366,7 @@ impl Display for ReplayReport {
         }
         count(f, "accesses (one per line)", self.accesses)?;
         for level in &self.hits {
-            let share = if self.accesses == 0 { 0 } else { level.accesses * 1000 / self.accesses };
+            let share = (level.accesses * 1000).checked_div(self.accesses).unwrap_or(0);
             writeln!(
                 f,
                 "    {:26} {:>14}  {:>3}.{} %",
@@ -383,7 +382,9 @@ impl Display for ReplayReport {
         writeln!(f, "  {:28} {:>14}", "simulated time", Ps(self.simulated_ps).to_string())?;
         match self.births {
             0 => writeln!(f, "  no poison was born")?,
-            n => writeln!(f, "  POISON WAS BORN {n} TIMES, {} machine checks", self.machine_checks)?,
+            n => {
+                writeln!(f, "  POISON WAS BORN {n} TIMES, {} machine checks", self.machine_checks)?
+            }
         }
         for line in &self.broken {
             writeln!(f, "  BROKEN: {line}")?;

@@ -109,7 +109,8 @@ pub fn plan(scenario: &Scenario, request: &Request) -> Result<Vec<Cell>, Diag> {
 /// Runs cells, side by side; the report has them in order.
 pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Document {
     let runs: Vec<RunReport> = cells.par_iter().map(|cell| run(cell, request)).collect();
-    let rank = |v: Verdict| [Verdict::Pass, Verdict::Fail, Verdict::Broken].iter().position(|x| *x == v);
+    let rank =
+        |v: Verdict| [Verdict::Pass, Verdict::Fail, Verdict::Broken].iter().position(|x| *x == v);
     let verdict = runs.iter().map(|r| r.verdict).max_by_key(|v| rank(*v)).unwrap_or(Verdict::Pass);
     let platform = match runs.split_first() {
         Some((first, rest)) if rest.iter().all(|r| r.platform == first.platform) => {
@@ -249,9 +250,9 @@ fn fill(
         })
         .collect();
     for e in &program.expectations {
-        let item = program.lines.iter().position(|line| {
-            matches!(line, ProgramLine::Step(s) if s.agent == e.agent && s.index == e.index)
-        });
+        let item = program.lines.iter().position(
+            |line| matches!(line, ProgramLine::Step(s) if s.agent == e.agent && s.index == e.index),
+        );
         let record = records.iter().find(|r| Some(r.item as usize) == item);
         let matched = record.is_some_and(|r| e.pattern.matches(&r.outcome));
         report.expectations.push(ExpectationReport {
@@ -289,9 +290,7 @@ fn fill(
             "{}: \"{}\" (architecture.md §6.4 row {})",
             grade.severity, grade.message, grade.row
         );
-        if let Some(page) =
-            os.log().iter().find(|g| g.record == *record).and_then(|g| g.hwpoison)
-        {
+        if let Some(page) = os.log().iter().find(|g| g.record == *record).and_then(|g| g.hwpoison) {
             let _ = write!(text, "; page {page} marked HWPoison");
         }
         Some(text)
@@ -343,15 +342,13 @@ fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         }
         FinalCheck::Writer { at, keyid } => {
             let writer = memory.line(*at).writer;
-            let seen =
-                writer.map_or_else(|| "never written".to_owned(), |k| format!("KeyID {k}"));
+            let seen = writer.map_or_else(|| "never written".to_owned(), |k| format!("KeyID {k}"));
             (writer == Some(*keyid), seen)
         }
         FinalCheck::Reads { at, pattern } => {
             let probe = memory.probe(*at);
             let loaded = Loaded { data: probe.data, bytes: 64, class: probe.class };
-            let seen =
-                if probe.poisoned { "poison".to_owned() } else { loaded.to_string() };
+            let seen = if probe.poisoned { "poison".to_owned() } else { loaded.to_string() };
             (pattern.matches(probe.poisoned, &loaded), seen)
         }
         FinalCheck::Panic { holds } => flag(machine.is_panicked(), *holds),

@@ -132,7 +132,12 @@ pub struct Replay {
 #[derive(Debug, Args)]
 pub struct Explain {
     /// A status, an MCi_STATUS with or without an MCG_STATUS, or pasted log lines; `-` reads them from stdin.
-    #[arg(value_name = "TEXT", required = true, allow_hyphen_values = true, trailing_var_arg = true)]
+    #[arg(
+        value_name = "TEXT",
+        required = true,
+        allow_hyphen_values = true,
+        trailing_var_arg = true
+    )]
     pub text: Vec<String>,
     /// Form of the output; must come before TEXT.
     #[arg(long, value_enum, default_value = "human")]

@@ -142,8 +142,12 @@ fn a_real_trace_runs_on_the_host_and_in_a_td() {
         assert_eq!(report["births"], 0);
         assert_eq!(report["controller_partial_writes"], 0);
         assert!(report["records"].as_u64().unwrap() > 50_000);
-        let hits: u64 =
-            report["hits"].as_array().unwrap().iter().map(|h| h["accesses"].as_u64().unwrap()).sum();
+        let hits: u64 = report["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|h| h["accesses"].as_u64().unwrap())
+            .sum();
         assert_eq!(report["accesses"].as_u64().unwrap(), hits);
         assert!(report["controller_reads"].as_u64().unwrap() > 0);
     }
@@ -155,9 +159,10 @@ fn a_real_trace_runs_on_the_host_and_in_a_td() {
 
 #[test]
 fn traces_of_two_simulators_run() {
-    for (trace, format) in
-        [("scenarios/data/ramulator-loadstore.trace", "ramulator"), ("scenarios/data/dramsim3.trace", "dramsim3")]
-    {
+    for (trace, format) in [
+        ("scenarios/data/ramulator-loadstore.trace", "ramulator"),
+        ("scenarios/data/dramsim3.trace", "dramsim3"),
+    ] {
         let report = json(&["replay", trace, "--format", "json"]);
         assert_eq!(report["format"], format);
         assert_eq!(report["verdict"], "pass");
@@ -226,12 +231,19 @@ fn bad_scenario_files_are_refused_with_one_line() {
         ("beyond-maxpa.toml", good().replace("[P0+0x8]", "[0xffffffffffffff]"), "address"),
         (
             "overlap.toml",
-            good().replace("[regions]\n", "[regions]\nP1 = { base = \"0x10000800\", size = \"4KiB\" }\n"),
+            good().replace(
+                "[regions]\n",
+                "[regions]\nP1 = { base = \"0x10000800\", size = \"4KiB\" }\n",
+            ),
             "P1",
         ),
         ("beyond-region.toml", good().replace("[P0+0x8]", "[P0+0x1000]"), "P0"),
         ("no-such-op.toml", good().replace("sfence", "sfense"), "sfence"),
-        ("no-such-agent.toml", good().replace("\"cpu1.1\" = \"mc srar", "\"cpu9.1\" = \"mc srar"), "cpu9"),
+        (
+            "no-such-agent.toml",
+            good().replace("\"cpu1.1\" = \"mc srar", "\"cpu9.1\" = \"mc srar"),
+            "cpu9",
+        ),
         ("empty.toml", String::new(), "empty"),
         ("nul.toml", good().replace("title", "ti\0tle"), "NUL"),
     ];
@@ -291,8 +303,9 @@ fn bad_traces_are_refused_with_one_line() {
     for (name, content) in cases {
         refused_file("replay", name, content);
     }
-    let whole = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/data/lackey-true.trace.gz"))
-        .unwrap();
+    let whole =
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/data/lackey-true.trace.gz"))
+            .unwrap();
     let path = file("truncated.trace.gz", &whole[..whole.len() / 2]);
     let message = refused(&["replay", path.to_str().unwrap()]);
     assert!(message.contains("gzip"), "{message}");

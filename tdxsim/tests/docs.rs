@@ -78,9 +78,9 @@ fn agrees(shown: &[&str], real: &[&str]) -> bool {
     match shown.split_first() {
         None => real.is_empty(),
         Some((&"...", rest)) => (0..=real.len()).any(|skip| agrees(rest, &real[skip..])),
-        Some((line, rest)) => {
-            real.split_first().is_some_and(|(r, tail)| r.trim_end() == line.trim_end() && agrees(rest, tail))
-        }
+        Some((line, rest)) => real
+            .split_first()
+            .is_some_and(|(r, tail)| r.trim_end() == line.trim_end() && agrees(rest, tail)),
     }
 }
 
@@ -128,7 +128,12 @@ fn every_command_the_book_shows_prints_what_the_book_says() {
         }
     }
     assert!(commands >= 8, "the book shows only {commands} commands");
-    assert!(wrong.is_empty(), "{} commands print something else:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} commands print something else:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use super::check::{BoundCheck, FinalCheck};
 use super::parse::agent_by_name;
 use super::pattern::Pattern;
-use super::{Agent, AgentKind, Crypto, Line, Located, Order, Part, Place, Region, Scenario, StepRef};
+use super::{
+    Agent, AgentKind, Crypto, Line, Located, Order, Part, Place, Region, Scenario, StepRef,
+};
 use crate::diag::{Diag, SourceFile};
 use serde::{Deserialize, Serialize};
 use sim_core::keyid::AddrError;

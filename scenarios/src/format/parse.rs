@@ -643,9 +643,7 @@ fn can_fail(root: &Section<'_>, scenario: &Scenario) -> Result<(), Diag> {
     let modes = if scenario.integrity.is_empty() { &both[..] } else { &scenario.integrity };
     for platform in &scenario.platforms {
         for mode in modes {
-            for (crypto, erratum) in
-                scenario.crypto.iter().flat_map(|c| [(c, false), (c, true)])
-            {
+            for (crypto, erratum) in scenario.crypto.iter().flat_map(|c| [(c, false), (c, true)]) {
                 let (integrity, crypto) = (*mode, *crypto);
                 let part = Part { platform, integrity, crypto, erratum };
                 let checks: Checks = scenario.checks_for(&part);

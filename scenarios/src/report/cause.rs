@@ -109,8 +109,7 @@ impl<'a> Story<'a> {
 
     /// The operation that last stored into the cached copy before it was written back.
     fn last_store(&self, copy: Tagged, id: EventId) -> Option<&'a Event> {
-        self.before(id)
-            .find(|e| matches!(e.kind, EventKind::CacheStore { at, .. } if at == copy))
+        self.before(id).find(|e| matches!(e.kind, EventKind::CacheStore { at, .. } if at == copy))
     }
 
     /// Why the poison was born, effect first.
@@ -163,9 +162,9 @@ impl<'a> Story<'a> {
             _ => String::new(),
         };
         match birth.cause {
-            BirthCause::TdMismatch => format!(
-                "{rule}line {line} was read with private KeyID {key}, but its TD bit is 0"
-            ),
+            BirthCause::TdMismatch => {
+                format!("{rule}line {line} was read with private KeyID {key}, but its TD bit is 0")
+            }
             BirthCause::MacMismatch => {
                 format!("{rule}line {line} was read with KeyID {key}, and its MAC does not match")
             }
@@ -279,8 +278,8 @@ impl<'a> Story<'a> {
         let mut rows = Vec::new();
         for event in self.events() {
             let step = || self.root(event).map(|l| l.step.clone());
-            let row = |what: String, rule: Option<String>, key: KeyId, state: &LineState| {
-                HistoryRow {
+            let row =
+                |what: String, rule: Option<String>, key: KeyId, state: &LineState| HistoryRow {
                     at_ps: event.at.0,
                     step: step(),
                     what,
@@ -289,8 +288,7 @@ impl<'a> Story<'a> {
                     td: Some(state.td),
                     mac: Some(state.mac),
                     poison: Some(state.poison.is_some()),
-                }
-            };
+                };
             match event.kind {
                 EventKind::DramRead { at, rule, after, .. } if at.line() == line => {
                     rows.push(row("read".to_owned(), Some(rule.to_string()), at.keyid(), &after));
@@ -403,11 +401,7 @@ fn describe(kind: &EventKind) -> String {
                 WeakKind::Clflushopt => "CLFLUSHOPT",
                 WeakKind::Clwb => "CLWB",
             };
-            format!(
-                "core {core}'s {name} to line {} became visible {}",
-                at.line(),
-                why_text(*why)
-            )
+            format!("core {core}'s {name} to line {} became visible {}", at.line(), why_text(*why))
         }
         EventKind::DramRead { at, rule, .. } => {
             format!("{rule}: line {} was read with KeyID {}", at.line(), at.keyid())

@@ -86,11 +86,7 @@ fn steps(f: &mut fmt::Formatter<'_>, steps: &[StepReport]) -> fmt::Result {
     let operation = steps.iter().map(|s| s.operation.len()).max().unwrap_or(0).min(38);
     for s in steps {
         let end = Ps(s.end_ps).to_string();
-        writeln!(
-            f,
-            "  {end:>11}  {:name$}  {:operation$}  {}",
-            s.step, s.operation, s.outcome
-        )?;
+        writeln!(f, "  {end:>11}  {:name$}  {:operation$}  {}", s.step, s.operation, s.outcome)?;
     }
     Ok(())
 }

@@ -47,14 +47,10 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let name = args.file.to_string_lossy();
-    let report = scenarios::replay::replay(
-        &mut reader,
-        &name,
-        TOOL,
-        &platform,
-        &settings,
-        |records| bar.set_position(records),
-    );
+    let report =
+        scenarios::replay::replay(&mut reader, &name, TOOL, &platform, &settings, |records| {
+            bar.set_position(records)
+        });
     bar.finish_and_clear();
     let report = report.map_err(bad_trace)?;
     let exit = match report.verdict {
@@ -75,7 +71,10 @@ fn place(args: &Replay, platform: &Platform) -> Result<Place, Exit> {
         return match layout.private(1).or_else(|| layout.private(0)) {
             Some(keyid) => Ok(Place::Td(keyid)),
             None => {
-                output::message(&format!("--td: platform {} has no private KeyIDs", platform.spec.name));
+                output::message(&format!(
+                    "--td: platform {} has no private KeyIDs",
+                    platform.spec.name
+                ));
                 Err(Exit::BadInput)
             }
         };
