@@ -12,6 +12,9 @@ use crate::output;
 use scenarios::diag::Diag;
 use serde::Serialize;
 
+pub use explain::Explained;
+pub use platform::{Parameter, Shown};
+
 /// Program and version, as reports name it.
 pub const TOOL: &str = concat!("tdxsim ", env!("CARGO_PKG_VERSION"));
 

@@ -8,13 +8,14 @@ mod mce;
 mod read;
 mod status;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sim_core::units::clip;
 use std::fmt::{self, Write};
 use thiserror::Error;
 
 /// What is explained.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A completion status of SEAMCALL or TDCALL.
@@ -26,7 +27,7 @@ pub enum Kind {
 }
 
 /// One decoded part.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Field {
     /// What the specification calls it.
     pub name: String,
@@ -37,7 +38,7 @@ pub struct Field {
 }
 
 /// A number or log line, explained. [`fmt::Display`] prints it in 80 columns.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     /// What is explained.
     pub kind: Kind,

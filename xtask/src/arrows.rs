@@ -11,7 +11,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("scenarios", &["host", "machine", "sim-core", "verify"]),
     ("tdxsim", &["host", "scenarios", "sim-core"]),
     ("benches", &["cache", "host", "machine", "mktme", "scenarios", "sim-core", "verify"]),
-    ("xtask", &["host", "mktme", "cache", "scenarios", "sim-core", "tdxsim"]),
+    ("xtask", &["cache", "host", "mktme", "scenarios", "sim-core", "tdxsim", "verify"]),
 ];
 
 /// The rooms that a manifest's `[dependencies]` and `[build-dependencies]` name. Test-only dependencies are free.

@@ -1,7 +1,195 @@
-//! Everything that is generated: pages of tables, schemas, the manual page and the completions. The files are committed;
-//! a test sees that they equal what the code says.
+//! Everything that is generated: pages of tables, schemas, the manual pages and the completions. The files are
+//! committed; a test sees that they equal what the code says.
+
+use clap_complete::Shell;
+use schemars::JsonSchema;
+use sim_core::platform::IntegrityMode;
+use std::fmt::Write;
+
+const HEAD: &str = "<!-- Generated from the code by `cargo run -p xtask`; do not edit. -->\n\n";
+
+/// A page: title, introduction, and sections of a heading and a table.
+fn page(title: &str, intro: &str, sections: &[(&str, String)]) -> String {
+    let mut text = format!("{HEAD}# {title}\n\n{intro}\n");
+    for (heading, table) in sections {
+        let _ = write!(text, "\n## {heading}\n\n{}", table.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn operations() -> String {
+    let mut table = String::from("| Operation | Operands | Meaning |\n|---|---|---|\n");
+    for m in sim_core::op::MNEMONICS {
+        let operands = m.operands.replace('|', "\\|");
+        let _ = writeln!(table, "| `{}` | {operands} | {} |", m.name, m.meaning);
+    }
+    table
+}
+
+fn exit_codes() -> String {
+    let mut table = String::from("| Code | Meaning |\n|---|---|\n");
+    for (_, code, meaning) in tdxsim::exit::TABLE {
+        let _ = writeln!(table, "| {code} | {meaning} |");
+    }
+    table
+}
+
+fn schema<T: JsonSchema>(name: &str) -> (String, String) {
+    let schema = schemars::schema_for!(T);
+    // A schema is plain JSON; printing it cannot fail.
+    let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    (format!("docs/schemas/{name}.schema.json"), text + "\n")
+}
+
+fn manual() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    let mut todo = vec![("tdxsim".to_owned(), tdxsim::cli::command())];
+    while let Some((name, command)) = todo.pop() {
+        for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            todo.push((format!("{name}-{}", sub.get_name()), sub.clone()));
+        }
+        let mut page = Vec::new();
+        let command = command.version(env!("CARGO_PKG_VERSION")).display_name(name.clone());
+        let man = clap_mangen::Man::new(command).title(name.clone()).date("");
+        if man.render(&mut page).is_ok() {
+            let text = String::from_utf8_lossy(&page).into_owned();
+            files.push((format!("docs/man/{name}.1"), text));
+        }
+    }
+    files
+}
+
+fn completions() -> Vec<(String, String)> {
+    [(Shell::Bash, "tdxsim.bash"), (Shell::Zsh, "_tdxsim"), (Shell::Fish, "tdxsim.fish")]
+        .into_iter()
+        .map(|(shell, name)| {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut tdxsim::cli::command(), "tdxsim", &mut script);
+            (format!("docs/completions/{name}"), String::from_utf8_lossy(&script).into_owned())
+        })
+        .collect()
+}
 
 /// Every generated file, by its path from the root.
 pub fn files() -> Vec<(String, String)> {
-    Vec::new()
+    let pages = [
+        (
+            "memory-controller",
+            page(
+                "What the memory controller does",
+                "The tables of `mktme`, laid out as architecture.md §2.2, §2.3 and §2.6.",
+                &[
+                    ("Reads in Ci mode", mktme::tables::reads_markdown(IntegrityMode::Ci)),
+                    ("Reads in Li mode", mktme::tables::reads_markdown(IntegrityMode::Li)),
+                    ("Writes", mktme::tables::writes_markdown()),
+                    ("The erratum", mktme::tables::erratum_markdown()),
+                    ("What is a partial write", mktme::tables::write_sources_markdown()),
+                    ("Which births of poison are logged", mktme::tables::birth_signals_markdown()),
+                    ("Algorithms that PCONFIG accepts", mktme::tables::pconfig_algs_markdown()),
+                ],
+            ),
+        ),
+        (
+            "caches",
+            page(
+                "What the caches do",
+                "The tables of `cache`: the state of a core's copy of one (line, KeyID), and what each flush does.",
+                &[
+                    ("Transitions", cache::mesi::transitions_markdown()),
+                    ("Flushes", cache::flushes::flushes_markdown()),
+                ],
+            ),
+        ),
+        (
+            "dram",
+            page(
+                "DDR5 timing",
+                "The tables of `mktme::dram`. Rows whose standing is not \"Verified\" are recalled or assumed.",
+                &[
+                    ("Parameters", mktme::dram::timing::timing_markdown()),
+                    ("Constraints", mktme::dram::constraint::constraints_markdown()),
+                ],
+            ),
+        ),
+        (
+            "machine-checks",
+            page(
+                "How Linux grades a machine check",
+                "The table of `host`: the first row that matches decides (architecture.md §6.4).",
+                &[("Rules", host::mce::severity_markdown())],
+            ),
+        ),
+        (
+            "tdx-abi",
+            page(
+                "The TDX binary interface",
+                "The tables of `sim_core::tdx`, which `tdxsim explain` reads.",
+                &[
+                    ("Statuses", sim_core::tdx::statuses_markdown()),
+                    ("Operands", sim_core::tdx::operands_markdown()),
+                    ("Leaves", sim_core::tdx::leaves_markdown()),
+                    ("Checks of each leaf, in order", sim_core::tdx::leaf_checks_markdown()),
+                    ("Page types", sim_core::tdx::page_types_markdown()),
+                    ("Exit reasons", sim_core::tdx::exit_reasons_markdown()),
+                ],
+            ),
+        ),
+        (
+            "operations",
+            page(
+                "Words of a scenario",
+                "What a scenario file may say; [the format](../scenario-format.md) explains how.",
+                &[
+                    ("Operations", operations()),
+                    ("Agents", scenarios::format::agent_kinds_markdown()),
+                    ("Outcomes", scenarios::format::outcomes_markdown()),
+                    ("Final checks", scenarios::format::final_checks_markdown()),
+                ],
+            ),
+        ),
+        (
+            "inputs",
+            page(
+                "Input files",
+                "What is accepted and what is refused, always with exit code 2 and one message.",
+                &[
+                    (
+                        "Bytes of scenario and platform files",
+                        scenarios::diag::bytes_rules_markdown(),
+                    ),
+                    ("Trace formats", scenarios::trace::formats_markdown()),
+                    ("Platform parameters", scenarios::platform::params_markdown()),
+                    ("Exit codes", exit_codes()),
+                ],
+            ),
+        ),
+        (
+            "platforms",
+            page(
+                "Platforms",
+                "Every parameter of the built-in platforms, as `tdxsim platform show` prints it.",
+                &[("Presets", scenarios::platform::presets_markdown().unwrap_or_default())],
+            ),
+        ),
+        (
+            "invariants",
+            page(
+                "Invariants of the reference model",
+                "The predicates of `verify`, each checked on every state or step of the searches, with a witness that it applied.",
+                &[("Invariants", verify::invariants::invariants_markdown())],
+            ),
+        ),
+    ];
+    let mut files: Vec<(String, String)> =
+        pages.into_iter().map(|(name, text)| (format!("docs/generated/{name}.md"), text)).collect();
+    files.push(schema::<scenarios::report::Document>("run"));
+    files.push(schema::<scenarios::report::Catalogue>("list"));
+    files.push(schema::<scenarios::replay::ReplayReport>("replay"));
+    files.push(schema::<tdxsim::commands::Explained>("explain"));
+    files.push(schema::<tdxsim::commands::Shown>("platform"));
+    files.extend(manual());
+    files.extend(completions());
+    files.sort();
+    files
 }

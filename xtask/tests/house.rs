@@ -86,3 +86,20 @@ fn the_vocabulary_knows_no_float() {
         }
     }
 }
+
+#[test]
+fn everything_generated_is_committed_as_the_code_says() {
+    let files = xtask::generate::files();
+    assert!(files.len() > 20);
+    for (name, text) in &files {
+        let committed = fs::read_to_string(root().join(name)).unwrap_or_default();
+        assert!(committed == *text, "{name} is out of date: run `cargo run -p xtask`");
+    }
+    // And nothing lies there that is generated no more.
+    for dir in ["docs/generated", "docs/schemas", "docs/man", "docs/completions"] {
+        for entry in fs::read_dir(root().join(dir)).unwrap() {
+            let name = format!("{dir}/{}", entry.unwrap().file_name().to_str().unwrap());
+            assert!(files.iter().any(|(f, _)| *f == name), "{name} is not generated");
+        }
+    }
+}

@@ -1,13 +1,26 @@
 //! `tdxsim explain`
 
-use super::json;
+use super::{TOOL, json};
 use crate::cli::{Explain, Format};
 use crate::exit::Exit;
 use crate::{explain as words, output};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::io::Read;
 
 /// More text than a kernel log has lines worth explaining.
 const STDIN_MAX: u64 = 1 << 20;
+
+/// `explain --format json`.
+#[derive(Serialize, JsonSchema)]
+pub struct Explained {
+    /// `tdxsim.explain/1`.
+    schema: &'static str,
+    /// Program and version.
+    tool: &'static str,
+    /// What was explained.
+    explanation: words::Explanation,
+}
 
 pub(super) fn explain(args: &Explain) -> Exit {
     let text = match args.text.as_slice() {
@@ -24,7 +37,9 @@ pub(super) fn explain(args: &Explain) -> Exit {
     match words::explain(&text) {
         Ok(explanation) => match args.format {
             Format::Human => output::data(&explanation.to_string(), Exit::Met),
-            Format::Json => json(&explanation, Exit::Met),
+            Format::Json => {
+                json(&Explained { schema: "tdxsim.explain/1", tool: TOOL, explanation }, Exit::Met)
+            }
         },
         Err(error) => {
             output::message(&error.to_string());

@@ -5,17 +5,36 @@ use crate::cli::{Format, Platform, PlatformCommands};
 use crate::exit::Exit;
 use crate::output;
 use scenarios::platform::{PRESETS, ParamRow, load_with};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt::Write;
 
 /// `platform show --format json`.
-#[derive(Serialize)]
-struct Shown<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct Shown {
+    /// `tdxsim.platform/1`.
     schema: &'static str,
+    /// Program and version.
     tool: &'static str,
-    platform: &'a str,
-    title: &'a str,
-    parameters: &'a [ParamRow],
+    /// The platform.
+    platform: String,
+    /// What it stands for.
+    title: String,
+    /// Every parameter, with its source.
+    parameters: Vec<Parameter>,
+}
+
+/// One parameter of a platform.
+#[derive(Serialize, JsonSchema)]
+pub struct Parameter {
+    /// Dotted name.
+    key: String,
+    /// The value as the file has it, with its unit.
+    value: String,
+    /// Where it comes from.
+    source: String,
+    /// Whether no source ties the value to this part.
+    assumed: bool,
 }
 
 pub(super) fn platform(args: &Platform) -> Exit {
@@ -47,9 +66,18 @@ pub(super) fn platform(args: &Platform) -> Exit {
                     &Shown {
                         schema: "tdxsim.platform/1",
                         tool: TOOL,
-                        platform: &platform.spec.name,
-                        title: &platform.spec.title,
-                        parameters: &platform.params,
+                        platform: platform.spec.name.clone(),
+                        title: platform.spec.title.clone(),
+                        parameters: platform
+                            .params
+                            .iter()
+                            .map(|p| Parameter {
+                                key: p.key.clone(),
+                                value: p.value.clone(),
+                                source: p.source.clone(),
+                                assumed: p.assumed,
+                            })
+                            .collect(),
                     },
                     Exit::Met,
                 ),

@@ -1,0 +1,88 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_tdxsim_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_tdxsim_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_tdxsim_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_tdxsim_using_subcommand
+    set -l cmd (__fish_tdxsim_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -s V -l version -d 'Print version'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "list" -d 'List the built-in scenarios'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "run" -d 'Run scenarios and tell what happened, and why'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "replay" -d 'Replay the address trace of a real program'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "explain" -d 'Explain a SEAMCALL status, machine-check registers or a kernel log line'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "platform" -d 'Show the platforms and where their numbers come from'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand list" -l format -d 'Form of the output' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l platform -d 'Platform: spr, emr, gnr or a platform file. Replaces the scenario\'s own' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l set -d 'Change a platform parameter, such as `cpu.rfo_poison_mc=true`. May be repeated' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l seed -d 'Seed of keys and power-on content' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l speed -d 'How much of time is modelled' -r -f -a "timed\t'Requests run through queues and DRAM'
+functional\t'Every operation costs the same'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l integrity -d 'Integrity mode, ci or li. Replaces the scenario\'s own' -r -f -a "ci\t''
+li\t''"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l crypto -d 'Cryptography, symbolic or real. Replaces the scenario\'s own' -r -f -a "symbolic\t''
+real\t''"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l format -d 'Form of the output' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l all -d 'Run every built-in scenario'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s q -l quiet -d 'Only the verdicts'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace; found out where absent' -r -f -a "lackey\t''
+ramulator\t''
+dramsim3\t''"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l keyid -d 'Use this shared KeyID instead of KeyID 0' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l limit -d 'Stop after so many records' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l platform -d 'Platform: spr, emr, gnr or a platform file. Replaces the scenario\'s own' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l set -d 'Change a platform parameter, such as `cpu.rfo_poison_mc=true`. May be repeated' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l seed -d 'Seed of keys and power-on content' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l speed -d 'How much of time is modelled' -r -f -a "timed\t'Requests run through queues and DRAM'
+functional\t'Every operation costs the same'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l format -d 'Form of the output' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l td -d 'Place the program in a TD: its pages are accepted at first touch and used under a private KeyID'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explain" -l format -d 'Form of the output; must come before TEXT' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and not __fish_seen_subcommand_from list show help" -s h -l help -d 'Print help'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and not __fish_seen_subcommand_from list show help" -f -a "list" -d 'List the built-in platforms'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and not __fish_seen_subcommand_from list show help" -f -a "show" -d 'Show every parameter with its source, and whether it is assumed'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and not __fish_seen_subcommand_from list show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from show" -l set -d 'Change a parameter. May be repeated' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from show" -l format -d 'Form of the output' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the built-in platforms'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show every parameter with its source, and whether it is assumed'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "list" -d 'List the built-in scenarios'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "run" -d 'Run scenarios and tell what happened, and why'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "replay" -d 'Replay the address trace of a real program'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "explain" -d 'Explain a SEAMCALL status, machine-check registers or a kernel log line'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "platform" -d 'Show the platforms and where their numbers come from'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay explain platform help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and __fish_seen_subcommand_from platform" -f -a "list" -d 'List the built-in platforms'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and __fish_seen_subcommand_from platform" -f -a "show" -d 'Show every parameter with its source, and whether it is assumed'
