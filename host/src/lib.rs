@@ -1,1 +1,3 @@
-//! Under construction.
+//! The modelled Linux host. It can be wrong, as real kernels are; it never sees line state.
+
+pub mod mce;

@@ -1,1 +1,274 @@
-//! Under construction.
+//! The machine: cores, caches, memory controllers and DRAM put together, run in simulated time.
+//!
+//! An operation takes effect at the moment it is issued, in the order in which operations are issued; what it costs is
+//! then found by letting its requests run through the DRAM model (docs/ARCHITECTURE.md, "One operation's way"). That
+//! order is one of those the untimed reference model allows.
+//!
+//! ```text
+//!             issue                 last read answered,
+//!   Idle ───────────────▶ Waiting ─────────────────────▶ Idle (outcome known)
+//!    ▲                      │  writes not yet admitted,
+//!    │                      │  issue cost running
+//!    └──────────────────────┘
+//! ```
+
+mod agent;
+mod bus;
+mod check;
+mod exec;
+mod time;
+
+pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord};
+pub use cache::Level;
+pub use exec::Counts;
+pub use mktme::CryptoKind;
+
+use agent::Agent;
+use bus::{Bus, Traffic};
+use cache::Hierarchy;
+use mktme::dram::Dram;
+use mktme::{Controller, ControllerSpec, Image};
+use serde::{Deserialize, Serialize};
+use sim_core::engine::Engine;
+use sim_core::event::Trace;
+use sim_core::platform::{PlatformError, SpeedGrade};
+use sim_core::time::Clock;
+use sim_core::{PlatformSpec, Ps};
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// How much of time is modelled. Line state, residency and dirtiness are exact in both, and the speed can change between
+/// any two operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Speed {
+    /// Every operation costs the same.
+    Functional,
+    /// Requests run through queues and DRAM.
+    Timed,
+}
+
+/// What a machine is built with besides its platform.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// How much of time is modelled.
+    pub speed: Speed,
+    /// Which cryptography the controller uses.
+    pub crypto: CryptoKind,
+    /// Seed of keys and power-on content.
+    pub seed: u64,
+    /// Whether every event is recorded, or only those of poison and machine checks.
+    pub log: bool,
+}
+
+/// A logical processor.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Lp {
+    /// Unbreakable shutdown (architecture.md §6.3).
+    shutdown: bool,
+    /// Which agent is using it.
+    user: Option<AgentId>,
+    /// Who waits for it, first come first served.
+    queue: VecDeque<AgentId>,
+    /// When its next due wake-up is armed.
+    armed: Option<Ps>,
+}
+
+/// Who is woken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+enum Wake {
+    /// An agent's operation is over, or it may start.
+    Agent(AgentId),
+    /// A weakly ordered operation or an aged buffer of this core is due.
+    Due(u16),
+}
+
+/// The machine. Plain data: it can be cloned, compared, saved and restored between any two events.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    spec: PlatformSpec,
+    options: Options,
+    caches: Hierarchy,
+    memory: Controller,
+    dram: Dram,
+    trace: Trace,
+    engine: Engine<Wake>,
+    lps: Vec<Lp>,
+    agents: Vec<Agent>,
+    /// Requests that a full queue has not admitted yet, per subchannel, in order.
+    backlog: Vec<VecDeque<(Traffic, Option<AgentId>)>>,
+    /// How many those are.
+    waiting: u64,
+    /// Requests of the operation being issued; kept to be used again.
+    traffic: Vec<Traffic>,
+    requests: u64,
+    images: Vec<Option<Image>>,
+    panicked: bool,
+    tdx_disabled: bool,
+    counts: Counts,
+}
+
+/// Why a machine cannot be built.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum MachineError {
+    /// The platform.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// Its caches.
+    #[error(transparent)]
+    Cache(#[from] cache::SpecError),
+    /// Its memory controllers.
+    #[error(transparent)]
+    Memory(#[from] mktme::SpecError),
+    /// Its DRAM.
+    #[error(transparent)]
+    Dram(#[from] mktme::dram::SpecError),
+}
+
+impl Machine {
+    /// A machine at power-on.
+    ///
+    /// # Errors
+    /// The first number of the platform that does not fit.
+    pub fn new(spec: &PlatformSpec, options: Options) -> Result<Machine, MachineError> {
+        spec.validate()?;
+        let controller = ControllerSpec::of_platform(spec, options.crypto, options.seed);
+        let packages = spec.cpu.packages;
+        let subchannels = usize::from(packages) * usize::from(spec.dram.channels) * 2;
+        Ok(Machine {
+            caches: Hierarchy::new(&spec.cpu, spec.latency.write_post)?,
+            memory: Controller::new(controller)?,
+            dram: Dram::new(&spec.dram, packages)?,
+            trace: Trace::new(options.log),
+            engine: Engine::new(),
+            lps: vec![Lp::default(); usize::from(spec.cpu.cores)],
+            agents: Vec::new(),
+            backlog: vec![VecDeque::new(); subchannels],
+            waiting: 0,
+            traffic: Vec::new(),
+            requests: 0,
+            images: vec![None; 16],
+            panicked: false,
+            tdx_disabled: false,
+            counts: Counts::default(),
+            options,
+            spec: spec.clone(),
+        })
+    }
+
+    /// The platform.
+    pub const fn spec(&self) -> &PlatformSpec {
+        &self.spec
+    }
+    /// What the machine was built with.
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+    /// Changes how much of time is modelled, from the next operation on.
+    pub fn set_speed(&mut self, speed: Speed) {
+        self.options.speed = speed;
+    }
+    /// The caches.
+    pub const fn caches(&self) -> &Hierarchy {
+        &self.caches
+    }
+    /// The memory controller.
+    pub const fn memory(&self) -> &Controller {
+        &self.memory
+    }
+    /// The DRAM of all packages.
+    pub const fn dram(&self) -> &Dram {
+        &self.dram
+    }
+    /// What has been recorded.
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+    /// What has been counted.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+    /// The present moment.
+    pub const fn now(&self) -> Ps {
+        self.trace.now
+    }
+    /// Whether the host kernel has panicked.
+    pub const fn is_panicked(&self) -> bool {
+        self.panicked
+    }
+    /// Whether TDX is disabled platform-wide (architecture.md §6.3).
+    pub const fn is_tdx_disabled(&self) -> bool {
+        self.tdx_disabled
+    }
+
+    /// Counts that do not add up, one line each; empty unless the simulator is broken. Every rule holds between any two
+    /// operations.
+    pub fn conservation(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let counts = &self.counts;
+        if counts.by_level.iter().sum::<u64>() != counts.accesses {
+            broken.push("hits by level do not add up to accesses".to_owned());
+        }
+        let stats = self.memory.stats();
+        if stats.reads != counts.controller_reads {
+            broken.push(
+                "the controller answered another number of reads than it was sent".to_owned(),
+            );
+        }
+        if let Err(imbalance) = self.dram.check_conservation() {
+            broken.push(format!("dram: {imbalance}"));
+        }
+        if let Err(violation) = self.caches.check_invariants() {
+            broken.push(format!("caches: {violation}"));
+        }
+        let alive: u64 = self.trace.births().iter().map(|b| u64::from(b.locations)).sum();
+        if alive != self.trace.poison_locations() {
+            broken.push("locations of poison do not add up (verification.md P2)".to_owned());
+        }
+        broken
+    }
+
+    /// The latency of a read of a closed row with nothing else going on, as DRAM has it (timing.md §2.2).
+    pub fn unloaded_dram_read(&self) -> Ps {
+        self.dram.unloaded_read()
+    }
+
+    fn bus(&mut self) -> (Bus<'_>, &mut Hierarchy) {
+        let timed = self.options.speed == Speed::Timed;
+        let bus = Bus {
+            memory: &mut self.memory,
+            trace: &mut self.trace,
+            traffic: &mut self.traffic,
+            counts: &mut self.counts,
+            timed,
+        };
+        (bus, &mut self.caches)
+    }
+}
+
+/// The clock of a platform's memory controllers: that of its DRAM.
+pub const fn controller_clock(spec: &PlatformSpec) -> Clock {
+    Clock {
+        mhz: match spec.dram.grade {
+            SpeedGrade::Ddr5_4800 => 2400,
+            SpeedGrade::Ddr5_5200 => 2600,
+            SpeedGrade::Ddr5_5600 => 2800,
+            SpeedGrade::Ddr5_6400 => 3200,
+        },
+    }
+}
+
+/// Accesses by the level that answered them, nearest first, with the level's name.
+pub fn level_counts(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
+    LEVELS.iter().zip(counts.by_level).map(|((_, name), n)| (*name, n))
+}
+
+/// The levels, nearest first, in the order of [`Counts::by_level`].
+pub const LEVELS: [(Level, &str); 7] = [
+    (Level::L1, "L1"),
+    (Level::L2, "L2"),
+    (Level::Llc, "LLC"),
+    (Level::PeerClean, "another core, clean"),
+    (Level::PeerModified, "another core, modified"),
+    (Level::PeerRemote, "another package"),
+    (Level::Memory, "memory"),
+];

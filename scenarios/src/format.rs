@@ -308,6 +308,8 @@ pub struct Refinement {
     pub integrity: Vec<IntegrityMode>,
     /// With these kinds of cryptography; any where empty.
     pub crypto: Vec<Crypto>,
+    /// On platforms with, or without, the partial-write erratum; any where absent.
+    pub erratum: Option<bool>,
     /// Entries that replace or join those of `[expect]`.
     pub expect: BTreeMap<StepRef, Located<Pattern>>,
     /// Entries that replace or join those of `[forbid]`.
@@ -317,11 +319,26 @@ pub struct Refinement {
 }
 
 impl Refinement {
-    fn applies(&self, platform: &str, integrity: IntegrityMode, crypto: Crypto) -> bool {
-        (self.platforms.is_empty() || self.platforms.iter().any(|p| p == platform))
+    fn applies(&self, part: &Part<'_>) -> bool {
+        let Part { platform, integrity, crypto, erratum } = *part;
+        self.erratum.is_none_or(|e| e == erratum)
+            && (self.platforms.is_empty() || self.platforms.iter().any(|p| p == platform))
             && (self.integrity.is_empty() || self.integrity.contains(&integrity))
             && (self.crypto.is_empty() || self.crypto.contains(&crypto))
     }
+}
+
+/// A part of the matrix, as far as refinements can tell parts from each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part<'a> {
+    /// On which platform.
+    pub platform: &'a str,
+    /// In which integrity mode.
+    pub integrity: IntegrityMode,
+    /// With which cryptography.
+    pub crypto: Crypto,
+    /// Whether the platform has the partial-write erratum.
+    pub erratum: bool,
 }
 
 /// One point of a scenario's matrix.
@@ -406,9 +423,9 @@ impl Scenario {
     }
 
     /// The checks of one part of the matrix, refinements applied.
-    pub fn checks_for(&self, platform: &str, integrity: IntegrityMode, crypto: Crypto) -> Checks {
+    pub fn checks_for(&self, part: &Part<'_>) -> Checks {
         let mut checks = self.checks.clone();
-        for r in self.refinements.iter().filter(|r| r.applies(platform, integrity, crypto)) {
+        for r in self.refinements.iter().filter(|r| r.applies(part)) {
             checks.expect.extend(r.expect.clone());
             checks.forbid.extend(r.forbid.clone());
             if let Some(finals) = &r.finals {

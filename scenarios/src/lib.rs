@@ -1,5 +1,12 @@
-//! Under construction.
+//! Scenarios: their format, the built-in library, running them, and what a run reports; replay of traces.
+//!
+//! Here host, machine and verify meet. Nothing in this room prints: it returns data and errors, which `tdxsim` shows.
 
 pub mod diag;
 pub mod format;
+pub mod library;
 pub mod platform;
+pub mod replay;
+pub mod report;
+pub mod run;
+pub mod trace;

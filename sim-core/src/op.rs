@@ -108,7 +108,7 @@ impl KeyAlg {
 
 /// One operation. `A` is how addresses and `K` how KeyIDs are given: resolved (the default) or as text has them
 /// ([`TextOp`]).
-#[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub enum Op<A = Addr, K = KeyId> {
     /// A data load of 1 to 64 bytes at any alignment.
     Load {
@@ -344,6 +344,63 @@ pub enum KeyRef {
 }
 
 impl<A, K> Op<A, K> {
+    /// The addresses that the operation names, in the order of its text.
+    pub const fn addresses(&self) -> [Option<&A>; 2] {
+        match self {
+            Op::Load { at, .. }
+            | Op::Fetch { at }
+            | Op::Prefetch { at }
+            | Op::Store { at, .. }
+            | Op::NtStore { at, .. }
+            | Op::Movdiri { at, .. }
+            | Op::Movdir64b { dst: at, src: Source::Fill(_) }
+            | Op::Movdir64bPage { at }
+            | Op::RepStosb { at, .. }
+            | Op::LockXadd { at, .. }
+            | Op::Clflush { at }
+            | Op::Clflushopt { at }
+            | Op::Clwb { at }
+            | Op::DmaRead { at, .. }
+            | Op::DmaWrite { at, .. }
+            | Op::Evict { at }
+            | Op::FlipBit { at, .. }
+            | Op::FlipTd { at }
+            | Op::SaveLine { at, .. }
+            | Op::ReplayLine { at, .. }
+            | Op::InjectUe { at } => [Some(at), None],
+            Op::Movdir64b { dst, src: Source::Mem(src) } => [Some(dst), Some(src)],
+            Op::MoveLine { from, to } => [Some(from), Some(to)],
+            Op::Wbinvd
+            | Op::Wbnoinvd
+            | Op::Wbinvdp { .. }
+            | Op::Wbnoinvdp { .. }
+            | Op::Mfence
+            | Op::Sfence
+            | Op::Lfence
+            | Op::Interrupt
+            | Op::Delay { .. }
+            | Op::Pconfig { .. }
+            | Op::WcEvict { .. } => [None, None],
+        }
+    }
+
+    /// How many bytes from its first address the operation touches.
+    pub const fn bytes(&self) -> u32 {
+        match self {
+            Op::Load { bytes, .. }
+            | Op::Store { bytes, .. }
+            | Op::NtStore { bytes, .. }
+            | Op::Movdiri { bytes, .. }
+            | Op::RepStosb { bytes, .. }
+            | Op::LockXadd { bytes, .. }
+            | Op::DmaRead { bytes, .. }
+            | Op::DmaWrite { bytes, .. } => *bytes,
+            Op::Movdir64b { .. } => 64,
+            Op::Movdir64bPage { .. } => 4096,
+            _ => 1,
+        }
+    }
+
     /// The same operation with its addresses and KeyIDs turned into another form.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub enum GpReason {
     Misaligned,
     /// A SEAM-only MSR outside SEAM (architecture.md §4.1 4.1.10).
     NotInSeam,
+    /// An instruction for ring 0 only.
+    Privilege,
     /// A sub-block index at or beyond the number of sub-blocks (architecture.md §4.1 4.1.10).
     NoSuchSubBlock,
 }
@@ -92,6 +94,8 @@ pub enum Outcome {
     GeneralProtection(GpReason),
     /// EPT misconfiguration: a TD's or guest's shared mapping with private KeyID bits (architecture.md §2.5).
     EptMisconfiguration,
+    /// #VE: an instruction that a TD may not execute (architecture.md §4.4, WBINVD).
+    VirtualizationException,
     /// #MC, by consumption of poison.
     MachineCheck {
         /// The registers.
@@ -122,10 +126,12 @@ impl fmt::Display for Outcome {
                 f.write_str(match reason {
                     GpReason::Misaligned => "misaligned",
                     GpReason::NotInSeam => "not-in-seam",
+                    GpReason::Privilege => "privilege",
                     GpReason::NoSuchSubBlock => "no-such-sub-block",
                 })
             }
             Outcome::EptMisconfiguration => f.write_str("ept-misconfiguration"),
+            Outcome::VirtualizationException => f.write_str("ve"),
             Outcome::MachineCheck { record, consequence } => {
                 write!(f, "mc {} {consequence}", record.class())
             }

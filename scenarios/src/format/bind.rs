@@ -3,7 +3,9 @@
 use super::check::{BoundCheck, FinalCheck};
 use super::parse::agent_by_name;
 use super::pattern::Pattern;
-use super::{Agent, AgentKind, Crypto, Line, Located, Order, Place, Region, Scenario, StepRef};
+use super::{
+    Agent, AgentKind, Crypto, Line, Located, Order, Part, Place, Region, Scenario, StepRef,
+};
 use crate::diag::{Diag, SourceFile};
 use serde::{Deserialize, Serialize};
 use sim_core::keyid::AddrError;
@@ -358,7 +360,12 @@ impl Scenario {
             lines.push(ProgramLine::Step(Step { agent, index, op: bound, text, line, column }));
         }
 
-        let checks = self.checks_for(&platform.name, platform.memory.integrity, crypto);
+        let checks = self.checks_for(&Part {
+            platform: &platform.name,
+            integrity: platform.memory.integrity,
+            crypto,
+            erratum: platform.memory.erratum_pw_mce,
+        });
         let mut expectations = Vec::new();
         for (entries, forbidden) in [(&checks.expect, false), (&checks.forbid, true)] {
             for (StepRef { agent: name, index }, pattern) in entries {

@@ -4,7 +4,7 @@ use super::bind::{Regions, operand_spans};
 use super::check::{FinalCheck, key_ref};
 use super::pattern::{Pattern, PatternError, number};
 use super::{
-    AGENTS_MAX, Agent, AgentKind, Checks, Crypto, Line, Located, Order, Place, REGIONS_MAX,
+    AGENTS_MAX, Agent, AgentKind, Checks, Crypto, Line, Located, Order, Part, Place, REGIONS_MAX,
     Refinement, Region, STEPS_MAX, Scenario, StepRef,
 };
 use crate::diag::envelope::{Envelope, Field, Section, Text};
@@ -592,7 +592,7 @@ fn refinement(
     scenario: &Scenario,
     steps: &Steps<'_>,
 ) -> Result<Refinement, Diag> {
-    section.only(&["platform", "integrity", "crypto", "expect", "forbid"])?;
+    section.only(&["platform", "integrity", "crypto", "erratum", "expect", "forbid"])?;
     let mut r = Refinement::default();
     if let Some(field) = section.field("platform") {
         r.platforms = platforms(&field)?;
@@ -615,8 +615,13 @@ fn refinement(
             return Err(field.bad(format!("`{other}`"), "a cryptography of the scenario"));
         }
     }
-    if r.platforms.is_empty() && r.integrity.is_empty() && r.crypto.is_empty() {
-        return Err(section.missing("platform", "a platform, integrity or crypto"));
+    if let Some(field) = section.field("erratum") {
+        let value = field.boolean().ok_or_else(|| field.wrong("true or false"))?;
+        r.erratum = Some(value);
+    }
+    let everywhere = r.platforms.is_empty() && r.integrity.is_empty() && r.crypto.is_empty();
+    if everywhere && r.erratum.is_none() {
+        return Err(section.missing("platform", "a platform, integrity, crypto or erratum"));
     }
     if let Some(field) = section.field("expect") {
         let section = field.section("a table [when.expect]")?;
@@ -638,8 +643,10 @@ fn can_fail(root: &Section<'_>, scenario: &Scenario) -> Result<(), Diag> {
     let modes = if scenario.integrity.is_empty() { &both[..] } else { &scenario.integrity };
     for platform in &scenario.platforms {
         for mode in modes {
-            for crypto in &scenario.crypto {
-                let checks: Checks = scenario.checks_for(platform, *mode, *crypto);
+            for (crypto, erratum) in scenario.crypto.iter().flat_map(|c| [(c, false), (c, true)]) {
+                let (integrity, crypto) = (*mode, *crypto);
+                let part = Part { platform, integrity, crypto, erratum };
+                let checks: Checks = scenario.checks_for(&part);
                 if checks.is_empty() {
                     let found = format!("no expectation for {platform}, {mode}, {crypto}");
                     let expected = "at least one: a scenario that expects nothing cannot fail";

@@ -114,6 +114,9 @@ impl Scenario {
             if !r.crypto.is_empty() {
                 writeln!(out, "crypto = {}", words(&r.crypto))?;
             }
+            if let Some(erratum) = r.erratum {
+                writeln!(out, "erratum = {erratum}")?;
+            }
             table(out, "when.expect", &r.expect, r.finals.as_ref())?;
             table(out, "when.forbid", &r.forbid, None)?;
         }

@@ -206,22 +206,46 @@ fn the_matrix_has_every_combination_once_and_in_order() {
     );
 }
 
+fn part(platform: &str, integrity: IntegrityMode, crypto: Crypto) -> Part<'_> {
+    Part { platform, integrity, crypto, erratum: platform != "gnr" }
+}
+
+#[test]
+fn a_refinement_may_depend_on_the_erratum_alone() {
+    let text = around("cpu0 : mfence")
+        + "\n[[when]]\nerratum = false\n[when.expect]\n\"cpu0.1\" = \"not-run\"\n";
+    let text = text.replacen("[expect]\n", "[expect]\n\"cpu0.1\" = \"done\"\n", 1);
+    let s = parse(&text).unwrap();
+    assert_eq!(s.refinements[0].erratum, Some(false));
+    let step = StepRef { agent: "cpu0".into(), index: 1 };
+    let of = |platform| {
+        let part = part(platform, IntegrityMode::Ci, Crypto::Symbolic);
+        s.checks_for(&part).expect[&step].value.to_string()
+    };
+    assert_eq!((of("spr").as_str(), of("gnr").as_str()), ("done", "not-run"));
+    assert_eq!(parse(&s.to_text()).unwrap(), s);
+    let error = parse(&text.replace("erratum = false", "erratum = \"no\"")).unwrap_err();
+    assert_eq!(error.expected, "true or false");
+}
+
 #[test]
 fn refinements_replace_entries_of_the_same_key_and_the_list_of_final_checks() {
     let s = parse(GOOD).unwrap();
     let cpu1 = StepRef { agent: "cpu1".into(), index: 1 };
     let td0 = StepRef { agent: "td0".into(), index: 1 };
-    let spr = s.checks_for("spr", IntegrityMode::Ci, Crypto::Symbolic);
+    let spr = s.checks_for(&part("spr", IntegrityMode::Ci, Crypto::Symbolic));
     assert_eq!(spr, s.checks);
-    let gnr = s.checks_for("gnr", IntegrityMode::Ci, Crypto::Symbolic);
+    let gnr = s.checks_for(&part("gnr", IntegrityMode::Ci, Crypto::Symbolic));
     assert_eq!(gnr.expect[&cpu1].value.to_string(), "zeros");
     assert_eq!(gnr.expect[&td0], s.checks.expect[&td0]);
     assert_eq!(gnr.forbid, s.checks.forbid);
     assert_eq!(gnr.finals.len(), 1);
     assert!(!gnr.forbid.contains_key(&td0));
-    let li = s.checks_for("gnr", IntegrityMode::Li, Crypto::Real);
+    let li = s.checks_for(&part("gnr", IntegrityMode::Li, Crypto::Real));
     assert_eq!(li.forbid[&td0].value.to_string(), "data 0x1111");
-    assert!(!s.checks_for("gnr", IntegrityMode::Li, Crypto::Symbolic).forbid.contains_key(&td0));
+    assert!(
+        !s.checks_for(&part("gnr", IntegrityMode::Li, Crypto::Symbolic)).forbid.contains_key(&td0)
+    );
 }
 
 #[test]
@@ -650,7 +674,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome that is a number
             s.toml:34:12: found integer `1`, expected an outcome as text, such as "mc srar data-load"
         an unknown outcome
-            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
         an unknown outcome word
             s.toml:34:21: found `load`, expected one of data-load, fetch
         an unknown outcome after escapes
@@ -658,9 +682,9 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome word too many
             s.toml:34:19: found `0x0`, expected nothing after `zeros`, or ` | `
         an empty outcome
-            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
         an empty alternative
-            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
         a value of 65 bits
             s.toml:34:18: found `0x10000000000000000`, expected a number of at most 64 bits, or fill=BYTE
         a fill of 9 bits
@@ -704,11 +728,11 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         when on another platform
             s.toml:42:12: found `emr`, expected platforms of the scenario: spr, gnr
         when without condition
-            s.toml:41:1: found a table without `platform`, expected a platform, integrity or crypto
+            s.toml:41:1: found a table without `platform`, expected a platform, integrity, crypto or erratum
         when without entries
             s.toml:47:1: found a table without `expect`, expected a table [when.expect] or [when.forbid]
         when with an unknown key
-            s.toml:42:1: found unknown key `final`, expected one of the keys platform, integrity, crypto, expect, forbid
+            s.toml:42:1: found unknown key `final`, expected one of the keys platform, integrity, crypto, erratum, expect, forbid
         nothing expected
             s.toml:1:1: found no expectation for spr, ci, symbolic, expected at least one: a scenario that expects nothing cannot fail
         an empty table of expectations
@@ -1069,6 +1093,7 @@ fn every_outcome() -> Vec<Outcome> {
         Outcome::Done,
         Outcome::PageFaultRsvd,
         Outcome::EptMisconfiguration,
+        Outcome::VirtualizationException,
         Outcome::DmaAbort,
         Outcome::DmaPoison(birth()),
         Outcome::VmFailInvalid,
@@ -1084,7 +1109,7 @@ fn every_outcome() -> Vec<Outcome> {
         }
     }
     use GpReason::*;
-    all.extend([Misaligned, NotInSeam, NoSuchSubBlock].map(Outcome::GeneralProtection));
+    all.extend([Misaligned, NotInSeam, Privilege, NoSuchSubBlock].map(Outcome::GeneralProtection));
     use PconfigStatus as P;
     all.extend(
         [P::Ok, P::BadCommand, P::NoEntropy, P::InvalidKeyId, P::InvalidAlgorithm, P::DeviceBusy]
@@ -1116,6 +1141,7 @@ fn every_outcome() -> Vec<Outcome> {
             | Outcome::PageFaultRsvd
             | Outcome::GeneralProtection(_)
             | Outcome::EptMisconfiguration
+            | Outcome::VirtualizationException
             | Outcome::MachineCheck { .. }
             | Outcome::DmaAbort
             | Outcome::DmaPoison(_)

@@ -1,0 +1,654 @@
+//! The hierarchy's state, loads and stores, and how lines move between levels.
+
+use crate::array::{Array, Indexing, SlotId};
+use crate::buffers::Waiting;
+use crate::mesi::{Effect, Elsewhere, Mesi, MesiEvent, next};
+use crate::rows::Rows;
+use crate::slab::{CachedLine, Slab};
+use crate::stats::Stats;
+use serde::{Deserialize, Serialize};
+use sim_core::event::{Location, Why};
+use sim_core::outcome::DataClass;
+use sim_core::platform::{CacheGeometry, CpuSpec};
+use sim_core::port::LinePort;
+use sim_core::{BirthId, ByteMask, EventKind, LineData, Ps, Tagged};
+use thiserror::Error;
+
+/// Who answered an access; decides its latency.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Level {
+    /// The core's L1.
+    L1,
+    /// The core's L2.
+    L2,
+    /// The LLC of the core's package, or, for ownership without data, its directory.
+    Llc,
+    /// A clean copy in another core of the package.
+    PeerClean,
+    /// A modified copy in another core of the package.
+    PeerModified,
+    /// A copy in another package.
+    PeerRemote,
+    /// The memory controller.
+    Memory,
+}
+
+/// Names a cached line until the next call that changes the hierarchy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Slot(SlotId);
+
+/// What an access met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// Who answered. For a store: the slowest of those who gave the data or had to give up their copy.
+    pub level: Level,
+    /// The line, now in the core's L1.
+    pub slot: Slot,
+    /// For a store: the poison that its RFO brought (architecture.md §13 MC-30), even if the store then overwrote the
+    /// whole line. `None` when the data was in the core's own caches already.
+    pub rfo_poison: Option<BirthId>,
+}
+
+/// Fences, as far as buffers and weak operations are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum FenceKind {
+    /// MFENCE.
+    Mfence,
+    /// SFENCE.
+    Sfence,
+    /// LFENCE: waits for loads only, so nothing here leaves.
+    Lfence,
+    /// A locked or serialising operation (WBINVD, CPUID, VM entry and the like).
+    Locked,
+}
+
+/// How many entries a fence, an interrupt or time made leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drained {
+    /// Write-combining buffers, each a partial write.
+    pub buffers: u32,
+    /// Weakly ordered operations.
+    pub weak: u32,
+}
+
+/// Why a hierarchy cannot be built. [`sim_core::PlatformSpec::validate`] refuses such a platform earlier.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum SpecError {
+    /// Cores not 1 to 128, packages not 1 to 8, or cores not spread evenly.
+    #[error(
+        "{cores} cores in {packages} packages, expected 1 to 128 cores spread evenly over 1 to 8 packages"
+    )]
+    Topology {
+        /// As given.
+        cores: u16,
+        /// As given.
+        packages: u8,
+    },
+    /// Sets not a power of two, or ways not 1 to 16.
+    #[error(
+        "{cache}: {size} bytes in {ways} ways, expected 1 to 16 ways and a power of two of sets"
+    )]
+    Geometry {
+        /// Which cache.
+        cache: &'static str,
+        /// As given.
+        size: u64,
+        /// As given.
+        ways: u8,
+    },
+    /// No write-combining buffer, no slot for weak operations, or no flush sub-block.
+    #[error("cpu.{0} is 0, expected at least 1")]
+    Zero(&'static str),
+}
+
+/// One core's caches and what waits in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Core {
+    pub(crate) l1: Array,
+    pub(crate) l2: Array,
+    pub(crate) waiting: Waiting,
+}
+
+/// All caches of the machine.
+///
+/// Cores and packages are numbered as in [`CpuSpec`]; a number beyond the last means the last (callers know their
+/// platform, and nothing here panics).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hierarchy {
+    pub(crate) slab: Slab,
+    pub(crate) cores: Rows<Core>,
+    pub(crate) llcs: Rows<Array>,
+    pub(crate) cores_per_package: u16,
+    pub(crate) sub_blocks: u32,
+    pub(crate) wc_buffers: u8,
+    pub(crate) weak_slots: u8,
+    pub(crate) wc_age: Ps,
+    pub(crate) write_post: Ps,
+    pub(crate) stats: Stats,
+}
+
+fn checked(cache: &'static str, geometry: &CacheGeometry) -> Result<(), SpecError> {
+    let whole = geometry.ways != 0 && geometry.size.is_multiple_of(64 * u64::from(geometry.ways));
+    if whole && geometry.ways <= 16 && geometry.sets().is_power_of_two() {
+        return Ok(());
+    }
+    Err(SpecError::Geometry { cache, size: geometry.size, ways: geometry.ways })
+}
+
+impl Hierarchy {
+    /// Empty caches. `write_post` is how long a weakly ordered operation stays invisible at most.
+    ///
+    /// # Errors
+    /// The first number of the specification that does not fit.
+    pub fn new(cpu: &CpuSpec, write_post: Ps) -> Result<Hierarchy, SpecError> {
+        let packages = u16::from(cpu.packages);
+        let even = (1..=8).contains(&packages)
+            && (1..=128).contains(&cpu.cores)
+            && cpu.cores.is_multiple_of(packages);
+        if !even {
+            return Err(SpecError::Topology { cores: cpu.cores, packages: cpu.packages });
+        }
+        checked("cpu.l1d", &cpu.l1d)?;
+        checked("cpu.l2", &cpu.l2)?;
+        checked("cpu.llc", &cpu.llc)?;
+        for (value, name) in [
+            (u32::from(cpu.wc_buffers), "wc_buffers"),
+            (u32::from(cpu.weak_slots), "weak_slots"),
+            (cpu.flush_sub_blocks, "flush_sub_blocks"),
+        ] {
+            if value == 0 {
+                return Err(SpecError::Zero(name));
+            }
+        }
+        let core = || Core {
+            l1: Array::new(&cpu.l1d, Indexing::Low),
+            l2: Array::new(&cpu.l2, Indexing::Low),
+            waiting: Waiting::new(cpu.wc_buffers.into(), cpu.weak_slots.into()),
+        };
+        let llc = || Array::new(&cpu.llc, Indexing::Folded);
+        Ok(Hierarchy {
+            slab: Slab::new(cpu.flush_sub_blocks),
+            cores: Rows::new(core(), (1..cpu.cores).map(|_| core())),
+            llcs: Rows::new(llc(), (1..packages).map(|_| llc())),
+            cores_per_package: cpu.cores / packages,
+            sub_blocks: cpu.flush_sub_blocks,
+            wc_buffers: cpu.wc_buffers,
+            weak_slots: cpu.weak_slots,
+            wc_age: cpu.wc_age,
+            write_post,
+            stats: Stats::default(),
+        })
+    }
+
+    /// A load of one line. Whatever the core itself has waiting for that line leaves first (architecture.md §13 MC-28).
+    #[inline]
+    pub fn load<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {
+        let c = self.core_index(core);
+        if !self.cores.at(c).waiting.is_empty() {
+            self.own_access(c, at, port);
+        }
+        self.bring(c, at, port)
+    }
+
+    /// An instruction fetch of one line. There is no separate instruction cache: a load.
+    #[inline]
+    pub fn fetch<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {
+        self.load(core, at, port)
+    }
+
+    /// A software prefetch or a speculative load that never retires: fills as a load does, poison included, and makes
+    /// nothing leave (architecture.md §13 MC-06).
+    pub fn prefetch<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {
+        let c = self.core_index(core);
+        self.bring(c, at, port)
+    }
+
+    /// A write-back store of the bytes in `mask`: takes ownership (RFO) and writes into the cached copy. Poison stays
+    /// unless the whole line is written (architecture.md §13 MC-05, MC-25, MC-30).
+    pub fn store<P: LinePort>(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+        port: &mut P,
+    ) -> Access {
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let access = self.own(c, at, true, port);
+        self.write_into(core, access.slot.0, data, mask, port);
+        access
+    }
+
+    /// A store of a whole line that takes ownership without reading it, so that neither old data nor old poison is
+    /// fetched (architecture.md §13 MC-29).
+    pub fn store_line_no_rfo<P: LinePort>(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        port: &mut P,
+    ) -> Access {
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let access = self.own(c, at, false, port);
+        self.write_into(core, access.slot.0, data, ByteMask::FULL, port);
+        access
+    }
+
+    /// The line that an access met.
+    #[inline]
+    pub fn line(&self, slot: Slot) -> &CachedLine {
+        self.slab.get(slot.0)
+    }
+
+    /// The hardware's choice: the line leaves every cache, written back if modified, as if for lack of room. Returns
+    /// whether it was there.
+    pub fn evict<P: LinePort>(&mut self, at: Tagged, port: &mut P) -> bool {
+        self.expel(at, Why::Chosen, true, port)
+    }
+
+    /// The package of a core.
+    #[inline]
+    pub fn package_of(&self, core: u16) -> u8 {
+        self.package_of_index(self.core_index(core))
+    }
+
+    // ---- numbering
+
+    #[inline]
+    pub(crate) fn core_index(&self, core: u16) -> usize {
+        usize::from(core).min(self.cores.len() - 1)
+    }
+    #[inline]
+    fn package_of_index(&self, c: usize) -> u8 {
+        (c / usize::from(self.cores_per_package.max(1))) as u8
+    }
+    #[inline]
+    fn core_bit(c: usize) -> u128 {
+        1 << (c & 127)
+    }
+    /// The cores of a package, as a mask.
+    pub(crate) const fn cores_of(&self, package: u8) -> u128 {
+        let n = self.cores_per_package as u32;
+        let ones = if n >= 128 { u128::MAX } else { (1 << n) - 1 };
+        ones << ((package as u32 * n) & 127)
+    }
+
+    // ---- lines come
+
+    /// Brings a line into the core's L1 for reading.
+    #[inline]
+    fn bring<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
+        // A hit changes no state: mesi::tests::a_load_never_changes_a_valid_copy.
+        if let Some(slot) = self.cores.at_mut(c).l1.touch(at) {
+            self.stats.l1.hits += 1;
+            return Access { level: Level::L1, slot: Slot(slot), rfo_poison: None };
+        }
+        self.bring_missing(c, at, port)
+    }
+
+    #[inline(never)]
+    fn bring_missing<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
+        self.stats.l1.misses += 1;
+        if let Some(slot) = self.cores.at_mut(c).l2.touch(at) {
+            self.stats.l2.hits += 1;
+            self.fill_l1(c, at, slot, port);
+            return Access { level: Level::L2, slot: Slot(slot), rfo_poison: None };
+        }
+        self.stats.l2.misses += 1;
+        let (level, slot) = match self.slab.find(at) {
+            Some(slot) => (self.join(c, slot, port), slot),
+            None => (Level::Memory, self.read_in(c, at, port)),
+        };
+        self.count_answer(level);
+        self.fill_l1(c, at, slot, port);
+        self.fill_l2(c, at, slot, port);
+        Access { level, slot: Slot(slot), rfo_poison: None }
+    }
+
+    fn count_answer(&mut self, level: Level) {
+        match level {
+            Level::L1 | Level::L2 => return,
+            Level::Llc => {
+                self.stats.llc.hits += 1;
+                return;
+            }
+            Level::PeerClean => self.stats.peer_clean += 1,
+            Level::PeerModified => self.stats.peer_modified += 1,
+            Level::PeerRemote => self.stats.peer_remote += 1,
+            Level::Memory => {}
+        }
+        self.stats.llc.misses += 1;
+    }
+
+    /// Reads a line that nobody holds from the controller; the core holds it alone.
+    fn read_in<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> SlotId {
+        let fill = port.read(at);
+        self.stats.fills += 1;
+        let trace = port.trace();
+        if trace.is_on() || fill.poison.is_some() {
+            let cause = trace.cause;
+            trace.emit_cause(EventKind::Fill { core: c as u16, at, poison: fill.poison });
+            if let Some(birth) = fill.poison {
+                trace.poison_copied(birth, Location::Cache(at));
+            }
+            trace.cause = cause;
+        }
+        let slot = self.slab.add(at, c, fill.data, fill.poison, fill.class);
+        self.slab.get_mut(slot).state = next(Mesi::Invalid, MesiEvent::Load, Elsewhere::Nobody).0;
+        slot
+    }
+
+    /// Who answers a core of `package` for a line that somebody else holds.
+    fn answerer(&self, line: &CachedLine, package: u8) -> Level {
+        let here = line.cores & self.cores_of(package) != 0;
+        match line.state {
+            Mesi::Modified if here => Level::PeerModified,
+            _ if line.llc >> (package & 7) & 1 != 0 => Level::Llc,
+            _ if here => Level::PeerClean,
+            _ => Level::PeerRemote,
+        }
+    }
+
+    /// Who answers a core of `package` that wants the line for itself: the slowest of those who hold it, since all have to
+    /// give it up.
+    fn surrenderer(&self, line: &CachedLine, package: u8) -> Level {
+        if line.cores & !self.cores_of(package) != 0 || line.llc & !(1u8 << (package & 7)) != 0 {
+            return Level::PeerRemote;
+        }
+        self.answerer(line, package)
+    }
+
+    /// A core that does not hold the line reads it from those who do.
+    fn join<P: LinePort>(&mut self, c: usize, slot: SlotId, port: &mut P) -> Level {
+        let package = self.package_of_index(c);
+        let own_llc = 1u8 << (package & 7);
+        let line = *self.slab.get(slot);
+        let level = self.answerer(&line, package);
+        let elsewhere = if line.cores != 0 || line.llc & !own_llc != 0 {
+            Elsewhere::Others
+        } else if line.llc_dirty {
+            Elsewhere::OwnLlcDirty
+        } else {
+            Elsewhere::Nobody
+        };
+        let (mine, _) = next(Mesi::Invalid, MesiEvent::Load, elsewhere);
+        if elsewhere != Elsewhere::Others {
+            // A victim cache: the copy moves up, and the duty to write back with it (timing.md §1.1 LLC policy).
+            self.leave_llcs(slot, own_llc);
+            let line = self.slab.get_mut(slot);
+            line.llc_dirty = false;
+            line.cores = Self::core_bit(c);
+            line.state = mine;
+            return level;
+        }
+        let (_, effect) = next(line.state, MesiEvent::PeerLoad, elsewhere);
+        if line.cores & self.cores_of(package) == 0 && line.llc & own_llc == 0 && line.is_dirty() {
+            // Another package's dirty line becomes clean: MESI has no state for a dirty line shared across packages.
+            self.write_back(slot, Why::Snoop, true, port);
+        } else if effect == Effect::HandOver {
+            // The owner is in this package: its LLC takes the duty.
+            self.settle_in_llc(package, slot, true, port);
+        }
+        let line = self.slab.get_mut(slot);
+        line.state = match line.state {
+            Mesi::Invalid => mine,
+            peers => next(peers, MesiEvent::PeerLoad, elsewhere).0,
+        };
+        line.cores |= Self::core_bit(c);
+        if level == Level::Llc {
+            self.llcs.at_mut(package.into()).touch(line.tag);
+        }
+        level
+    }
+
+    /// Makes the core the only holder, ready to write. `fetch` is whether the old content is wanted.
+    fn own<P: LinePort>(&mut self, c: usize, at: Tagged, fetch: bool, port: &mut P) -> Access {
+        let core = self.cores.at_mut(c);
+        let here = match core.l1.touch(at) {
+            Some(slot) => {
+                self.stats.l1.hits += 1;
+                Some((Level::L1, slot))
+            }
+            None => {
+                self.stats.l1.misses += 1;
+                core.l2.touch(at).map(|slot| (Level::L2, slot))
+            }
+        };
+        if let Some((mut level, slot)) = here {
+            if level == Level::L2 {
+                self.stats.l2.hits += 1;
+                self.fill_l1(c, at, slot, port);
+            }
+            let line = *self.slab.get(slot);
+            let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
+            if effect == Effect::Upgrade {
+                self.stats.upgrades += 1;
+                let others = CachedLine { cores: line.cores & !Self::core_bit(c), ..line };
+                if others.is_held() {
+                    level = level.max(self.surrenderer(&others, self.package_of_index(c)));
+                }
+                self.take_over(c, slot);
+            }
+            self.slab.get_mut(slot).state = state;
+            return Access { level, slot: Slot(slot), rfo_poison: None };
+        }
+        self.stats.l2.misses += 1;
+        let (level, slot) = match self.slab.find(at) {
+            Some(slot) => {
+                let level = self.surrenderer(self.slab.get(slot), self.package_of_index(c));
+                self.count_answer(level);
+                self.take_over(c, slot);
+                (level, slot)
+            }
+            None if fetch => {
+                self.count_answer(Level::Memory);
+                (Level::Memory, self.read_in(c, at, port))
+            }
+            None => {
+                self.stats.unread_owned += 1;
+                (Level::Llc, self.slab.add(at, c, LineData::ZERO, None, DataClass::Plain))
+            }
+        };
+        let line = self.slab.get_mut(slot);
+        line.state = next(Mesi::Invalid, MesiEvent::Store, Elsewhere::Others).0;
+        let rfo_poison = line.poison.filter(|_| fetch);
+        self.fill_l1(c, at, slot, port);
+        self.fill_l2(c, at, slot, port);
+        Access { level, slot: Slot(slot), rfo_poison }
+    }
+
+    /// Every other copy is invalidated; a duty to write back goes to the core, which is about to modify the line.
+    fn take_over(&mut self, c: usize, slot: SlotId) {
+        let line = *self.slab.get(slot);
+        let mine = Self::core_bit(c);
+        self.leave_cores(slot, line.cores & !mine);
+        self.leave_llcs(slot, line.llc);
+        let line = self.slab.get_mut(slot);
+        line.cores = mine;
+        line.llc_dirty = false;
+    }
+
+    /// Writes into a line that the core owns.
+    fn write_into<P: LinePort>(
+        &mut self,
+        core: u16,
+        slot: SlotId,
+        data: &LineData,
+        mask: ByteMask,
+        port: &mut P,
+    ) {
+        let line = self.slab.get_mut(slot);
+        line.data.merge(data, mask);
+        let mut laundered = None;
+        if mask.is_full() {
+            laundered = line.poison.take();
+            line.class = DataClass::Plain;
+        }
+        let at = line.tag;
+        let trace = port.trace();
+        if trace.is_on() || laundered.is_some() {
+            let cause = trace.cause;
+            trace.emit_cause(EventKind::CacheStore { core, at, mask });
+            if let Some(birth) = laundered {
+                trace.poison_gone(birth, Location::Cache(at));
+            }
+            trace.cause = cause;
+        }
+    }
+
+    // ---- lines move and go
+
+    fn fill_l1<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
+        let core = self.cores.at_mut(c);
+        let Some(victim) = core.l1.insert(at, slot) else { return };
+        self.stats.l1.evictions += 1;
+        let line = self.slab.get(victim);
+        let (tag, state) = (line.tag, line.state);
+        if core.l2.peek(tag).is_some() {
+            return;
+        }
+        // L2 is not inclusive of L1 (timing.md §1.1): a modified victim needs a place there, a clean one is dropped.
+        if next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver {
+            self.fill_l2(c, tag, victim, port);
+        } else {
+            self.leave_cores(victim, Self::core_bit(c));
+            self.release_if_free(victim, Why::Capacity, port);
+        }
+    }
+
+    fn fill_l2<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
+        let core = self.cores.at_mut(c);
+        let Some(victim) = core.l2.insert(at, slot) else { return };
+        self.stats.l2.evictions += 1;
+        let line = self.slab.get(victim);
+        let (tag, state) = (line.tag, line.state);
+        if core.l1.peek(tag).is_some() {
+            return;
+        }
+        let dirty = next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver;
+        self.leave_cores(victim, Self::core_bit(c));
+        self.settle_in_llc(self.package_of_index(c), victim, dirty, port);
+    }
+
+    /// A line goes into a package's LLC; `dirty` if the duty to write back goes with it.
+    fn settle_in_llc<P: LinePort>(&mut self, package: u8, slot: SlotId, dirty: bool, port: &mut P) {
+        let bit = 1u8 << (package & 7);
+        let line = self.slab.get_mut(slot);
+        let (tag, there) = (line.tag, line.llc & bit != 0);
+        line.llc |= bit;
+        line.llc_dirty |= dirty;
+        let llc = self.llcs.at_mut(package.into());
+        if there {
+            llc.touch(tag);
+            return;
+        }
+        let Some(victim) = llc.insert(tag, slot) else { return };
+        self.stats.llc.evictions += 1;
+        let line = self.slab.get_mut(victim);
+        line.llc &= !bit;
+        if line.llc_dirty {
+            let kept = line.is_held();
+            self.write_back(victim, Why::Capacity, kept, port);
+        } else {
+            self.release_if_free(victim, Why::Capacity, port);
+        }
+    }
+
+    /// The line leaves these cores' caches. Whoever calls looks after a duty to write back.
+    pub(crate) fn leave_cores(&mut self, slot: SlotId, cores: u128) {
+        let line = self.slab.get_mut(slot);
+        let tag = line.tag;
+        let mut leaving = line.cores & cores;
+        line.cores &= !cores;
+        if line.cores == 0 {
+            line.state = Mesi::Invalid;
+        }
+        while leaving != 0 {
+            let core = self.cores.at_mut(leaving.trailing_zeros() as usize);
+            core.l1.remove(tag);
+            core.l2.remove(tag);
+            leaving &= leaving - 1;
+        }
+    }
+
+    /// The line leaves these packages' LLCs. Whoever calls looks after a duty to write back.
+    pub(crate) fn leave_llcs(&mut self, slot: SlotId, packages: u8) {
+        let line = self.slab.get_mut(slot);
+        let tag = line.tag;
+        let mut leaving = line.llc & packages;
+        line.llc &= !packages;
+        while leaving != 0 {
+            self.llcs.at_mut(leaving.trailing_zeros() as usize).remove(tag);
+            leaving &= leaving - 1;
+        }
+    }
+
+    /// Writes a modified line to the controller under its own KeyID, poison included (verification.md C5). The copies
+    /// that stay are clean; if none stays (`kept` false), the line is gone.
+    pub(crate) fn write_back<P: LinePort>(
+        &mut self,
+        slot: SlotId,
+        why: Why,
+        kept: bool,
+        port: &mut P,
+    ) {
+        let line = self.slab.get_mut(slot);
+        line.llc_dirty = false;
+        line.state = next(line.state, MesiEvent::WriteBackKeep, Elsewhere::Others).0;
+        let line = *line;
+        self.stats.write_backs += 1;
+        let cause = port.trace().emit_cause(EventKind::WriteBack { at: line.tag, why, kept });
+        port.write(line.tag, &line.data, line.poison);
+        if !kept {
+            self.forget(slot, port);
+        }
+        port.trace().cause = cause;
+    }
+
+    /// Lets the line go if nobody holds it any more. It is clean, or a device overwrote all of it.
+    pub(crate) fn release_if_free<P: LinePort>(&mut self, slot: SlotId, why: Why, port: &mut P) {
+        let line = self.slab.get(slot);
+        if line.is_held() {
+            return;
+        }
+        let at = line.tag;
+        self.stats.dropped += 1;
+        let cause = port.trace().emit_cause(EventKind::Dropped { at, why });
+        self.forget(slot, port);
+        port.trace().cause = cause;
+    }
+
+    /// The slab entry disappears, and its poison with it. After the write-back, so that poison which goes to memory
+    /// does not die on the way.
+    fn forget<P: LinePort>(&mut self, slot: SlotId, port: &mut P) {
+        let line = self.slab.get(slot);
+        if let Some(birth) = line.poison {
+            port.trace().poison_gone(birth, Location::Cache(line.tag));
+        }
+        self.slab.remove(slot);
+    }
+
+    /// The line leaves every cache, written back first if it is modified and `keep_data`. Returns whether it was there.
+    pub(crate) fn expel<P: LinePort>(
+        &mut self,
+        at: Tagged,
+        why: Why,
+        keep_data: bool,
+        port: &mut P,
+    ) -> bool {
+        let Some(slot) = self.slab.find(at) else { return false };
+        let line = *self.slab.get(slot);
+        let (_, effect) = next(line.state, MesiEvent::Flush, Elsewhere::Others);
+        let dirty = effect == Effect::WriteBack || line.llc_dirty;
+        self.leave_cores(slot, line.cores);
+        self.leave_llcs(slot, line.llc);
+        if dirty && keep_data {
+            self.write_back(slot, why, false, port);
+        } else {
+            self.release_if_free(slot, why, port);
+        }
+        true
+    }
+}

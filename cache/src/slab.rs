@@ -1,0 +1,283 @@
+//! Every cached (line, KeyID) once: its bytes, its poison and who holds it.
+//!
+//! MESI per (line, KeyID) guarantees that all valid copies are equal (verification.md C1, C2), so one copy of the data
+//! stands for all of them.
+
+use crate::array::{SlotId, fold};
+use crate::mesi::Mesi;
+use crate::rows::Rows;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use sim_core::outcome::DataClass;
+use sim_core::{BirthId, KeyId, Line, LineData, Tagged};
+
+/// A cached (line, KeyID).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CachedLine {
+    /// Which.
+    pub tag: Tagged,
+    /// Plaintext (architecture.md §4.1 4.1.3).
+    pub data: LineData,
+    /// Poison of the copy: an attribute of the line (architecture.md §13 MC-05).
+    pub poison: Option<BirthId>,
+    /// What the bytes are, as the fill had them; a whole-line store makes them [`DataClass::Plain`].
+    pub class: DataClass,
+    /// State of the cores' copies; [`Mesi::Invalid`] when only LLCs hold the line.
+    pub state: Mesi,
+    /// Cores that hold it in L1 or L2: bit i is core i.
+    pub cores: u128,
+    /// Packages whose LLC holds it: bit i is package i.
+    pub llc: u8,
+    /// Whether the LLC that holds it has the duty to write it back.
+    pub llc_dirty: bool,
+}
+
+impl CachedLine {
+    const VACANT: CachedLine = CachedLine {
+        tag: Tagged::new(Line(0), KeyId(0)),
+        data: LineData::ZERO,
+        poison: None,
+        class: DataClass::Plain,
+        state: Mesi::Invalid,
+        cores: 0,
+        llc: 0,
+        llc_dirty: false,
+    };
+    /// Whether memory is older than this copy.
+    pub const fn is_dirty(&self) -> bool {
+        self.llc_dirty || matches!(self.state, Mesi::Modified)
+    }
+    /// Whether anybody holds it.
+    pub const fn is_held(&self) -> bool {
+        self.cores != 0 || self.llc != 0
+    }
+}
+
+/// All cached lines. Slot 0 is never used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
+pub(crate) struct Slab {
+    lines: Rows<CachedLine>,
+    /// Sub-block of each line, apart from it so that a walk of one sub-block reads little.
+    blocks: Vec<u32>,
+    free: Vec<SlotId>,
+    sub_blocks: u32,
+    /// Slot of each held line. Derived, so neither stored nor iterated.
+    #[serde(skip_serializing)]
+    index: FxHashMap<u64, SlotId>,
+}
+
+/// A slab as it is stored.
+#[derive(Deserialize)]
+struct Stored {
+    lines: Rows<CachedLine>,
+    blocks: Vec<u32>,
+    free: Vec<SlotId>,
+    sub_blocks: u32,
+}
+
+impl TryFrom<Stored> for Slab {
+    type Error = &'static str;
+    fn try_from(stored: Stored) -> Result<Slab, Self::Error> {
+        let Stored { lines, blocks, free, sub_blocks } = stored;
+        if blocks.len() != lines.len() || free.len() >= lines.len() || sub_blocks == 0 {
+            return Err("the cached lines of the snapshot do not fit together");
+        }
+        let mut index = FxHashMap::default();
+        for (slot, line) in lines.iter().enumerate().skip(1).filter(|(_, line)| line.is_held()) {
+            if index.insert(line.tag.word(), slot as SlotId).is_some() {
+                return Err("a line is cached twice in the snapshot");
+            }
+        }
+        Ok(Slab { lines, blocks, free, sub_blocks, index })
+    }
+}
+
+/// Sub-block of a line: every line, whatever its KeyID, belongs to exactly one (architecture.md §13 MC-14).
+pub(crate) fn sub_block_of(line: Line, sub_blocks: u32) -> u32 {
+    (fold(line) % u64::from(sub_blocks.max(1))) as u32
+}
+
+impl Slab {
+    pub(crate) fn new(sub_blocks: u32) -> Slab {
+        Slab {
+            lines: Rows::new(CachedLine::VACANT, std::iter::empty()),
+            blocks: vec![u32::MAX],
+            free: Vec::new(),
+            sub_blocks: sub_blocks.max(1),
+            index: FxHashMap::default(),
+        }
+    }
+    #[inline]
+    pub(crate) fn get(&self, slot: SlotId) -> &CachedLine {
+        self.lines.at(slot as usize)
+    }
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: SlotId) -> &mut CachedLine {
+        self.lines.at_mut(slot as usize)
+    }
+    /// The slot of a line that somebody holds.
+    pub(crate) fn find(&self, at: Tagged) -> Option<SlotId> {
+        self.index.get(&at.word()).copied()
+    }
+    /// Takes in a line that is not there and that `core` now holds alone.
+    pub(crate) fn add(
+        &mut self,
+        tag: Tagged,
+        core: usize,
+        data: LineData,
+        poison: Option<BirthId>,
+        class: DataClass,
+    ) -> SlotId {
+        let line = CachedLine {
+            tag,
+            data,
+            poison,
+            class,
+            state: Mesi::Exclusive,
+            cores: 1 << (core & 127),
+            llc: 0,
+            llc_dirty: false,
+        };
+        let block = sub_block_of(tag.line(), self.sub_blocks);
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.lines.push(CachedLine::VACANT);
+                self.blocks.push(u32::MAX);
+                (self.lines.len() - 1) as SlotId
+            }
+        };
+        *self.get_mut(slot) = line;
+        if let Some(place) = self.blocks.get_mut(slot as usize) {
+            *place = block;
+        }
+        self.index.insert(tag.word(), slot);
+        slot
+    }
+    /// Lets a line go that nobody holds any more.
+    pub(crate) fn remove(&mut self, slot: SlotId) {
+        let tag = self.get(slot).tag;
+        if self.index.get(&tag.word()) != Some(&slot) {
+            return;
+        }
+        self.index.remove(&tag.word());
+        *self.get_mut(slot) = CachedLine::VACANT;
+        if let Some(place) = self.blocks.get_mut(slot as usize) {
+            *place = u32::MAX;
+        }
+        self.free.push(slot);
+    }
+    /// How many slots there are, used or not, slot 0 included.
+    #[cfg(test)]
+    pub(crate) const fn len(&self) -> usize {
+        self.lines.len()
+    }
+    /// The next slot at or after `from` that is in use and in sub-block `block` (any where `None`).
+    pub(crate) fn next_in(&self, block: Option<u32>, from: usize) -> Option<SlotId> {
+        let fits = |b: &u32| *b != u32::MAX && block.is_none_or(|wanted| wanted == *b);
+        self.blocks.iter().skip(from).position(fits).map(|i| (from + i) as SlotId)
+    }
+    /// How many lines are held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.index.len()
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &CachedLine)> {
+        let slots = self.lines.iter().enumerate().map(|(i, line)| (i as SlotId, line));
+        slots.filter(|(_, line)| line.is_held())
+    }
+    /// What is wrong with the slab itself, if anything.
+    pub(crate) fn defect(&self) -> Option<String> {
+        let mut held = 0;
+        for (slot, line) in self.iter() {
+            held += 1;
+            if self.find(line.tag) != Some(slot) {
+                return Some(format!("{} is at slot {slot} but not indexed there", line.tag));
+            }
+            let block = sub_block_of(line.tag.line(), self.sub_blocks);
+            if self.blocks.get(slot as usize) != Some(&block) {
+                return Some(format!("{} is not in its sub-block {block}", line.tag));
+            }
+        }
+        if held != self.index.len() {
+            return Some(format!("{held} lines held but {} indexed", self.index.len()));
+        }
+        if held + self.free.len() + 1 != self.lines.len() {
+            return Some(format!(
+                "{held} lines held and {} free do not make {} slots",
+                self.free.len(),
+                self.lines.len() - 1
+            ));
+        }
+        let free_is_vacant = |slot: &SlotId| {
+            *self.get(*slot) == CachedLine::VACANT
+                && self.blocks.get(*slot as usize) == Some(&u32::MAX)
+        };
+        (!self.free.iter().all(free_is_vacant)).then(|| "a free slot is not vacant".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(slab: &mut Slab, line: u64) -> SlotId {
+        let at = Tagged::new(Line(line), KeyId(2));
+        slab.add(at, 1, LineData::filled(3), None, DataClass::Plain)
+    }
+
+    #[test]
+    fn a_slab_read_back_finds_every_line_again() {
+        let mut slab = Slab::new(4);
+        let first = add(&mut slab, 9);
+        add(&mut slab, 10);
+        slab.remove(first);
+        let bytes = postcard::to_stdvec(&slab).unwrap();
+        let back: Slab = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(back, slab);
+        assert_eq!(back.find(Tagged::new(Line(10), KeyId(2))), Some(2));
+        assert_eq!(back.find(Tagged::new(Line(9), KeyId(2))), None);
+        assert_eq!(back.defect(), None);
+    }
+
+    #[test]
+    fn a_snapshot_with_a_line_twice_is_refused() {
+        let mut slab = Slab::new(4);
+        add(&mut slab, 9);
+        let second = add(&mut slab, 10);
+        slab.get_mut(second).tag = Tagged::new(Line(9), KeyId(2));
+        let bytes = postcard::to_stdvec(&slab).unwrap();
+        assert!(postcard::from_bytes::<Slab>(&bytes).is_err());
+        assert!(slab.defect().is_some());
+    }
+
+    #[test]
+    fn a_freed_slot_is_used_again_before_the_slab_grows() {
+        let mut slab = Slab::new(1);
+        let a = add(&mut slab, 1);
+        slab.remove(a);
+        slab.remove(a);
+        assert_eq!(add(&mut slab, 2), a);
+        assert_eq!((slab.held(), slab.len()), (1, 2));
+        assert_eq!(slab.defect(), None);
+    }
+
+    #[test]
+    fn the_walk_of_the_sub_blocks_meets_every_line_once() {
+        let mut slab = Slab::new(5);
+        for line in 0..100 {
+            add(&mut slab, line * 7);
+        }
+        let mut met = 0;
+        for block in 0..5 {
+            let mut from = 1;
+            while let Some(slot) = slab.next_in(Some(block), from) {
+                assert_eq!(sub_block_of(slab.get(slot).tag.line(), 5), block);
+                met += 1;
+                from = slot as usize + 1;
+            }
+        }
+        assert_eq!(met, 100);
+    }
+}

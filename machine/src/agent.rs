@@ -1,0 +1,140 @@
+//! Agents: who issues operations.
+
+use serde::{Deserialize, Serialize};
+use sim_core::event::EventId;
+use sim_core::{KeyId, Op, Outcome, Ps};
+
+/// Names an agent of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct AgentId(pub u16);
+
+/// What an agent is: which KeyIDs it can emit (architecture.md §2.5) and what a machine check does to it (§6.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum AgentKind {
+    /// The host kernel on a core.
+    Kernel,
+    /// A host user process on a core.
+    User,
+    /// The TDX module on a core (SEAM root).
+    Seam,
+    /// A TD's virtual processor on a core (SEAM non-root).
+    Td,
+    /// A device.
+    Device,
+    /// The hardware's own choices, and physical faults and attacks.
+    Hardware,
+}
+
+impl AgentKind {
+    /// Whether it runs on a core.
+    pub const fn has_core(self) -> bool {
+        !matches!(self, AgentKind::Device | AgentKind::Hardware)
+    }
+}
+
+/// An agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// Its name in the scenario.
+    pub name: String,
+    /// What it is.
+    pub kind: AgentKind,
+    /// On which core; ignored for devices and hardware.
+    pub core: u16,
+    /// Of a TD: its HKID.
+    pub keyid: KeyId,
+}
+
+/// How the operations of several agents are ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// An operation begins when the one before it in the program is over.
+    Program,
+    /// Agents run side by side; barriers join them.
+    Concurrent,
+}
+
+/// One item of a program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Item {
+    /// An operation of an agent.
+    Op(AgentId, Op),
+    /// All agents wait here for each other.
+    Barrier,
+}
+
+/// A program of several agents.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Its agents.
+    pub agents: Vec<AgentSpec>,
+    /// Its operations and barriers.
+    pub items: Vec<Item>,
+    /// Their order.
+    pub order: Order,
+}
+
+/// What came of an operation of a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Who.
+    pub agent: AgentId,
+    /// Which item of the program.
+    pub item: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// When it began.
+    pub begin: Ps,
+    /// When it was over.
+    pub end: Ps,
+    /// The event that is the root of its consequences.
+    pub event: EventId,
+}
+
+/// An operation in flight.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Flight {
+    pub(crate) op: Op,
+    pub(crate) item: u32,
+    pub(crate) begin: Ps,
+    pub(crate) event: EventId,
+    /// Lines done of an operation on many.
+    pub(crate) done: u32,
+    /// What is known of its outcome.
+    pub(crate) outcome: Outcome,
+    /// Whether more lines are to come.
+    pub(crate) more: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Agent {
+    pub(crate) spec: AgentSpec,
+    /// Killed, or its TD is fatal.
+    pub(crate) dead: bool,
+    pub(crate) flight: Option<Flight>,
+    /// Reads not answered.
+    pub(crate) reads: u32,
+    /// Requests not admitted.
+    pub(crate) unadmitted: u32,
+    /// Whether its wake-up is queued.
+    pub(crate) armed: bool,
+    /// Not over before this.
+    pub(crate) until: Ps,
+    /// Added to the moment of the last answer.
+    pub(crate) after_read: Ps,
+}
+
+impl Agent {
+    pub(crate) fn new(spec: AgentSpec) -> Agent {
+        Agent {
+            spec,
+            dead: false,
+            flight: None,
+            reads: 0,
+            unadmitted: 0,
+            armed: false,
+            until: Ps::ZERO,
+            after_read: Ps::ZERO,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Machine checks: what the consumption of poison does (architecture.md §6.2, §6.3).
+
+use crate::Machine;
+use crate::agent::{AgentId, AgentKind};
+use sim_core::event::{BirthId, EventKind};
+use sim_core::mca::{
+    MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McRecord, McStatus,
+    McgStatus,
+};
+use sim_core::port::McHandler;
+use sim_core::{Addr, Outcome};
+
+/// MCi_MISC of a recoverable error in a line: address mode physical (2, bits 8:6), least significant valid address bit 6
+/// (bits 5:0). Assumed: the sheets give no MISC value for these errors; the layout is the SDM's.
+const MISC_PHYSICAL_LINE: u64 = 2 << 6 | 6;
+
+impl Machine {
+    /// A retired load or fetch of `agent` consumed poison.
+    pub(crate) fn consume<H: McHandler>(
+        &mut self,
+        agent: AgentId,
+        at: Addr,
+        birth: BirthId,
+        access: McAccess,
+        os: &mut H,
+    ) -> Outcome {
+        let Some(spec) = self.agents.get(usize::from(agent.0)).map(|a| &a.spec) else {
+            return Outcome::Done;
+        };
+        let (core, kind) = (spec.core, spec.kind);
+        let mce = &self.spec.mce;
+        let context = match kind {
+            AgentKind::User => McContext::User,
+            AgentKind::Seam => McContext::SeamRoot,
+            AgentKind::Td => McContext::SeamNonRoot,
+            AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
+        };
+        let (bank, mcacod) = match access {
+            McAccess::DataLoad => (mce.bank_dcu, MCACOD_DATA_LOAD),
+            McAccess::Fetch => (mce.bank_ifu, MCACOD_FETCH),
+        };
+        let mut mcg = McgStatus::RIPV | McgStatus::EIPV | McgStatus::MCIP;
+        if mce.lmce {
+            mcg |= McgStatus::LMCES;
+        }
+        if context == McContext::SeamNonRoot && mce.seam_nr {
+            mcg |= McgStatus::SEAM_NR;
+        }
+        let line = Addr::new(at.hpa.line().hpa(), at.keyid);
+        let record = McRecord {
+            core,
+            bank,
+            status: McStatus::srar(mce.mscod_core, mcacod),
+            addr: self.spec.keyid.join(line),
+            misc: MISC_PHYSICAL_LINE,
+            mcg: McgStatus(mcg),
+            access,
+            context,
+            at: line,
+            birth,
+        };
+        let lmce = mce.lmce;
+        let cause = self.trace.emit_cause(EventKind::MachineCheck(record));
+        self.counts.machine_checks += 1;
+        let consequence = match context {
+            McContext::SeamRoot => {
+                // Any machine check inside the module: this processor stops and TDX is gone until a platform reset.
+                if let Some(lp) = self.lps.get_mut(usize::from(core)) {
+                    lp.shutdown = true;
+                }
+                self.tdx_disabled = true;
+                McConsequence::Shutdown
+            }
+            McContext::SeamNonRoot => {
+                self.kill(agent);
+                match os.machine_check(&record) {
+                    McConsequence::Panic => McConsequence::Panic,
+                    _ => McConsequence::TdFatal,
+                }
+            }
+            McContext::Kernel | McContext::User => os.machine_check(&record),
+        };
+        if !lmce {
+            // Broadcast: the module does not look at banks, so every TD that was running dies (architecture.md §6.3).
+            for other in &mut self.agents {
+                other.dead |= other.spec.kind == AgentKind::Td;
+            }
+        }
+        match consequence {
+            McConsequence::Panic => self.panicked = true,
+            McConsequence::Sigbus => self.kill(agent),
+            McConsequence::Survived | McConsequence::TdFatal | McConsequence::Shutdown => {}
+        }
+        let (mut bus, caches) = self.bus();
+        caches.interrupt(core, &mut bus);
+        self.trace.emit(EventKind::Consequence(consequence));
+        self.trace.cause = cause;
+        Outcome::MachineCheck { record, consequence }
+    }
+
+    fn kill(&mut self, agent: AgentId) {
+        if let Some(agent) = self.agents.get_mut(usize::from(agent.0)) {
+            agent.dead = true;
+        }
+    }
+}

@@ -1,0 +1,621 @@
+//! What an operation does at the moment it is issued, and what of its cost is known then.
+
+use crate::Machine;
+use crate::Speed;
+use crate::agent::{AgentId, AgentKind};
+use cache::{FenceKind as Fence, Level};
+use mktme::dram::Kind;
+use serde::{Deserialize, Serialize};
+use sim_core::data::{ByteMask, LineData};
+use sim_core::event::BirthId;
+use sim_core::mca::McAccess;
+use sim_core::op::{MemType, Source, Value};
+use sim_core::outcome::{DataClass, GpReason, Loaded};
+use sim_core::platform::IntegrityMode;
+use sim_core::port::McHandler;
+use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Ps, Tagged};
+
+/// What a machine has counted. Units: operations, accesses (one per line touched) or requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Operations issued.
+    pub operations: u64,
+    /// Cached accesses, one per line: loads, fetches, stores and locked operations.
+    pub accesses: u64,
+    /// Of those, answered by each level; their sum is `accesses`.
+    pub by_level: [u64; 7],
+    /// Whole-line reads that reached a controller.
+    pub controller_reads: u64,
+    /// Whole-line writes that reached a controller.
+    pub controller_writes: u64,
+    /// Partial writes that reached a controller.
+    pub controller_partial_writes: u64,
+    /// Machine checks taken.
+    pub machine_checks: u64,
+}
+
+/// What is known of an operation when it has been issued.
+pub(crate) struct Beat {
+    pub(crate) outcome: Outcome,
+    /// Issue cost, and latency that no DRAM is part of.
+    pub(crate) cost: Ps,
+    /// Added to the moment at which DRAM has answered the last read.
+    pub(crate) after_read: Ps,
+    /// Whether lines are left to do.
+    pub(crate) more: bool,
+}
+
+impl Beat {
+    const fn over(outcome: Outcome, cost: Ps) -> Beat {
+        Beat { outcome, cost, after_read: Ps::ZERO, more: false }
+    }
+}
+
+/// The part of an access that falls into one line.
+struct Piece {
+    at: Tagged,
+    /// First byte in the line.
+    offset: usize,
+    /// How many bytes.
+    len: usize,
+    /// How many bytes of the access lie before.
+    skip: usize,
+}
+
+fn pieces(at: Addr, bytes: u32) -> impl Iterator<Item = Piece> {
+    let first = at.hpa.offset_in_line();
+    let end = first + bytes as usize;
+    (0..end.div_ceil(LINE_BYTES)).map(move |i| {
+        let (from, to) = (i * LINE_BYTES, (i + 1) * LINE_BYTES);
+        let (offset, stop) = (first.max(from), end.min(to));
+        Piece {
+            at: at.tagged().offset(i as u64),
+            offset: offset - from,
+            len: stop - offset,
+            skip: offset - first,
+        }
+    })
+}
+
+impl Piece {
+    fn mask(&self) -> ByteMask {
+        ByteMask::span(self.offset, self.len)
+    }
+    fn store_data(&self, value: Value) -> LineData {
+        value.line(self.skip, self.offset)
+    }
+}
+
+/// Bytes gathered from the lines of a load.
+struct Gather {
+    loaded: Loaded,
+    poison: Option<(BirthId, Tagged)>,
+}
+
+impl Gather {
+    fn new(bytes: u32) -> Gather {
+        Gather {
+            loaded: Loaded { data: LineData::ZERO, bytes, class: DataClass::Plain },
+            poison: None,
+        }
+    }
+    fn add(&mut self, piece: &Piece, data: &LineData, class: DataClass, poison: Option<BirthId>) {
+        self.loaded.class = self.loaded.class.max(class);
+        if let (Some(birth), None) = (poison, self.poison) {
+            self.poison = Some((birth, piece.at));
+        }
+        if piece.skip >= LINE_BYTES {
+            return;
+        }
+        if piece.offset == 0 && piece.skip == 0 && piece.len == LINE_BYTES {
+            self.loaded.data = *data;
+            return;
+        }
+        for i in 0..piece.len.min(LINE_BYTES - piece.skip) {
+            self.loaded.data.set_byte(piece.skip + i, data.byte(piece.offset + i));
+        }
+    }
+}
+
+impl Machine {
+    /// Why the agent cannot do this at all (architecture.md §2.5); the access reaches neither cache nor memory.
+    fn refused(&self, kind: AgentKind, own: sim_core::KeyId, op: &Op) -> Option<Outcome> {
+        let private = op
+            .addresses()
+            .into_iter()
+            .flatten()
+            .map(|a| a.keyid)
+            .find(|k| self.spec.keyid.is_private(*k) && !(kind == AgentKind::Td && *k == own));
+        match kind {
+            AgentKind::Kernel | AgentKind::User => private.map(|_| Outcome::PageFaultRsvd),
+            AgentKind::Td => private.map(|_| Outcome::EptMisconfiguration),
+            AgentKind::Device => private.map(|_| Outcome::DmaAbort),
+            AgentKind::Seam | AgentKind::Hardware => None,
+        }
+    }
+
+    /// Issues the next lines of an operation.
+    pub(crate) fn beat<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        op: &Op,
+        done: u32,
+        os: &mut H,
+    ) -> Beat {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else {
+            return Beat::over(Outcome::Done, Ps::ZERO);
+        };
+        let (kind, core, own) = (agent.spec.kind, agent.spec.core, agent.spec.keyid);
+        let issue = self.spec.latency.issue;
+        if done == 0 {
+            self.counts.operations += 1;
+            if let Some(outcome) = self.refused(kind, own, op) {
+                return Beat::over(outcome, issue);
+            }
+        }
+        let beat = match *op {
+            Op::Load { at, bytes, ty: MemType::Wb } => {
+                self.load(id, core, at, bytes, McAccess::DataLoad, os)
+            }
+            Op::Load { at, bytes, ty: MemType::Uc | MemType::Wc } => {
+                self.load_uncached(id, core, at, bytes, os)
+            }
+            Op::Fetch { at } => {
+                let mut beat = self.load(id, core, at, 1, McAccess::Fetch, os);
+                if let Outcome::Data(_) = beat.outcome {
+                    beat.outcome = Outcome::Done;
+                }
+                beat
+            }
+            Op::Prefetch { at } => {
+                let (mut bus, caches) = self.bus();
+                caches.prefetch(core, at.tagged(), &mut bus);
+                // Nobody waits for a prefetch.
+                self.traffic.iter_mut().for_each(|t| t.demand = false);
+                Beat::over(Outcome::Done, issue)
+            }
+            Op::Store { at, bytes, value, ty: MemType::Wb } => {
+                self.store(id, core, at, bytes, value, os)
+            }
+            Op::Store { at, bytes, value, ty: MemType::Wc } => {
+                self.store_wc(core, at, bytes, value);
+                Beat::over(Outcome::Done, issue)
+            }
+            Op::Store { at, bytes, value, ty: MemType::Uc } => {
+                let (mut bus, caches) = self.bus();
+                for p in pieces(at, bytes) {
+                    caches.uc_store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
+                }
+                // An uncacheable store is strongly ordered: the core waits until it has been admitted.
+                Beat::over(Outcome::Done, issue + self.spec.latency.write_post)
+            }
+            Op::NtStore { at, bytes, value } => {
+                if bytes >= 16 && !at.hpa.0.is_multiple_of(u64::from(bytes)) {
+                    return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), issue);
+                }
+                self.store_wc(core, at, bytes, value);
+                Beat::over(Outcome::Done, self.spec.latency.direct_store)
+            }
+            Op::Movdiri { at, bytes, value } => {
+                let now = self.trace.now;
+                let (mut bus, caches) = self.bus();
+                for p in pieces(at, bytes) {
+                    caches.movdiri(core, p.at, &p.store_data(value), p.mask(), now, &mut bus);
+                }
+                Beat::over(Outcome::Done, self.spec.latency.direct_store)
+            }
+            Op::Movdir64b { dst, src } => self.movdir64b(id, core, dst, src, os),
+            Op::Movdir64bPage { at } => self.movdir64b_page(core, at, done),
+            Op::RepStosb { at, bytes, value } => {
+                self.rep_stosb(id, core, at, bytes, value, done, os)
+            }
+            Op::LockXadd { at, bytes, value } => self.lock_xadd(id, core, at, bytes, value, os),
+            Op::Clflush { at } => {
+                let (mut bus, caches) = self.bus();
+                caches.clflush(core, at.tagged(), &mut bus);
+                Beat::over(Outcome::Done, self.spec.latency.clflush)
+            }
+            Op::Clflushopt { at } | Op::Clwb { at } => {
+                let now = self.trace.now;
+                let invalidate = matches!(op, Op::Clflushopt { .. });
+                let (mut bus, caches) = self.bus();
+                if invalidate {
+                    caches.clflushopt(core, at.tagged(), now, &mut bus);
+                } else {
+                    caches.clwb(core, at.tagged(), now, &mut bus);
+                }
+                Beat::over(Outcome::Done, self.spec.latency.clflushopt)
+            }
+            Op::Wbinvd | Op::Wbnoinvd | Op::Wbinvdp { .. } | Op::Wbnoinvdp { .. } => {
+                self.flush_all(kind, core, op)
+            }
+            Op::Mfence => self.fence(core, Fence::Mfence, self.spec.latency.mfence),
+            Op::Sfence => self.fence(core, Fence::Sfence, issue),
+            Op::Lfence => self.fence(core, Fence::Lfence, issue),
+            Op::Interrupt => {
+                let (mut bus, caches) = self.bus();
+                caches.interrupt(core, &mut bus);
+                Beat::over(Outcome::Done, issue)
+            }
+            Op::Delay { time } => return Beat::over(Outcome::Done, time),
+            Op::Pconfig { keyid, cmd, alg } => {
+                let seam = kind == AgentKind::Seam;
+                let status = self.memory.pconfig(keyid, cmd, alg, seam, &mut self.trace);
+                Beat::over(Outcome::Pconfig(status), self.spec.latency.pconfig)
+            }
+            Op::DmaRead { at, bytes } => self.dma_read(at, bytes),
+            Op::DmaWrite { at, bytes, value } => {
+                let (mut bus, caches) = self.bus();
+                for p in pieces(at, bytes) {
+                    caches.dma_write(p.at, &p.store_data(value), p.mask(), &mut bus);
+                }
+                Beat::over(Outcome::Done, self.spec.latency.dma_path)
+            }
+            Op::Evict { at } => {
+                let (mut bus, caches) = self.bus();
+                caches.evict(at.tagged(), &mut bus);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            Op::WcEvict { core } => {
+                let (mut bus, caches) = self.bus();
+                caches.wc_evict(core as u16, &mut bus);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            Op::FlipBit { .. }
+            | Op::FlipTd { .. }
+            | Op::MoveLine { .. }
+            | Op::SaveLine { .. }
+            | Op::ReplayLine { .. }
+            | Op::InjectUe { .. } => {
+                self.tamper(op);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+        };
+        match self.options.speed {
+            Speed::Timed => beat,
+            Speed::Functional => {
+                Beat { cost: self.spec.functional.op, after_read: Ps::ZERO, ..beat }
+            }
+        }
+    }
+
+    /// The cost of a cached access answered by `level`: what is known now, and what comes after DRAM.
+    fn level_cost(&mut self, level: Level, at: Tagged) -> (Ps, Ps) {
+        self.counts.accesses += 1;
+        self.counts.by_level[level as usize] += 1;
+        let latency = &self.spec.latency;
+        match level {
+            Level::L1 => (latency.l1_hit, Ps::ZERO),
+            Level::L2 => (latency.l2_hit, Ps::ZERO),
+            Level::Llc => (latency.llc_hit, Ps::ZERO),
+            Level::PeerClean => (latency.peer_clean, Ps::ZERO),
+            Level::PeerModified => (latency.peer_modified, Ps::ZERO),
+            Level::PeerRemote => (latency.peer_remote, Ps::ZERO),
+            Level::Memory => (latency.issue, self.after_read(at)),
+        }
+    }
+
+    /// What follows when DRAM has answered: the way back, decryption and MAC check, once per fill (verification.md Q15).
+    fn after_read(&self, at: Tagged) -> Ps {
+        let latency = &self.spec.latency;
+        let encrypted = at.keyid() != sim_core::KeyId::TME || !self.spec.memory.tme_bypass;
+        let checked = self.spec.memory.integrity == IntegrityMode::Ci
+            && self.memory.has_integrity(at.keyid());
+        let mut time = latency.memory_path;
+        if encrypted {
+            time += latency.xts;
+        }
+        if checked {
+            time += latency.mac;
+        }
+        time
+    }
+
+    fn load<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        access: McAccess,
+        os: &mut H,
+    ) -> Beat {
+        let mut gather = Gather::new(bytes);
+        let mut cost = Ps::ZERO;
+        let mut after_read = Ps::ZERO;
+        for p in pieces(at, bytes) {
+            let (mut bus, caches) = self.bus();
+            let hit = caches.load(core, p.at, &mut bus);
+            let line = caches.line(hit.slot);
+            gather.add(&p, &line.data, line.class, line.poison);
+            let (now, later) = self.level_cost(hit.level, p.at);
+            cost = cost.max(now);
+            after_read = after_read.max(later);
+        }
+        let outcome = self.retire(id, &gather, access, os);
+        Beat { outcome, cost, after_read, more: false }
+    }
+
+    fn load_uncached<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        os: &mut H,
+    ) -> Beat {
+        let mut gather = Gather::new(bytes);
+        let mut after_read = Ps::ZERO;
+        for p in pieces(at, bytes) {
+            let (mut bus, caches) = self.bus();
+            let fill = caches.uc_load(core, p.at, &mut bus);
+            gather.add(&p, &fill.data, fill.class, fill.poison);
+            after_read = after_read.max(self.after_read(p.at));
+        }
+        let outcome = self.retire(id, &gather, McAccess::DataLoad, os);
+        Beat { outcome, cost: self.spec.latency.issue, after_read, more: false }
+    }
+
+    /// A load or fetch retires: with its bytes, or with a machine check.
+    fn retire<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        gather: &Gather,
+        access: McAccess,
+        os: &mut H,
+    ) -> Outcome {
+        match gather.poison {
+            None => Outcome::Data(gather.loaded),
+            Some((birth, at)) => {
+                let at = Addr::new(at.line().hpa(), at.keyid());
+                self.consume(id, at, birth, access, os)
+            }
+        }
+    }
+
+    fn store<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        value: Value,
+        os: &mut H,
+    ) -> Beat {
+        let mut cost = Ps::ZERO;
+        let mut after_read = Ps::ZERO;
+        let mut outcome = Outcome::Done;
+        for p in pieces(at, bytes) {
+            let (mut bus, caches) = self.bus();
+            let hit = caches.store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
+            let (now, later) = self.level_cost(hit.level, p.at);
+            // A store that hits retires into the store buffer.
+            cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
+            after_read = after_read.max(later);
+            if let (Some(birth), true) = (hit.rfo_poison, self.spec.cpu.rfo_poison_mc) {
+                let line = Addr::new(p.at.line().hpa(), p.at.keyid());
+                outcome = self.consume(id, line, birth, McAccess::DataLoad, os);
+            }
+        }
+        Beat { outcome, cost, after_read, more: false }
+    }
+
+    fn store_wc(&mut self, core: u16, at: Addr, bytes: u32, value: Value) {
+        let now = self.trace.now;
+        let (mut bus, caches) = self.bus();
+        for p in pieces(at, bytes) {
+            caches.wc_store(core, p.at, &p.store_data(value), p.mask(), now, &mut bus);
+        }
+    }
+
+    fn movdir64b<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        dst: Addr,
+        src: Source<Addr>,
+        os: &mut H,
+    ) -> Beat {
+        let cost = self.spec.latency.direct_store;
+        if dst.hpa.offset_in_line() != 0 {
+            return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), cost);
+        }
+        let (data, mut beat) = match src {
+            Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, cost)),
+            Source::Mem(src) => {
+                let beat = self.load(id, core, src, 64, McAccess::DataLoad, os);
+                match beat.outcome {
+                    Outcome::Data(loaded) => (loaded.data, beat),
+                    // The load took a machine check: nothing is stored.
+                    _ => return beat,
+                }
+            }
+        };
+        let now = self.trace.now;
+        let (mut bus, caches) = self.bus();
+        caches.movdir64b(core, dst.tagged(), &data, now, &mut bus);
+        beat.outcome = Outcome::Done;
+        beat.cost = beat.cost.max(cost);
+        beat
+    }
+
+    fn movdir64b_page(&mut self, core: u16, at: Addr, done: u32) -> Beat {
+        let cost = self.spec.latency.direct_store;
+        if !at.hpa.0.is_multiple_of(sim_core::PAGE_BYTES) {
+            return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), cost);
+        }
+        let (page, keyid) = (at.hpa.page(), at.keyid);
+        let now = self.trace.now;
+        if self.options.speed == Speed::Timed {
+            let line = Tagged::new(page.line(done), keyid);
+            let (mut bus, caches) = self.bus();
+            caches.movdir64b(core, line, &LineData::ZERO, now, &mut bus);
+            let more = done + 1 < sim_core::LINES_PER_PAGE;
+            return Beat { more, ..Beat::over(Outcome::Done, cost) };
+        }
+        // One event for the page. Lines that somebody holds take the ordinary way first, so that their copies are
+        // written back and dropped as architecture.md §3 3.4 says.
+        let (mut bus, caches) = self.bus();
+        caches.bypass_page(core, page, keyid, &mut bus);
+        self.counts.controller_writes += u64::from(sim_core::LINES_PER_PAGE);
+        self.memory.write_lines(page, u64::MAX, keyid, &LineData::ZERO, &mut self.trace);
+        Beat::over(Outcome::Done, cost)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "an operation's operands and its progress")]
+    fn rep_stosb<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        value: u8,
+        done: u32,
+        os: &mut H,
+    ) -> Beat {
+        let first = at.hpa.offset_in_line() as u32;
+        let lines = (first + bytes).div_ceil(LINE_BYTES as u32);
+        let timed = self.options.speed == Speed::Timed;
+        let stop = if timed { (done + 1).min(lines) } else { lines };
+        let mut beat = Beat::over(Outcome::Done, self.spec.latency.issue);
+        for index in done..stop {
+            // The part of the string that falls into this line.
+            let skip = if index == 0 { 0 } else { index * LINE_BYTES as u32 - first };
+            let piece_at = Addr::new(Hpa(at.hpa.0 + u64::from(skip)), at.keyid);
+            let len = (bytes - skip).min(LINE_BYTES as u32 - piece_at.hpa.offset_in_line() as u32);
+            if len == LINE_BYTES as u32 && self.spec.cpu.fast_string_no_rfo {
+                let (mut bus, caches) = self.bus();
+                let data = LineData::filled(value);
+                let hit = caches.store_line_no_rfo(core, piece_at.tagged(), &data, &mut bus);
+                let (now, _) = self.level_cost(hit.level, piece_at.tagged());
+                beat.cost = beat.cost.max(now);
+            } else {
+                let part = self.store(id, core, piece_at, len, Value::Fill(value), os);
+                beat.cost = beat.cost.max(part.cost);
+                beat.after_read = beat.after_read.max(part.after_read);
+                if part.outcome != Outcome::Done {
+                    beat.outcome = part.outcome;
+                    return beat;
+                }
+            }
+        }
+        beat.more = stop < lines;
+        beat
+    }
+
+    fn lock_xadd<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        value: u64,
+        os: &mut H,
+    ) -> Beat {
+        let fence = self.fence(core, Fence::Locked, self.spec.latency.mfence);
+        let mut beat = self.load(id, core, at, bytes, McAccess::DataLoad, os);
+        let Outcome::Data(old) = beat.outcome else { return beat };
+        let sum = old.data.0[0].wrapping_add(value);
+        let kept = if bytes >= 8 { sum } else { sum & ((1 << (8 * bytes)) - 1) };
+        let store = self.store(id, core, at, bytes, Value::Num(kept), os);
+        if store.outcome != Outcome::Done {
+            beat.outcome = store.outcome;
+        }
+        beat.cost = fence.cost + beat.cost.max(store.cost);
+        beat.after_read = beat.after_read.max(store.after_read);
+        beat
+    }
+
+    fn fence(&mut self, core: u16, kind: Fence, cost: Ps) -> Beat {
+        let (mut bus, caches) = self.bus();
+        let drained = caches.fence(core, kind, &mut bus);
+        let wait = if drained.buffers + drained.weak == 0 {
+            Ps::ZERO
+        } else {
+            self.spec.latency.write_post
+        };
+        Beat::over(Outcome::Done, cost + wait)
+    }
+
+    fn flush_all(&mut self, kind: AgentKind, core: u16, op: &Op) -> Beat {
+        let package = self.spec.package_of(core);
+        let issue = self.spec.latency.issue;
+        let by_msr = matches!(op, Op::Wbinvdp { .. } | Op::Wbnoinvdp { .. });
+        match kind {
+            // architecture.md §4.4, row WBINVD.
+            AgentKind::Td => return Beat::over(Outcome::VirtualizationException, issue),
+            AgentKind::Seam => {}
+            _ if by_msr => {
+                return Beat::over(Outcome::GeneralProtection(GpReason::NotInSeam), issue);
+            }
+            // Ring 0 only.
+            AgentKind::User => {
+                return Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue);
+            }
+            _ => {}
+        }
+        let (mut bus, caches) = self.bus();
+        // WBINVD is serialising: the core's own buffers leave first.
+        caches.fence(core, Fence::Locked, &mut bus);
+        let flushed = match *op {
+            Op::Wbinvd => Some(caches.wbinvd(package, &mut bus)),
+            Op::Wbnoinvd => Some(caches.wbnoinvd(package, &mut bus)),
+            Op::Wbinvdp { block } => caches.wbinvdp(package, block, &mut bus),
+            Op::Wbnoinvdp { block } => caches.wbnoinvdp(package, block, &mut bus),
+            _ => None,
+        };
+        let Some(flushed) = flushed else {
+            return Beat::over(Outcome::GeneralProtection(GpReason::NoSuchSubBlock), issue);
+        };
+        let walk = self.spec.latency.flush_walk.times(flushed.walked);
+        Beat::over(Outcome::Done, issue + walk)
+    }
+
+    fn dma_read(&mut self, at: Addr, bytes: u32) -> Beat {
+        let mut gather = Gather::new(bytes);
+        for p in pieces(at, bytes) {
+            let (mut bus, caches) = self.bus();
+            let fill = caches.dma_read(p.at, &mut bus);
+            gather.add(&p, &fill.data, fill.class, fill.poison);
+        }
+        let outcome = match gather.poison {
+            // architecture.md §13 MC-13: an error response to the device, no machine check.
+            Some((birth, _)) => Outcome::DmaPoison(birth),
+            None => Outcome::Data(gather.loaded),
+        };
+        let after_read = if self.traffic.iter().any(|t| t.kind == Kind::Read) {
+            self.spec.latency.xts
+        } else {
+            Ps::ZERO
+        };
+        Beat { outcome, cost: self.spec.latency.dma_path, after_read, more: false }
+    }
+
+    fn tamper(&mut self, op: &Op) {
+        let (memory, trace) = (&mut self.memory, &mut self.trace);
+        match *op {
+            Op::FlipBit { at, bit } => memory.flip_bit(at.hpa.line(), bit as u16, trace),
+            Op::FlipTd { at } => memory.flip_td(at.hpa.line(), trace),
+            Op::MoveLine { from, to } => memory.move_line(from.hpa.line(), to.hpa.line(), trace),
+            Op::SaveLine { at, slot } => {
+                if let Some(image) = self.images.get_mut(slot as usize) {
+                    *image = Some(memory.save_line(at.hpa.line()));
+                }
+            }
+            Op::ReplayLine { slot, at } => {
+                if let Some(Some(image)) = self.images.get(slot as usize) {
+                    memory.restore_line(at.hpa.line(), image, trace);
+                }
+            }
+            Op::InjectUe { at } => memory.inject_ue(at.tagged(), trace),
+            _ => {}
+        }
+    }
+
+    /// Lets whatever of a core's weakly ordered operations is due become visible.
+    pub(crate) fn drain_due(&mut self, core: u16) {
+        let now = self.trace.now;
+        let (mut bus, caches) = self.bus();
+        caches.drain_due(core, now, &mut bus);
+    }
+}

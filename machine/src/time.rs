@@ -1,0 +1,474 @@
+//! Time: agents, DRAM and due wake-ups, each taken at its moment.
+
+use crate::agent::{Agent, AgentId, AgentSpec, Flight, Item, Order, Program, StepRecord};
+use crate::bus::Traffic;
+use crate::{AgentKind, Machine, Wake};
+use mktme::dram::{Kind, Request};
+use sim_core::event::EventKind;
+use sim_core::outcome::NotRun;
+use sim_core::port::McHandler;
+use sim_core::{Line, Op, Outcome, Ps};
+use std::collections::VecDeque;
+
+/// What [`Machine::take_event`] took.
+enum Happened {
+    /// This agent's operation is over, or it may begin.
+    Agent(AgentId),
+    /// DRAM moved on, or a weakly ordered operation became visible.
+    Elsewhere,
+}
+
+/// A request's id carries its agent in the low bits, 0 for nobody.
+const AGENT_BITS: u32 = 16;
+
+impl Machine {
+    /// Adds an agent. At most 65,534 fit; more are refused with the last id given again.
+    pub fn add_agent(&mut self, spec: AgentSpec) -> AgentId {
+        if self.agents.len() < usize::from(u16::MAX) - 1 {
+            self.agents.push(Agent::new(spec));
+        }
+        AgentId(self.agents.len() as u16 - 1)
+    }
+
+    /// The machine's agents.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentSpec> {
+        self.agents.iter().map(|a| &a.spec)
+    }
+
+    /// Runs a program from its first item to its last, then lets weakly ordered operations become visible and DRAM
+    /// finish. Records come in the order in which operations were over.
+    pub fn run<H: McHandler>(&mut self, program: &Program, os: &mut H) -> Vec<StepRecord> {
+        let base = self.agents.len() as u16;
+        for agent in &program.agents {
+            self.add_agent(agent.clone());
+        }
+        let here = |id: AgentId| AgentId(base + id.0);
+        let mut records = Vec::with_capacity(program.items.len());
+        match program.order {
+            Order::Program => {
+                for (item, step) in program.items.iter().enumerate() {
+                    if let Item::Op(agent, op) = step {
+                        records.push(self.execute(here(*agent), op, item as u32, os));
+                    }
+                }
+            }
+            Order::Concurrent => {
+                let mut first = 0;
+                for segment in program.items.split(|i| matches!(i, Item::Barrier)) {
+                    let steps: Vec<(AgentId, u32, Op)> = segment
+                        .iter()
+                        .enumerate()
+                        .filter_map(|(i, step)| match step {
+                            Item::Op(agent, op) => Some((here(*agent), (first + i) as u32, *op)),
+                            Item::Barrier => None,
+                        })
+                        .collect();
+                    self.run_side_by_side(&steps, os, &mut records);
+                    first += segment.len() + 1;
+                }
+            }
+        }
+        for record in &mut records {
+            record.agent = AgentId(record.agent.0 - base);
+        }
+        self.settle();
+        records
+    }
+
+    /// Runs one operation of one agent until it is over, and everything else that is due meanwhile.
+    pub fn execute<H: McHandler>(
+        &mut self,
+        agent: AgentId,
+        op: &Op,
+        item: u32,
+        os: &mut H,
+    ) -> StepRecord {
+        self.begin(agent, op, item);
+        loop {
+            self.issue(agent, os);
+            self.wait(agent);
+            if let Some(record) = self.finish(agent) {
+                return record;
+            }
+        }
+    }
+
+    /// Lets every weakly ordered operation become visible and DRAM finish. Write-combining buffers stay: they never
+    /// leave by mere age unless `wc_age` says so (architecture.md §13 MC-28).
+    pub fn settle(&mut self) {
+        while self.take_event().is_some() {}
+    }
+
+    fn run_side_by_side<H: McHandler>(
+        &mut self,
+        steps: &[(AgentId, u32, Op)],
+        os: &mut H,
+        records: &mut Vec<StepRecord>,
+    ) {
+        // Each agent's operations in order; the agents begin in the order in which the text names them.
+        let mut next = vec![0usize; self.agents.len()];
+        let mut left = steps.len();
+        let following = |agent: AgentId, from: usize| {
+            let rest = steps.get(from..).unwrap_or_default();
+            rest.iter().position(|(a, ..)| *a == agent).map(|i| from + i)
+        };
+        let mut agents: Vec<AgentId> = Vec::new();
+        for (agent, ..) in steps {
+            if !agents.contains(agent) {
+                agents.push(*agent);
+            }
+        }
+        for agent in agents {
+            self.begin_next(agent, following(agent, 0), &mut next, steps);
+        }
+        while left > 0 {
+            self.arm_ready();
+            match self.take_event() {
+                None => return,
+                Some(Happened::Elsewhere) => {}
+                Some(Happened::Agent(agent)) => {
+                    if let Some(record) = self.finish(agent) {
+                        records.push(record);
+                        left -= 1;
+                        self.vacate(agent);
+                        let from = next.get(usize::from(agent.0)).copied().unwrap_or(0);
+                        self.begin_next(agent, following(agent, from), &mut next, steps);
+                    } else {
+                        self.issue(agent, os);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_next(
+        &mut self,
+        agent: AgentId,
+        step: Option<usize>,
+        next: &mut [usize],
+        steps: &[(AgentId, u32, Op)],
+    ) {
+        let Some(i) = step else { return };
+        let (Some(cursor), Some((_, item, op))) =
+            (next.get_mut(usize::from(agent.0)), steps.get(i))
+        else {
+            return;
+        };
+        *cursor = i + 1;
+        self.begin(agent, op, *item);
+        self.occupy(agent);
+    }
+
+    // --------------------------------------------------------------------------------------- one agent's operation
+
+    fn begin(&mut self, agent: AgentId, op: &Op, item: u32) {
+        let begin = self.trace.now;
+        if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+            a.flight = Some(Flight {
+                op: *op,
+                item,
+                begin,
+                event: sim_core::EventId::NONE,
+                done: 0,
+                outcome: Outcome::Done,
+                more: true,
+            });
+        }
+    }
+
+    fn not_run(&self, agent: &Agent) -> Option<Outcome> {
+        let kind = agent.spec.kind;
+        let lp_down = kind.has_core()
+            && self.lps.get(usize::from(agent.spec.core)).is_some_and(|lp| lp.shutdown);
+        if self.trace.now.is_horizon() {
+            Some(Outcome::NotRun(NotRun::Horizon))
+        } else if self.panicked && kind != AgentKind::Hardware {
+            Some(Outcome::NotRun(NotRun::Panic))
+        } else if agent.dead {
+            Some(Outcome::NotRun(NotRun::Killed))
+        } else if lp_down {
+            Some(Outcome::NotRun(NotRun::Shutdown))
+        } else if self.tdx_disabled && matches!(kind, AgentKind::Seam | AgentKind::Td) {
+            Some(Outcome::VmFailInvalid)
+        } else {
+            None
+        }
+    }
+
+    /// Issues the next lines of an agent's operation and sends its requests off.
+    fn issue<H: McHandler>(&mut self, id: AgentId, os: &mut H) {
+        let index = usize::from(id.0);
+        let Some(agent) = self.agents.get(index) else { return };
+        let Some(flight) = agent.flight.as_ref() else { return };
+        let (op, done, item, mut event) = (flight.op, flight.done, flight.item, flight.event);
+        if done == 0 {
+            self.trace.cause = sim_core::EventId::NONE;
+            let refusal = self.not_run(agent);
+            if let Some(outcome) = refusal {
+                self.note(index, outcome, Ps::ZERO, Ps::ZERO, false, event);
+                return;
+            }
+            event = self.trace.emit(EventKind::Op { agent: id.0, step: item });
+        }
+        self.trace.cause = event;
+        self.traffic.clear();
+        let beat = self.beat(id, &op, done, os);
+        self.note(index, beat.outcome, beat.cost, beat.after_read, beat.more, event);
+        self.send(Some(id));
+        let core = self.agents.get(index).map(|a| a.spec.core);
+        if let Some(core) = core {
+            self.arm_due(core);
+        }
+        self.trace.cause = sim_core::EventId::NONE;
+    }
+
+    fn note(
+        &mut self,
+        index: usize,
+        outcome: Outcome,
+        cost: Ps,
+        after_read: Ps,
+        more: bool,
+        event: sim_core::EventId,
+    ) {
+        let until = self.trace.now + cost;
+        let Some(agent) = self.agents.get_mut(index) else { return };
+        agent.until = until;
+        agent.after_read = after_read;
+        if let Some(flight) = agent.flight.as_mut() {
+            flight.outcome = outcome;
+            flight.more = more;
+            flight.event = event;
+            flight.done += 1;
+        }
+    }
+
+    /// The record of an agent's operation if all of it has been issued and is over.
+    fn finish(&mut self, id: AgentId) -> Option<StepRecord> {
+        let end = self.trace.now;
+        let agent = self.agents.get_mut(usize::from(id.0))?;
+        let flight = agent.flight.as_ref()?;
+        let cut_short = self.panicked || agent.dead || end.is_horizon();
+        if flight.done == 0 || flight.more && !cut_short {
+            return None;
+        }
+        let record = StepRecord {
+            agent: id,
+            item: flight.item,
+            outcome: flight.outcome,
+            begin: flight.begin,
+            end,
+            event: flight.event,
+        };
+        agent.flight = None;
+        Some(record)
+    }
+
+    fn is_ready(&self, id: AgentId) -> bool {
+        self.agents.get(usize::from(id.0)).is_none_or(|a| a.reads == 0 && a.unadmitted == 0)
+    }
+
+    /// Lets time pass until an agent's requests are answered and its latency is over.
+    fn wait(&mut self, id: AgentId) {
+        loop {
+            let until = self.agents.get(usize::from(id.0)).map_or(Ps::ZERO, |a| a.until);
+            let ready = self.is_ready(id);
+            match self.next_moment() {
+                Some(moment) if !ready || moment < until => {
+                    self.take_event();
+                }
+                _ => {
+                    // Nothing else happens before: no wake-up is needed.
+                    self.trace.now = self.trace.now.max(until);
+                    return;
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ logical processors
+
+    /// The agent takes its core, or queues for it.
+    fn occupy(&mut self, id: AgentId) {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else { return };
+        if agent.spec.kind.has_core()
+            && let Some(lp) = self.lps.get_mut(usize::from(agent.spec.core))
+        {
+            if lp.user.is_some() {
+                lp.queue.push_back(id);
+                return;
+            }
+            lp.user = Some(id);
+        }
+        self.engine.schedule(self.trace.now, Wake::Agent(id));
+    }
+
+    /// The agent leaves its core to whoever waits for it.
+    fn vacate(&mut self, id: AgentId) {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else { return };
+        if agent.spec.kind.has_core()
+            && let Some(lp) = self.lps.get_mut(usize::from(agent.spec.core))
+        {
+            lp.user = lp.queue.pop_front();
+            if let Some(next) = lp.user {
+                self.engine.schedule(self.trace.now, Wake::Agent(next));
+            }
+        }
+    }
+
+    /// Arms the wake-up of every agent whose operation has been issued and answered.
+    fn arm_ready(&mut self) {
+        for (i, agent) in self.agents.iter_mut().enumerate() {
+            let issued = agent.flight.as_ref().is_some_and(|f| f.done > 0);
+            if issued && !agent.armed && agent.reads == 0 && agent.unadmitted == 0 {
+                agent.armed = true;
+                self.engine.schedule(agent.until, Wake::Agent(AgentId(i as u16)));
+            }
+        }
+    }
+
+    fn arm_due(&mut self, core: u16) {
+        let Some(due) = self.caches.next_due(core) else { return };
+        let Some(lp) = self.lps.get_mut(usize::from(core)) else { return };
+        if lp.armed.is_none_or(|armed| due < armed) {
+            lp.armed = Some(due);
+            self.engine.schedule(due, Wake::Due(core));
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------ the next event
+
+    fn next_moment(&self) -> Option<Ps> {
+        match (self.dram.next_event(), self.engine.next_at()) {
+            (Some(d), Some(e)) => Some(d.min(e)),
+            (d, e) => d.or(e),
+        }
+    }
+
+    /// Takes the next event. DRAM goes first at equal times, so that whoever is woken finds its answers. `None` when
+    /// nothing is left to happen.
+    fn take_event(&mut self) -> Option<Happened> {
+        let wake_at = self.engine.next_at();
+        if let Some(at) = self.dram.next_event()
+            && wake_at.is_none_or(|w| at <= w)
+        {
+            self.trace.now = self.trace.now.max(at);
+            self.advance_dram(at);
+            return Some(Happened::Elsewhere);
+        }
+        let (at, wake) = self.engine.pop()?;
+        self.trace.now = self.trace.now.max(at);
+        match wake {
+            Wake::Agent(agent) => {
+                if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                    a.armed = false;
+                }
+                Some(Happened::Agent(agent))
+            }
+            Wake::Due(core) => {
+                if let Some(lp) = self.lps.get_mut(usize::from(core)) {
+                    lp.armed = None;
+                }
+                self.traffic.clear();
+                self.drain_due(core);
+                self.send(None);
+                self.arm_due(core);
+                Some(Happened::Elsewhere)
+            }
+        }
+    }
+
+    fn advance_dram(&mut self, at: Ps) {
+        self.dram.advance(at);
+        while let Some(done) = self.dram.pop_completion() {
+            let owner = (done.id & ((1 << AGENT_BITS) - 1)) as usize;
+            if done.kind != Kind::Read || owner == 0 {
+                continue;
+            }
+            if let Some(agent) = self.agents.get_mut(owner - 1) {
+                agent.reads = agent.reads.saturating_sub(1);
+                agent.until = agent.until.max(done.at + agent.after_read);
+            }
+        }
+        self.admit();
+    }
+
+    /// Sends the recorded requests to their controllers' queues; what a queue has no room for waits in order.
+    fn send(&mut self, agent: Option<AgentId>) {
+        if self.traffic.is_empty() {
+            return;
+        }
+        let traffic = std::mem::take(&mut self.traffic);
+        for t in &traffic {
+            // Nothing overtakes a request that waits for the same queue.
+            let subchannel = if self.waiting == 0 { None } else { Some(self.subchannel(t.line)) };
+            let waits =
+                subchannel.is_some_and(|s| !self.backlog.get(s).is_none_or(VecDeque::is_empty));
+            if waits || !self.try_enqueue(*t, agent) {
+                let subchannel = subchannel.unwrap_or_else(|| self.subchannel(t.line));
+                if let Some(backlog) = self.backlog.get_mut(subchannel) {
+                    backlog.push_back((*t, agent));
+                    self.waiting += 1;
+                }
+                self.count_waiting(agent, |a| a.unadmitted += 1);
+            }
+        }
+        self.traffic = traffic;
+    }
+
+    fn subchannel(&self, line: Line) -> usize {
+        let place = self.dram.map().decode(line);
+        let channel = usize::from(self.spec.home_of(line)) * usize::from(self.spec.dram.channels)
+            + usize::from(place.channel);
+        channel * 2 + usize::from(place.subchannel)
+    }
+
+    /// Sends what waits, as far as there is room.
+    fn admit(&mut self) {
+        if self.waiting == 0 {
+            return;
+        }
+        for subchannel in 0..self.backlog.len() {
+            while let Some(&(t, agent)) = self.backlog.get(subchannel).and_then(VecDeque::front) {
+                if !self.try_enqueue(t, agent) {
+                    break;
+                }
+                if let Some(backlog) = self.backlog.get_mut(subchannel) {
+                    backlog.pop_front();
+                    self.waiting -= 1;
+                }
+                let now = self.trace.now;
+                self.count_waiting(agent, |a| {
+                    a.unadmitted = a.unadmitted.saturating_sub(1);
+                    a.until = a.until.max(now);
+                });
+            }
+        }
+    }
+
+    fn try_enqueue(&mut self, t: Traffic, agent: Option<AgentId>) -> bool {
+        if !self.dram.can_accept(t.line, t.kind) {
+            return false;
+        }
+        let owner = match agent {
+            Some(agent) if t.demand => u64::from(agent.0) + 1,
+            _ => 0,
+        };
+        self.requests += 1;
+        let id = self.requests << AGENT_BITS | owner;
+        let request = Request { id, line: t.line, kind: t.kind, at: self.trace.now };
+        if self.dram.enqueue(request).is_err() {
+            return false;
+        }
+        if owner != 0 {
+            self.count_waiting(agent, |a| a.reads += 1);
+        }
+        true
+    }
+
+    fn count_waiting(&mut self, agent: Option<AgentId>, change: impl FnOnce(&mut Agent)) {
+        if let Some(agent) = agent.and_then(|a| self.agents.get_mut(usize::from(a.0))) {
+            change(agent);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A small platform for tests, and a handler that grades as Linux does in the plain cases.
+
+use machine::{AgentId, AgentKind, AgentSpec, Item, Machine, Options, Order, Program, Speed};
+use machine::{CryptoKind, StepRecord};
+use sim_core::mca::{McConsequence, McContext, McRecord};
+use sim_core::op::{Base, KeyRef, TextOp};
+use sim_core::platform::{
+    CacheGeometry, CpuSpec, DramSpec, FunctionalSpec, IntegrityMode, LatencySpec, MceSpec,
+    MemorySpec, PagePolicy, PlatformSpec, SpeedGrade, XtsWidth,
+};
+use sim_core::port::McHandler;
+use sim_core::time::Clock;
+use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Op, Ps};
+
+/// Two packages of two cores, caches of a few sets, the erratum, Ci.
+pub fn platform() -> PlatformSpec {
+    PlatformSpec {
+        name: "test".to_owned(),
+        title: "a small platform for tests".to_owned(),
+        keyid: KeyIdLayout {
+            maxpa: 46,
+            keyid_bits: 6,
+            private_bits: 1,
+            mktme_kids: 31,
+            tdx_priv_kids: 32,
+        },
+        memory: MemorySpec {
+            integrity: IntegrityMode::Ci,
+            erratum_pw_mce: true,
+            mac_bits: 28,
+            xts: XtsWidth::Xts128,
+            tme_bypass: false,
+        },
+        cpu: CpuSpec {
+            packages: 2,
+            cores: 4,
+            core_clock: Clock { mhz: 2000 },
+            l1d: CacheGeometry { size: 512, ways: 2 },
+            l2: CacheGeometry { size: 1024, ways: 4 },
+            llc: CacheGeometry { size: 2048, ways: 4 },
+            flush_sub_blocks: 2,
+            wc_buffers: 2,
+            weak_slots: 4,
+            wc_age: Ps::ZERO,
+            fast_string_no_rfo: true,
+            rfo_poison_mc: false,
+        },
+        latency: LatencySpec {
+            l1_hit: Ps(2_500),
+            l2_hit: Ps(4_400),
+            llc_hit: Ps::ns(37),
+            peer_clean: Ps::ns(79),
+            peer_modified: Ps::ns(81),
+            peer_remote: Ps::ns(170),
+            memory_path: Ps::ns(50),
+            xts: Ps::ns(10),
+            mac: Ps::ns(5),
+            write_post: Ps::ns(10),
+            issue: Ps(500),
+            direct_store: Ps(7_500),
+            clflush: Ps::ns(30),
+            clflushopt: Ps(1_400),
+            mfence: Ps::ns(18),
+            flush_walk: Ps(100),
+            pconfig: Ps::ns(1000),
+            dma_path: Ps::ns(300),
+        },
+        functional: FunctionalSpec { op: Ps::ns(1) },
+        dram: DramSpec {
+            grade: SpeedGrade::Ddr5_4800,
+            channels: 2,
+            ranks: 1,
+            bank_groups: 8,
+            banks_per_group: 4,
+            lines_per_row: 64,
+            read_queue: 8,
+            write_queue: 8,
+            write_high: 6,
+            write_low: 2,
+            page_policy: PagePolicy::Open,
+            channel_interleave: 256,
+        },
+        mce: MceSpec {
+            seam_nr: true,
+            lmce: true,
+            cmci: true,
+            bank_dcu: 1,
+            bank_ifu: 0,
+            bank_imc: 13,
+            mscod_core: 0x10,
+            mscod_td: 0x82b,
+            mscod_mac: 0x82a,
+            mcacod_imc: 0x90,
+        },
+    }
+}
+
+/// Panics the kernel, kills processes, survives TDs.
+#[derive(Default)]
+pub struct Os {
+    /// Every machine check it was told of.
+    pub seen: Vec<McRecord>,
+}
+
+impl McHandler for Os {
+    fn machine_check(&mut self, record: &McRecord) -> McConsequence {
+        self.seen.push(*record);
+        match record.context {
+            McContext::Kernel => McConsequence::Panic,
+            McContext::User => McConsequence::Sigbus,
+            McContext::SeamRoot | McContext::SeamNonRoot => McConsequence::Survived,
+        }
+    }
+}
+
+/// A machine with agents `cpu0`–`cpu3` (kernel), `user0`, `seam0`, `td2` (HKID 33 on core 2), `dma`, `hw`.
+pub fn machine(spec: &PlatformSpec, speed: Speed, crypto: CryptoKind) -> Machine {
+    spec.validate().unwrap();
+    let mut m = Machine::new(spec, Options { speed, crypto, seed: 7, log: true }).unwrap();
+    for agent in agents() {
+        m.add_agent(agent);
+    }
+    m
+}
+
+/// Names in the order of their ids.
+pub const NAMES: &[&str] =
+    &["cpu0", "cpu1", "cpu2", "cpu3", "user0", "seam0", "td2", "dma", "hw", "seam1"];
+
+/// The agents of [`NAMES`].
+pub fn agents() -> Vec<AgentSpec> {
+    NAMES
+        .iter()
+        .map(|name| {
+            let (kind, core, keyid) = match *name {
+                "user0" => (AgentKind::User, 0, 0),
+                "seam0" => (AgentKind::Seam, 0, 0),
+                "seam1" => (AgentKind::Seam, 1, 0),
+                "td2" => (AgentKind::Td, 2, 33),
+                "dma" => (AgentKind::Device, 0, 0),
+                "hw" => (AgentKind::Hardware, 0, 0),
+                cpu => (AgentKind::Kernel, cpu[3..].parse().unwrap(), 0),
+            };
+            AgentSpec { name: (*name).to_owned(), kind, core, keyid: KeyId(keyid) }
+        })
+        .collect()
+}
+
+/// An agent's id.
+pub fn id(name: &str) -> AgentId {
+    AgentId(NAMES.iter().position(|n| *n == name).unwrap() as u16)
+}
+
+/// An operation with absolute addresses; a TD's own KeyID is 33, everybody else's 0.
+pub fn op(agent: &str, text: &str) -> Op {
+    let own = if agent.starts_with("td") { 33 } else { 0 };
+    let key = |key: Option<KeyRef>| -> Result<KeyId, ()> {
+        Ok(KeyId(match key {
+            None => own,
+            Some(KeyRef::Num(n)) => n as u16,
+            Some(KeyRef::Private(n)) => 32 + n,
+            Some(KeyRef::Shared(n)) => 1 + n,
+        }))
+    };
+    let text: TextOp = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+    text.try_map(
+        |a| match a.base {
+            Base::Abs(hpa) => Ok(Addr::new(Hpa(hpa), key(a.key)?)),
+            Base::Region { .. } => Err(()),
+        },
+        |k| key(Some(k)),
+    )
+    .unwrap()
+}
+
+/// Runs lines `agent: operation` one after the other; what came of each, as text.
+pub fn run(m: &mut Machine, os: &mut Os, lines: &str) -> Vec<String> {
+    lines
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .map(|line| {
+            let (agent, text) = line.split_once(':').unwrap();
+            let agent = agent.trim();
+            m.execute(id(agent), &op(agent, text.trim()), 0, os).outcome.to_string()
+        })
+        .collect()
+}
+
+/// A program of lines `agent: operation` and `barrier`.
+pub fn program(lines: &str, order: Order) -> Program {
+    let items = lines
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .map(|line| match line.split_once(':') {
+            None => Item::Barrier,
+            Some((agent, text)) => Item::Op(id(agent.trim()), op(agent.trim(), text.trim())),
+        })
+        .collect();
+    Program { agents: agents(), items, order }
+}
+
+/// Outcomes in the order of the program.
+pub fn by_item(records: &[StepRecord]) -> Vec<String> {
+    let mut records: Vec<_> = records.iter().collect();
+    records.sort_by_key(|r| r.item);
+    records.iter().map(|r| r.outcome.to_string()).collect()
+}

@@ -1,0 +1,430 @@
+//! What operations do on a whole machine.
+
+mod common;
+
+use common::{Os, by_item, id, machine, op, platform, program, run};
+use machine::{CryptoKind, Machine, Options, Order, Speed};
+use sim_core::event::{BirthCause, EventKind};
+use sim_core::mca::{McStatus, McgStatus};
+use sim_core::platform::IntegrityMode;
+use sim_core::{Hpa, Ps};
+
+const SPEEDS: [Speed; 2] = [Speed::Functional, Speed::Timed];
+
+/// Runs lines on a fresh machine at both speeds; the outcomes must be the same.
+#[track_caller]
+fn outcomes(lines: &str) -> (Vec<String>, Machine, Os) {
+    let spec = platform();
+    let mut last: Option<(Vec<String>, Machine, Os)> = None;
+    for speed in SPEEDS {
+        for crypto in [CryptoKind::Symbolic, CryptoKind::Real] {
+            let mut m = machine(&spec, speed, crypto);
+            let mut os = Os::default();
+            let got = run(&mut m, &mut os, lines);
+            m.caches().check_invariants().unwrap();
+            assert_eq!(m.conservation(), [""; 0]);
+            // The same by class; which garbage a wrong key gives is the cryptography's own affair.
+            let classes = |outcomes: &[String]| -> Vec<String> {
+                let garbage = |o: &String| o.starts_with("garbage");
+                outcomes
+                    .iter()
+                    .map(|o| if garbage(o) { "garbage".to_owned() } else { o.clone() })
+                    .collect()
+            };
+            if let Some((before, ..)) = &last {
+                assert_eq!(classes(&got), classes(before), "{speed:?} {crypto:?}");
+            }
+            last = Some((got, m, os));
+        }
+    }
+    last.unwrap()
+}
+
+#[test]
+fn the_published_machine_check_is_reproduced() {
+    let (got, m, os) = outcomes(
+        "seam0: movdir64b [0x1000@33] fill=0x11
+         seam0: mfence
+         cpu0: movnti [0x1008] 8 0x1
+         cpu0: sfence
+         cpu1: load [0x1000] 8
+         cpu0: load [0x2000] 8",
+    );
+    assert_eq!(got[4], "mc srar data-load panic");
+    assert_eq!(got[5], "not-run panic");
+    assert!(m.is_panicked());
+    // verification.md R1, architecture.md §6.2.
+    let record = os.seen[0];
+    assert_eq!(record.status, McStatus(0xbd80_0000_0010_0134));
+    assert_eq!(record.mcg, McgStatus(0xf));
+    assert_eq!((record.bank, record.addr, record.core), (1, 0x1000, 1));
+    assert_eq!(m.trace().births()[0].cause, BirthCause::PartialWrite);
+    assert!(m.memory().ucna_log().is_empty(), "a birth by the erratum logs nothing");
+}
+
+#[test]
+fn a_fetch_reports_the_other_bank_and_code() {
+    let (got, _, os) = outcomes(
+        "hw: inject-ue [0x1000]
+         user0: fetch [0x1010]",
+    );
+    assert_eq!(got[1], "mc srar fetch sigbus");
+    assert_eq!((os.seen[0].bank, os.seen[0].status.0 & 0xffff), (0, 0x150));
+}
+
+#[test]
+fn a_td_dies_of_its_own_read_and_the_address_carries_its_keyid() {
+    let (got, m, os) = outcomes(
+        "seam0: movdir64b [0x1000@33] fill=0x11
+         seam0: mfence
+         cpu0: store [0x1000] 8 0x1
+         cpu0: clflush [0x1000]
+         td2: load [0x1000] 8
+         td2: load [0x1040] 8
+         cpu0: load [0x2000] 8",
+    );
+    assert_eq!(got[4], "mc srar data-load seam-nr td-fatal");
+    assert_eq!(got[5], "not-run killed");
+    assert!(got[6].starts_with("garbage"), "never written: {}", got[6]);
+    assert_eq!(os.seen[0].addr, 0x1000 | 33 << 40);
+    assert_eq!(m.memory().ucna_log().len(), 1);
+    assert_eq!(m.memory().ucna_log()[0].addr, 0x1000 | 33 << 40);
+}
+
+#[test]
+fn the_module_shuts_down_its_processor_and_tdx_with_it() {
+    let (got, m, os) = outcomes(
+        "seam0: load [0x1000@32] 8
+         cpu0: load [0x2000] 8
+         seam1: load [0x3000@32] 8
+         td2: load [0x3000] 8
+         cpu1: mfence",
+    );
+    assert_eq!(
+        got,
+        [
+            "mc srar data-load shutdown",
+            "not-run shutdown",
+            "vmfail-invalid",
+            "vmfail-invalid",
+            "done"
+        ]
+    );
+    assert!(m.is_tdx_disabled() && os.seen.is_empty());
+}
+
+#[test]
+fn without_lmce_every_running_td_dies_of_a_broadcast() {
+    let mut spec = platform();
+    spec.mce.lmce = false;
+    let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    let mut os = Os::default();
+    let got = run(
+        &mut m,
+        &mut os,
+        "hw: inject-ue [0x1000]
+         user0: load [0x1000] 8
+         td2: mfence",
+    );
+    assert_eq!(got[1..], ["mc srar data-load sigbus", "not-run killed"]);
+    assert_eq!(os.seen[0].mcg, McgStatus(0x7), "LMCES is clear");
+}
+
+#[test]
+fn accessors_meet_the_faults_of_section_2_5() {
+    let (got, m, _) = outcomes(
+        "cpu0: load [0x1000@33] 8
+         user0: store [0x1000@63] 8 0x1
+         cpu0: movdir64b [0x1000@33] zero
+         cpu0: clflush [0x1000@33]
+         dma: dma-read [0x1000@33] 64
+         dma: dma-write [0x1000@33] 64
+         td2: load [0x1000@34] 8
+         cpu0: pconfig priv1 set-random
+         seam0: pconfig 64 set-random
+         seam0: pconfig 0 set-random
+         cpu0: wbinvdp 0
+         seam0: wbinvdp 2
+         seam0: wbinvdp 1
+         user0: wbinvd
+         td2: wbinvd
+         cpu0: movdir64b [0x1008] zero
+         cpu0: movntdq [0x1008] 16",
+    );
+    assert_eq!(
+        got,
+        [
+            "pf rsvd",
+            "pf rsvd",
+            "pf rsvd",
+            "pf rsvd",
+            "dma-abort",
+            "dma-abort",
+            "ept-misconfiguration",
+            "pconfig invalid-keyid",
+            "pconfig invalid-keyid",
+            "pconfig invalid-keyid",
+            "gp not-in-seam",
+            "gp no-such-sub-block",
+            "done",
+            "gp privilege",
+            "ve",
+            "gp misaligned",
+            "gp misaligned"
+        ]
+    );
+    assert_eq!(m.counts().controller_reads + m.counts().controller_writes, 0);
+    assert!(
+        !m.trace().events().iter().any(|e| matches!(
+            e.kind,
+            EventKind::DramRead { .. } | EventKind::DramWrite { .. } | EventKind::Fill { .. }
+        )),
+        "a refused access reaches neither cache nor memory (verification.md L11)"
+    );
+}
+
+#[test]
+fn accesses_of_every_size_and_alignment_return_what_was_stored() {
+    let spec = platform();
+    for speed in SPEEDS {
+        let mut m = machine(&spec, speed, CryptoKind::Symbolic);
+        let mut os = Os::default();
+        for bytes in 1..=64u64 {
+            for offset in [0u64, 1, 7, 31, 60, 63] {
+                let at = 0x10_0000 + bytes * 0x1000 + offset;
+                let ty = [".wc", ".uc", ""][(bytes % 3) as usize];
+                let lines = format!(
+                    "cpu0: store{ty} [{at:#x}] {bytes} fill={bytes:#x}
+                     cpu0: sfence
+                     cpu1: load [{at:#x}] {bytes}"
+                );
+                let got = run(&mut m, &mut os, &lines);
+                let want = if bytes > 8 {
+                    format!("fill={bytes:#x}")
+                } else {
+                    format!("0x{}", format!("{bytes:02x}").repeat(bytes as usize))
+                };
+                // A partial store leaves the rest of a line that was never written as it is: garbage.
+                let got = got[2].replace("garbage", "data");
+                assert_eq!(got, format!("data {want}"), "{bytes} bytes at offset {offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_locked_add_reads_adds_and_writes() {
+    let (got, ..) = outcomes(
+        "cpu0: movdir64b [0x1000] zero
+         cpu0: mfence
+         cpu0: lock-xadd [0x1000] 8 0x5
+         cpu1: lock-xadd [0x1000] 8 0xffffffffffffffff
+         cpu2: lock-xadd [0x1000] 2 0xfffe
+         cpu0: load [0x1000] 8",
+    );
+    assert_eq!(got[2..], ["zeros", "data 0x05", "data 0x04", "data 0x02"]);
+}
+
+#[test]
+fn a_failed_source_load_of_movdir64b_stores_nothing() {
+    let (got, m, _) = outcomes(
+        "cpu0: movdir64b [0x2000] fill=0x22
+         cpu0: mfence
+         hw: inject-ue [0x1000]
+         user0: movdir64b [0x2000] [0x1000]
+         hw: evict [0x2000]",
+    );
+    assert_eq!(got[3], "mc srar data-load sigbus");
+    assert_eq!(m.memory().line(Hpa(0x2000).line()).poison, None);
+}
+
+#[test]
+fn a_page_clear_is_one_event_when_functional_and_leaves_the_same_lines_as_64_stores() {
+    let spec = platform();
+    let setup = "seam0: movdir64b [0x1040@33] fill=0x11
+                 seam0: mfence
+                 cpu0: store [0x1080] 8 0x1
+                 cpu0: movnti [0x1040] 8 0x1
+                 cpu0: sfence
+                 cpu0: movdir64b.page [0x1000]
+                 cpu0: mfence";
+    let mut lines = Vec::new();
+    for speed in SPEEDS {
+        let mut m = machine(&spec, speed, CryptoKind::Real);
+        run(&mut m, &mut Os::default(), setup);
+        let pages = m
+            .trace()
+            .events()
+            .iter()
+            .filter(|e| matches!(e.kind, EventKind::DramWritePage { .. }))
+            .count();
+        assert_eq!(pages, usize::from(speed == Speed::Functional));
+        assert_eq!(m.trace().poison_locations(), 0);
+        assert_eq!(m.trace().deaths(), 1);
+        let state: Vec<_> = (0..64).map(|i| m.memory().line(Hpa(0x1000 + 64 * i).line())).collect();
+        lines.push(state);
+    }
+    assert_eq!(lines[0], lines[1]);
+    assert!(lines[0].iter().all(|l| !l.td && l.poison.is_none() && l.writer.is_some()));
+}
+
+#[test]
+fn rep_stosb_owns_whole_lines_without_reading_them() {
+    for (no_rfo, reads) in [(true, 2), (false, 4)] {
+        let mut spec = platform();
+        spec.cpu.fast_string_no_rfo = no_rfo;
+        let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+        let got = run(
+            &mut m,
+            &mut Os::default(),
+            "cpu0: rep-stosb [0x1030] 160 fill=0x7
+             cpu0: load [0x1088] 8",
+        );
+        assert_eq!(got[1], "data 0x0707070707070707");
+        assert_eq!(m.counts().controller_reads, reads, "MC-29, no_rfo {no_rfo}");
+    }
+}
+
+#[test]
+fn a_store_to_poison_raises_only_where_the_platform_says_so() {
+    for (raises, want) in [(false, "done"), (true, "mc srar data-load sigbus")] {
+        let mut spec = platform();
+        spec.cpu.rfo_poison_mc = raises;
+        let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+        let got = run(
+            &mut m,
+            &mut Os::default(),
+            "hw: inject-ue [0x1000]
+             user0: store [0x1000] 8 0x1",
+        );
+        assert_eq!(got[1], want, "MC-30");
+    }
+}
+
+#[test]
+fn weakly_ordered_stores_become_visible_in_time_or_at_a_fence() {
+    let spec = platform();
+    let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    let got = run(
+        &mut m,
+        &mut Os::default(),
+        "cpu0: movdir64b [0x1000] fill=0x11
+         cpu0: mfence
+         cpu0: movdir64b [0x1000] fill=0x22
+         cpu1: load.uc [0x1000] 8
+         cpu1: delay 20ns
+         cpu1: load.uc [0x1000] 8",
+    );
+    assert_eq!(got[3], "data 0x1111111111111111", "not visible yet");
+    assert_eq!(got[5], "data 0x2222222222222222", "visible by itself");
+}
+
+#[test]
+fn agents_side_by_side_interleave_in_time_and_share_their_core() {
+    let spec = platform();
+    let text = "cpu0: store [0x1000] 8 0x1
+                cpu0: delay 100ns
+                cpu0: store [0x1000] 8 0x2
+                cpu1: delay 50ns
+                cpu1: load [0x1000] 8
+                user0: load [0x1000] 8
+                barrier
+                cpu1: load [0x1000] 8";
+    let mut m = Machine::new(
+        &spec,
+        Options { speed: Speed::Timed, crypto: CryptoKind::Symbolic, seed: 1, log: true },
+    )
+    .unwrap();
+    let records = m.run(&program(text, Order::Concurrent), &mut Os::default());
+    let got = by_item(&records);
+    assert_eq!(got.len(), 7);
+    assert_eq!(
+        got[4], "garbage 0x01",
+        "between the two stores; the line's other bytes are garbage"
+    );
+    assert_eq!(got[6], "garbage 0x02");
+    let on_core_0: Vec<_> =
+        records.iter().filter(|r| [id("cpu0"), id("user0")].contains(&r.agent)).collect();
+    for pair in on_core_0.windows(2) {
+        assert!(pair[0].end <= pair[1].end);
+    }
+}
+
+#[test]
+fn a_machine_saved_and_restored_between_operations_goes_on_the_same() {
+    let spec = platform();
+    for speed in SPEEDS {
+        let mut a = machine(&spec, speed, CryptoKind::Symbolic);
+        let mut os = Os::default();
+        run(
+            &mut a,
+            &mut os,
+            "seam0: movdir64b [0x1000@33] fill=0x11
+             cpu0: movdir64b [0x2000] fill=0x1
+             cpu0: store.wc [0x3000] 16 fill=0x3
+             cpu1: store [0x4000] 8 0x4",
+        );
+        let saved = postcard::to_stdvec(&a).unwrap();
+        let mut b: Machine = postcard::from_bytes(&saved).unwrap();
+        assert!(a == b, "restored state differs");
+        let rest = "cpu0: sfence
+                    cpu2: load [0x3000] 64
+                    td2: load [0x1000] 8
+                    cpu3: load [0x4000] 8
+                    cpu0: wbinvd";
+        assert_eq!(run(&mut a, &mut os, rest), run(&mut b, &mut os, rest));
+        assert!(a == b, "the suffix differs");
+        assert_eq!(a.trace().events(), b.trace().events());
+    }
+}
+
+#[test]
+fn latencies_are_sums_of_their_parts() {
+    let mut spec = platform();
+    spec.cpu.packages = 1;
+    let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    let mut os = Os::default();
+    let mut time = |m: &mut Machine, agent: &str, text: &str| {
+        let r = m.execute(id(agent), &op(agent, text), 0, &mut os);
+        r.end.since(r.begin)
+    };
+    time(&mut m, "seam0", "movdir64b [0x1000@33] zero");
+    time(&mut m, "seam0", "mfence");
+    time(&mut m, "cpu0", "delay 10us");
+    // Far from anything touched before: a closed row. A request waits for the next clock edge of the controller.
+    let host = time(&mut m, "cpu0", "load [0x1234568000] 8");
+    let latency = &spec.latency;
+    let sum = latency.memory_path + m.unloaded_dram_read() + latency.xts;
+    assert!(host >= sum && host < sum + Ps(417), "{host} is not {sum}");
+    time(&mut m, "cpu0", "delay 10us");
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.l1_hit);
+    assert_eq!(time(&mut m, "cpu1", "load [0x1234568000] 8"), latency.peer_clean);
+    time(&mut m, "cpu1", "store [0x1234568000] 8");
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.peer_modified);
+    // In Ci a private line is checked: once per fill (verification.md Q15).
+    let td = time(&mut m, "td2", "load [0x1000] 8");
+    assert!(td >= latency.memory_path + latency.xts + latency.mac);
+    let mut li = spec.clone();
+    li.memory.integrity = IntegrityMode::Li;
+    let mut n = machine(&li, Speed::Timed, CryptoKind::Symbolic);
+    time(&mut n, "seam0", "movdir64b [0x1000@33] zero");
+    time(&mut n, "seam0", "mfence");
+    time(&mut n, "cpu0", "delay 10us");
+    let mut c = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    time(&mut c, "seam0", "movdir64b [0x1000@33] zero");
+    time(&mut c, "seam0", "mfence");
+    time(&mut c, "cpu0", "delay 10us");
+    let (in_li, in_ci) =
+        (time(&mut n, "td2", "load [0x1000] 8"), time(&mut c, "td2", "load [0x1000] 8"));
+    assert_eq!(in_ci, in_li + latency.mac);
+}
+
+#[test]
+fn a_partial_write_costs_one_read_and_one_write_at_the_dram() {
+    let spec = platform();
+    let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    run(&mut m, &mut Os::default(), "cpu0: store.uc [0x1000] 8 0x1");
+    m.settle();
+    assert_eq!(m.dram().stats().underfills, 1, "timing.md §1.4");
+    assert!(m.now() > Ps::ZERO);
+}

@@ -1,0 +1,709 @@
+//! The controller: requests in, table rows applied, events out.
+
+use crate::crypto::{
+    Ciphers, CryptoKind, Image, MacField, Real, mac_key, power_on, symbolic_decrypt,
+    symbolic_mac_matches,
+};
+use crate::keys::{Key, KeyRing, MaterialId};
+use crate::store::{Content, NewLine, Odd, Store, View};
+use crate::tables::{
+    ErratumEffect, KeyClass, MacAfter, PoisonAfter, ReadRow, Returned, TdAfter, UcnaCode, WriteRow,
+    WriteSize, birth_signal, erratum_effect, read_checks_mac, read_row, write_makes_mac, write_row,
+};
+use serde::{Deserialize, Serialize};
+use sim_core::addr::{Addr, Line, Page, Tagged};
+use sim_core::data::{ByteMask, LineData};
+use sim_core::event::{BirthCause, BirthId, EventKind, LineState, Location, Rule, Tamper, Trace};
+use sim_core::keyid::{KeyId, KeyIdLayout, LayoutError};
+use sim_core::mca::{McStatus, UcnaRecord};
+use sim_core::op::{KeyAlg, PconfigCmd};
+use sim_core::outcome::{DataClass, PconfigStatus};
+use sim_core::platform::{DramSpec, IntegrityMode, MceSpec, MemorySpec, PlatformSpec};
+use sim_core::port::Fill;
+use std::ops::Range;
+use thiserror::Error;
+
+/// What a controller is made of. One controller stands for those of all packages: what an outcome is does not depend on
+/// which of them a line belongs to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ControllerSpec {
+    /// KeyID layout: which KeyIDs are private, and the KeyID bits of MCi_ADDR.
+    pub layout: KeyIdLayout,
+    /// Integrity mode, erratum, MAC and key widths.
+    pub memory: MemorySpec,
+    /// Banks and codes of UCNA entries.
+    pub mce: MceSpec,
+    /// Which channel a line belongs to; nothing else of it is used here.
+    pub dram: DramSpec,
+    /// How encryption is done.
+    pub crypto: CryptoKind,
+    /// Where keys and the content at power-on come from.
+    pub seed: u64,
+}
+
+/// Why a [`ControllerSpec`] is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum SpecError {
+    /// The KeyID layout.
+    #[error("keyid: {0}")]
+    Layout(#[from] LayoutError),
+    /// MAC width outside 4 to 28 bits.
+    #[error("memory.mac_bits is {0}, expected 4 to 28")]
+    MacBits(u8),
+    /// Not a power of two from 1 to 16.
+    #[error("dram.channels is {0}, expected a power of two from 1 to 16")]
+    Channels(u8),
+    /// Less than a line, or not a power of two.
+    #[error("dram.channel_interleave is {0} bytes, expected a power of two of at least 64")]
+    Interleave(u64),
+}
+
+impl ControllerSpec {
+    /// The controller of a platform.
+    pub fn of_platform(platform: &PlatformSpec, crypto: CryptoKind, seed: u64) -> ControllerSpec {
+        ControllerSpec {
+            layout: platform.keyid,
+            memory: platform.memory,
+            mce: platform.mce,
+            dram: platform.dram,
+            crypto,
+            seed,
+        }
+    }
+
+    /// Checks what the controller computes with. A spec from a validated platform always passes.
+    ///
+    /// # Errors
+    /// The first number that does not fit.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.layout.validate()?;
+        if !(4..=28).contains(&self.memory.mac_bits) {
+            return Err(SpecError::MacBits(self.memory.mac_bits));
+        }
+        if !self.dram.channels.is_power_of_two() || self.dram.channels > 16 {
+            return Err(SpecError::Channels(self.dram.channels));
+        }
+        let interleave = self.dram.channel_interleave;
+        if interleave < 64 || !interleave.is_power_of_two() {
+            return Err(SpecError::Interleave(interleave));
+        }
+        Ok(())
+    }
+}
+
+/// Counts of what the controller did since power-on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Reads.
+    pub reads: u64,
+    /// Whole-line writes, each line of a bulk write counted.
+    pub full_writes: u64,
+    /// Partial writes.
+    pub partial_writes: u64,
+    /// Underfill reads: partial writes that merged.
+    pub underfills: u64,
+    /// Partial writes that met the erratum, whether or not the line was poisoned already.
+    pub erratum_hits: u64,
+    /// Births by [`BirthCause::TdMismatch`].
+    pub births_td_mismatch: u64,
+    /// Births by [`BirthCause::MacMismatch`].
+    pub births_mac_mismatch: u64,
+    /// Births by [`BirthCause::SharedIntegrity`].
+    pub births_shared_integrity: u64,
+    /// Births by [`BirthCause::PartialWrite`].
+    pub births_partial_write: u64,
+    /// Births by [`BirthCause::UncorrectableError`].
+    pub births_uncorrectable_error: u64,
+    /// UCNA entries logged.
+    pub ucna: u64,
+    /// CMCIs signalled.
+    pub cmci: u64,
+    /// PCONFIGs that programmed a key.
+    pub pconfigs: u64,
+}
+
+impl Stats {
+    fn count_birth(&mut self, cause: BirthCause) {
+        *match cause {
+            BirthCause::TdMismatch => &mut self.births_td_mismatch,
+            BirthCause::MacMismatch => &mut self.births_mac_mismatch,
+            BirthCause::SharedIntegrity => &mut self.births_shared_integrity,
+            BirthCause::PartialWrite => &mut self.births_partial_write,
+            BirthCause::UncorrectableError => &mut self.births_uncorrectable_error,
+        } += 1;
+    }
+    /// All births.
+    pub const fn births(&self) -> u64 {
+        self.births_td_mismatch
+            + self.births_mac_mismatch
+            + self.births_shared_integrity
+            + self.births_partial_write
+            + self.births_uncorrectable_error
+    }
+}
+
+/// What a read would return now, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// By which row.
+    pub rule: Rule,
+    /// The bytes.
+    pub data: LineData,
+    /// What they are.
+    pub class: DataClass,
+    /// Whether they come poisoned.
+    pub poisoned: bool,
+    /// Which poison the line holds already.
+    pub poison: Option<BirthId>,
+    /// Why poison would be born by the read.
+    pub birth: Option<BirthCause>,
+}
+
+/// The memory controller: line store, key table, error log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Controller {
+    spec: ControllerSpec,
+    keys: KeyRing,
+    mac_key: [u8; 16],
+    store: Store,
+    ucna: Vec<UcnaRecord>,
+    stats: Stats,
+    #[serde(skip)]
+    ciphers: Ciphers,
+}
+
+/// What the read tables say of a request.
+struct Judged {
+    row: &'static ReadRow,
+    data: LineData,
+    class: DataClass,
+    poison: Option<BirthId>,
+}
+
+impl Controller {
+    /// A controller after power-on: lines random, TD=0, no valid MAC, no poison (architecture.md §13 MC-10); every KeyID
+    /// has the TME key (MC-27).
+    ///
+    /// # Errors
+    /// Those of [`ControllerSpec::validate`].
+    pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
+        spec.validate()?;
+        Ok(Controller {
+            keys: KeyRing::new(spec.layout, spec.memory),
+            mac_key: mac_key(spec.seed),
+            store: Store::default(),
+            ucna: Vec::new(),
+            stats: Stats::default(),
+            ciphers: Ciphers::default(),
+            spec,
+        })
+    }
+
+    /// What it is made of.
+    pub const fn spec(&self) -> &ControllerSpec {
+        &self.spec
+    }
+    /// All UCNA entries so far, in order.
+    pub fn ucna_log(&self) -> &[UcnaRecord] {
+        &self.ucna
+    }
+    /// Counts since power-on.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+    /// Bytes held by line store, key table and log, computed from their capacities.
+    pub fn memory_use(&self) -> usize {
+        size_of::<Controller>()
+            + self.store.memory_use()
+            + self.keys.memory_use()
+            + self.ucna.capacity() * size_of::<UcnaRecord>()
+    }
+
+    // ---- Requests ------------------------------------------------------------------------------------------------
+
+    /// Reads a line: architecture.md §2.2, §2.3. May bear poison, which is then stored (MC-02) and logged.
+    pub fn read(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
+        let line = at.line();
+        let key = self.keys.key(at.keyid());
+        self.store.touch(line);
+        self.warm(line, key);
+        self.stats.reads += 1;
+        let before = if trace.is_on() { Some(self.line(line)) } else { None };
+        let Judged { row, data, class, poison } = self.judge(line, key);
+        let mut poison = poison;
+        if let Some(cause) = row.cause {
+            poison = Some(self.bear(at, cause, true, trace));
+        }
+        if let Some(before) = before {
+            let after = self.line(line);
+            trace.emit(EventKind::DramRead { at, rule: row.rule, before, after });
+        }
+        Fill { data, poison: if row.poison { poison } else { None }, class }
+    }
+
+    /// Writes a whole line: architecture.md §2.6 W-01 to W-06. `poison` is that of the cached copy it comes from.
+    pub fn write(
+        &mut self,
+        at: Tagged,
+        data: &LineData,
+        poison: Option<BirthId>,
+        trace: &mut Trace,
+    ) {
+        let line = at.line();
+        let key = self.keys.key(at.keyid());
+        let memory = &self.spec.memory;
+        let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
+        // Whole-line rows do not look at the TD bit.
+        let row = write_row(WriteSize::Full, mode, key.class, false, erratum, poison.is_some());
+        self.stats.full_writes += 1;
+        let before = if trace.is_on() { Some(self.line(line)) } else { None };
+        let old = self.put(line, key, row, data, poison);
+        if let Some(before) = before {
+            let after = self.line(line);
+            let (mask, rule) = (ByteMask::FULL, row.rule);
+            trace.emit(EventKind::DramWrite { at, mask, rule, before, after });
+        }
+        if old != poison {
+            let place = Location::Dram(line);
+            if let Some(old) = old {
+                trace.poison_gone(old, place);
+            }
+            if let Some(new) = poison {
+                trace.poison_copied(new, place);
+            }
+        }
+    }
+
+    /// Writes the bytes in `mask`: architecture.md §2.6 W-07 to W-10, §13 MC-03, MC-04, MC-26. A full mask is a whole-line
+    /// write; an empty one is nothing.
+    pub fn write_partial(
+        &mut self,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+        trace: &mut Trace,
+    ) {
+        if mask.is_empty() {
+            return;
+        }
+        if mask.is_full() {
+            return self.write(at, data, None, trace);
+        }
+        let line = at.line();
+        let key = self.keys.key(at.keyid());
+        let memory = self.spec.memory;
+        let view = self.store.view(line);
+        let (td, old) = (view.td, view.poison);
+        let row = write_row(
+            WriteSize::Partial,
+            memory.integrity,
+            key.class,
+            td,
+            memory.erratum_pw_mce,
+            false,
+        );
+        self.stats.partial_writes += 1;
+        let before = if trace.is_on() { Some(self.line(line)) } else { None };
+        if row.poison_after == PoisonAfter::Erratum {
+            self.stats.erratum_hits += 1;
+            let effect = erratum_effect(memory.erratum_pw_mce, key.class, td, old.is_some());
+            if effect == ErratumEffect::Birth {
+                self.bear(at, BirthCause::PartialWrite, false, trace);
+            }
+        } else {
+            self.stats.underfills += 1;
+            self.warm(line, key);
+            let judged = self.judge(line, key);
+            let poison = match judged.row.cause {
+                Some(cause) => Some(self.bear(at, cause, false, trace)),
+                None => judged.poison,
+            };
+            let mut merged = judged.data;
+            merged.merge(data, mask);
+            self.put(line, key, row, &merged, poison);
+        }
+        if let Some(before) = before {
+            let after = self.line(line);
+            trace.emit(EventKind::DramWrite { at, mask, rule: row.rule, before, after });
+        }
+    }
+
+    /// Writes the same 64 bytes to many lines of a page (bit i of `lines` is line i): as that many [`Controller::write`]s of
+    /// unpoisoned data, with one event.
+    pub fn write_lines(
+        &mut self,
+        page: Page,
+        lines: u64,
+        keyid: KeyId,
+        data: &LineData,
+        trace: &mut Trace,
+    ) {
+        if lines == 0 {
+            return;
+        }
+        let key = self.keys.key(keyid);
+        let memory = &self.spec.memory;
+        let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
+        let row = write_row(WriteSize::Full, mode, key.class, false, erratum, false);
+        self.stats.full_writes += u64::from(lines.count_ones());
+        if trace.is_on() {
+            trace.emit(EventKind::DramWritePage { page, keyid, lines, rule: row.rule });
+        }
+        if lines == u64::MAX {
+            let content = self.content(key, row, data);
+            for (line, birth) in self.store.set_page(page, &content) {
+                trace.poison_gone(birth, Location::Dram(line));
+            }
+            return;
+        }
+        let mut rest = lines;
+        while rest != 0 {
+            let line = page.line(rest.trailing_zeros());
+            rest &= rest - 1;
+            if let Some(old) = self.put(line, key, row, data, None) {
+                trace.poison_gone(old, Location::Dram(line));
+            }
+        }
+    }
+
+    /// Writes the same 64 bytes to every line of many pages: as [`Controller::write_lines`] of each, in time that does not
+    /// grow with their number while the trace is quiet.
+    pub fn write_pages(
+        &mut self,
+        pages: Range<Page>,
+        keyid: KeyId,
+        data: &LineData,
+        trace: &mut Trace,
+    ) {
+        if pages.start >= pages.end {
+            return;
+        }
+        let key = self.keys.key(keyid);
+        let memory = &self.spec.memory;
+        let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
+        let row = write_row(WriteSize::Full, mode, key.class, false, erratum, false);
+        self.stats.full_writes += (pages.end.0 - pages.start.0).saturating_mul(64);
+        if trace.is_on() {
+            for page in pages.start.0..pages.end.0 {
+                let (page, lines, rule) = (Page(page), u64::MAX, row.rule);
+                trace.emit(EventKind::DramWritePage { page, keyid, lines, rule });
+            }
+        }
+        let content = self.content(key, row, data);
+        for (line, birth) in self.store.set_pages(pages, &content) {
+            trace.poison_gone(birth, Location::Dram(line));
+        }
+    }
+
+    /// PCONFIG: architecture.md §8. `seam` says whether it runs in SEAM, where alone private KeyIDs can be programmed (§2.5).
+    /// Lines, caches and translations stay as they are (§4.1 4.1.5).
+    pub fn pconfig(
+        &mut self,
+        keyid: KeyId,
+        cmd: PconfigCmd,
+        alg: Option<KeyAlg>,
+        seam: bool,
+        trace: &mut Trace,
+    ) -> PconfigStatus {
+        let status = self.keys.pconfig(keyid, cmd, alg, seam);
+        self.stats.pconfigs += u64::from(status == PconfigStatus::Ok);
+        trace.emit(EventKind::Pconfig { keyid, status });
+        status
+    }
+
+    // ---- Inspection ----------------------------------------------------------------------------------------------
+
+    /// Whether lines under this KeyID carry a MAC that reads check: private KeyIDs in Ci, shared ones only if PCONFIG
+    /// gave them an algorithm with integrity (architecture.md §2.1 2.1.2, 2.1.5).
+    pub fn has_integrity(&self, keyid: KeyId) -> bool {
+        self.spec.memory.integrity == IntegrityMode::Ci
+            && self.keys.key(keyid).class != KeyClass::Shared
+    }
+
+    /// What a line holds besides its ciphertext. No effect.
+    pub fn line(&self, line: Line) -> LineState {
+        let view = self.store.view(line);
+        LineState { td: view.td, mac: view.mac, poison: view.poison, writer: view.writer }
+    }
+
+    /// What a read would return and by which row. No effect.
+    pub fn probe(&self, at: Tagged) -> Probe {
+        let Judged { row, data, class, poison } = self.judge(at.line(), self.keys.key(at.keyid()));
+        Probe { rule: row.rule, data, class, poisoned: row.poison, poison, birth: row.cause }
+    }
+
+    /// The stored bits of a line: what a bus interposer sees. `None` with symbolic crypto, which has no bits.
+    pub fn ciphertext(&self, line: Line) -> Option<[u8; 64]> {
+        (self.spec.crypto == CryptoKind::Real)
+            .then(|| self.image(line, &self.store.view(line)).data.to_bytes())
+    }
+
+    /// The stored MAC of a line, `memory.mac_bits` wide. `None` with symbolic crypto, or where the field holds none.
+    pub fn stored_mac(&self, line: Line) -> Option<u32> {
+        let image = self.image(line, &self.store.view(line));
+        image.mac.filter(|_| self.spec.crypto == CryptoKind::Real).map(|mac| mac.bits)
+    }
+
+    /// Whether both hold the same in all of `lines`: ciphertext, TD bit, MAC, last writer and poison (whether, not which),
+    /// however each came to it.
+    pub fn same_content(&self, other: &Controller, lines: impl IntoIterator<Item = Line>) -> bool {
+        lines.into_iter().all(|line| {
+            let (a, b) = (self.store.view(line), other.store.view(line));
+            a.writer == b.writer
+                && a.poison.is_some() == b.poison.is_some()
+                && self.image(line, &a) == other.image(line, &b)
+        })
+    }
+
+    // ---- Physical attacks and faults -----------------------------------------------------------------------------
+
+    /// Flips a bit (0 to 511, else taken modulo 512) of the stored ciphertext.
+    pub fn flip_bit(&mut self, line: Line, bit: u16, trace: &mut Trace) {
+        let bit = bit % 512;
+        let mut image = self.image(line, &self.store.view(line));
+        image.flip(self.spec.crypto, bit);
+        self.tamper(line, &image, Tamper::FlipBit(bit), trace);
+    }
+
+    /// Flips the stored TD-owner bit.
+    pub fn flip_td(&mut self, line: Line, trace: &mut Trace) {
+        let mut image = self.image(line, &self.store.view(line));
+        image.td = !image.td;
+        self.tamper(line, &image, Tamper::FlipTd, trace);
+    }
+
+    /// Copies ciphertext, TD bit and MAC of one line over another's. Poison is not copied and not healed.
+    pub fn move_line(&mut self, from: Line, to: Line, trace: &mut Trace) {
+        let image = self.image(from, &self.store.view(from));
+        self.tamper(to, &image, Tamper::Moved(from), trace);
+    }
+
+    /// Remembers ciphertext, TD bit and MAC of a line. No effect.
+    pub fn save_line(&self, line: Line) -> Image {
+        self.image(line, &self.store.view(line))
+    }
+
+    /// Puts back what was remembered, here or elsewhere (replay). Poison is not healed.
+    pub fn restore_line(&mut self, line: Line, image: &Image, trace: &mut Trace) {
+        self.tamper(line, image, Tamper::Replayed, trace);
+    }
+
+    /// Poisons a line, as an uncorrectable memory error does. A line that is poisoned keeps its poison.
+    pub fn inject_ue(&mut self, at: Tagged, trace: &mut Trace) {
+        if self.store.view(at.line()).poison.is_none() {
+            self.bear(at, BirthCause::UncorrectableError, false, trace);
+        }
+    }
+
+    // ---- Within --------------------------------------------------------------------------------------------------
+
+    fn real(&self) -> Real<'_> {
+        Real {
+            seed: self.spec.seed,
+            mac_key: &self.mac_key,
+            mac_bits: self.spec.memory.mac_bits,
+            keys: &self.keys,
+            ciphers: &self.ciphers,
+        }
+    }
+
+    /// Expands the keys that an access to the line needs, so that they stay expanded.
+    #[inline]
+    fn warm(&mut self, line: Line, key: Key) {
+        if self.spec.crypto == CryptoKind::Real {
+            let stored = self.store.view(line).material;
+            self.ciphers.warm(self.spec.seed, &self.keys, stored);
+            self.ciphers.warm(self.spec.seed, &self.keys, key.material);
+        }
+    }
+
+    /// What DRAM stores for a line: a line that shares its content is encrypted here.
+    fn image(&self, line: Line, view: &View<'_>) -> Image {
+        let mut image = Image {
+            data: *view.data,
+            material: view.material,
+            home: line,
+            flips: LineData::ZERO,
+            td: view.td,
+            mac: self.store.mac_field(line, view),
+        };
+        if view.shared {
+            if view.material == MaterialId::POWER_ON {
+                image.data = power_on(self.spec.seed, line);
+            } else if self.spec.crypto == CryptoKind::Real {
+                let real = self.real();
+                image.data = real.encrypt(view.material, line, view.data);
+                if let Some(mac) = &mut image.mac {
+                    mac.bits = real.mac(view.material, line, &image.data, view.td);
+                }
+            }
+        } else if view.odd
+            && let Some(odd) = self.store.odd(line)
+        {
+            (image.home, image.flips) = (odd.home, odd.flips);
+        }
+        image
+    }
+
+    /// Finds the row of a read, and what it returns.
+    #[inline]
+    fn judge(&self, line: Line, key: Key) -> Judged {
+        let view = self.store.view(line);
+        let mode = self.spec.memory.integrity;
+        let ours = view.material == key.material;
+        let poison = view.poison;
+        if self.spec.crypto == CryptoKind::Symbolic && !view.odd {
+            // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
+            let row = read_row(mode, key.class, view.td, view.mac && ours, poison.is_some());
+            if row.data == Returned::Zeros {
+                return Judged { row, data: LineData::ZERO, class: DataClass::Blocked, poison };
+            }
+            if ours {
+                return Judged { row, data: *view.data, class: DataClass::Plain, poison };
+            }
+        }
+        self.judge_in_full(line, key, &view)
+    }
+
+    fn judge_in_full(&self, line: Line, key: Key, view: &View<'_>) -> Judged {
+        let mode = self.spec.memory.integrity;
+        let image = self.image(line, view);
+        let real = self.spec.crypto == CryptoKind::Real;
+        let mac_ok = read_checks_mac(mode, key.class, image.td)
+            && if real {
+                image.mac.is_some_and(|mac| {
+                    mac.bits == self.real().mac(key.material, line, &image.data, image.td)
+                })
+            } else {
+                symbolic_mac_matches(&image, line, key.material)
+            };
+        let row = read_row(mode, key.class, image.td, mac_ok, view.poison.is_some());
+        let (data, class) = match row.data {
+            Returned::Zeros => (LineData::ZERO, DataClass::Blocked),
+            Returned::Plaintext => {
+                let data = if real {
+                    self.real().decrypt(key.material, line, &image.data)
+                } else {
+                    symbolic_decrypt(self.spec.seed, &image, line, key.material)
+                };
+                let plain = image.is_plain(line, key.material);
+                (data, if plain { DataClass::Plain } else { DataClass::Garbage })
+            }
+        };
+        Judged { row, data, class, poison: view.poison }
+    }
+
+    /// What lines hold after a write by `row`, in the form they can share.
+    #[inline]
+    fn content(&self, key: Key, row: &WriteRow, data: &LineData) -> Content {
+        let private = key.class == KeyClass::Private;
+        Content {
+            material: key.material,
+            writer: Some(key.keyid),
+            td: match row.td_after {
+                TdAfter::Set => true,
+                TdAfter::Clear => false,
+                // `Unchanged` is the erratum's, which stores no line.
+                TdAfter::ByClass | TdAfter::Unchanged => private,
+            },
+            mac: match row.mac_after {
+                MacAfter::Computed => true,
+                MacAfter::NotValid | MacAfter::Absent => false,
+                MacAfter::ByClass | MacAfter::Unchanged => {
+                    write_makes_mac(self.spec.memory.integrity, key.class)
+                }
+            },
+            data: *data,
+        }
+    }
+
+    /// Stores a whole line. Returns the poison that was there.
+    #[inline]
+    fn put(
+        &mut self,
+        line: Line,
+        key: Key,
+        row: &WriteRow,
+        data: &LineData,
+        poison: Option<BirthId>,
+    ) -> Option<BirthId> {
+        let content = self.content(key, row, data);
+        let mut new = NewLine { content, mac_bits: 0, poison, shareable: true };
+        if self.spec.crypto == CryptoKind::Real {
+            self.ciphers.warm(self.spec.seed, &self.keys, key.material);
+            let real = self.real();
+            new.shareable = false;
+            new.content.data = real.encrypt(key.material, line, data);
+            if content.mac {
+                new.mac_bits = real.mac(key.material, line, &new.content.data, content.td);
+            }
+        }
+        self.store.set_line(line, &new)
+    }
+
+    /// Stores an image with a line, as it is.
+    fn put_image(
+        &mut self,
+        line: Line,
+        image: &Image,
+        writer: Option<KeyId>,
+        poison: Option<BirthId>,
+    ) {
+        let MacField { bits, made_td } =
+            image.mac.unwrap_or(MacField { bits: 0, made_td: image.td });
+        let content = Content {
+            material: image.material,
+            writer,
+            td: image.td,
+            mac: image.mac.is_some(),
+            data: image.data,
+        };
+        self.store.set_line(line, &NewLine { content, mac_bits: bits, poison, shareable: false });
+        if image.home != line || !image.flips.is_zero() || made_td != image.td {
+            self.store.set_odd(line, Odd { home: image.home, flips: image.flips, made_td });
+        }
+    }
+
+    fn tamper(&mut self, line: Line, image: &Image, how: Tamper, trace: &mut Trace) {
+        let view = self.store.view(line);
+        let (writer, poison) = (view.writer, view.poison);
+        self.put_image(line, image, writer, poison);
+        trace.emit(EventKind::Tampered { line, how });
+    }
+
+    /// Poison is born: stored in the line, entered in the ledger and, if `signalled`, logged as its cause asks for.
+    #[cold]
+    fn bear(
+        &mut self,
+        at: Tagged,
+        cause: BirthCause,
+        signalled: bool,
+        trace: &mut Trace,
+    ) -> BirthId {
+        let line = at.line();
+        let view = self.store.view(line);
+        let (image, writer) = (self.image(line, &view), view.writer);
+        let birth = trace.born(at, cause);
+        self.stats.count_birth(cause);
+        self.put_image(line, &image, writer, Some(birth));
+        let mce = &self.spec.mce;
+        let mscod = match birth_signal(cause) {
+            UcnaCode::Td if signalled => mce.mscod_td,
+            UcnaCode::Mac if signalled => mce.mscod_mac,
+            _ => return birth,
+        };
+        let channel = self.spec.dram.channel_of(line);
+        let record = UcnaRecord {
+            bank: mce.bank_imc.saturating_add(channel),
+            status: McStatus::ucna(mscod, mce.mcacod_imc.saturating_add(channel.into())),
+            addr: self.spec.layout.join(Addr::new(line.hpa(), at.keyid())),
+            cmci: mce.cmci,
+            birth,
+        };
+        self.stats.ucna += 1;
+        self.stats.cmci += u64::from(record.cmci);
+        self.ucna.push(record);
+        trace.emit(EventKind::Ucna(record));
+        birth
+    }
+}

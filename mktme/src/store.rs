@@ -1,0 +1,515 @@
+//! What DRAM holds, sparsely.
+//!
+//! Three levels (peers.md §4 lesson 11, style-and-ecosystem.md B8). *Runs* of 2 MiB regions whose lines all hold the same
+//! cost one map entry whatever their length. A *region* that differs from the run below it keeps up to two uniform contents
+//! and one bit per page to tell which, so sweeping a region from one owner to the next costs a bit per page; when the last
+//! page has changed, the region becomes part of a run again. A *page* whose lines differ keeps the lines that do, and one
+//! machine word per property.
+
+mod page;
+mod region;
+
+use crate::crypto::MacField;
+use crate::keys::MaterialId;
+use page::PageBody;
+use region::Region;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use sim_core::addr::{Line, Page};
+use sim_core::data::LineData;
+use sim_core::event::BirthId;
+use sim_core::keyid::KeyId;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Pages in a region: 2 MiB.
+pub(crate) const REGION_PAGES: u64 = 512;
+
+/// What a line holds, in the form that many lines can share: plaintext and the key it is encrypted with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Content {
+    pub(crate) material: MaterialId,
+    pub(crate) writer: Option<KeyId>,
+    pub(crate) td: bool,
+    pub(crate) mac: bool,
+    pub(crate) data: LineData,
+}
+
+impl Content {
+    /// Nobody has written since power-on (architecture.md §13 MC-10). The data is a function of the line.
+    pub(crate) const POWER_ON: Content = Content {
+        material: MaterialId::POWER_ON,
+        writer: None,
+        td: false,
+        mac: false,
+        data: LineData::ZERO,
+    };
+}
+
+/// A line's own place in a mixed page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    /// As in [`crate::Image`]: ciphertext (real), plaintext or raw bits (symbolic).
+    pub(crate) data: LineData,
+    pub(crate) material: MaterialId,
+    pub(crate) writer: Option<KeyId>,
+    pub(crate) mac_bits: u32,
+    pub(crate) poison: Option<BirthId>,
+}
+
+/// What physical attacks did to a line: where its content does not fit its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Odd {
+    pub(crate) home: Line,
+    pub(crate) flips: LineData,
+    pub(crate) made_td: bool,
+}
+
+/// A line as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) data: &'a LineData,
+    pub(crate) material: MaterialId,
+    pub(crate) writer: Option<KeyId>,
+    pub(crate) td: bool,
+    pub(crate) mac: bool,
+    pub(crate) mac_bits: u32,
+    pub(crate) poison: Option<BirthId>,
+    /// Whether [`Store::odd`] has more to say.
+    pub(crate) odd: bool,
+    /// Whether `data` is a shared [`Content`]: plaintext, with nothing computed from it yet.
+    pub(crate) shared: bool,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of_content(content: &'a Content) -> View<'a> {
+        View {
+            data: &content.data,
+            material: content.material,
+            writer: content.writer,
+            td: content.td,
+            mac: content.mac,
+            mac_bits: 0,
+            poison: None,
+            odd: false,
+            shared: true,
+        }
+    }
+}
+
+/// What a write puts into a line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewLine {
+    /// What; its data is what a [`Cell`] holds.
+    pub(crate) content: Content,
+    pub(crate) mac_bits: u32,
+    pub(crate) poison: Option<BirthId>,
+    /// Whether the data is plaintext, so that it can be compared with what other lines share.
+    pub(crate) shareable: bool,
+}
+
+/// Regions from the run's key to before `end` hold the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Run {
+    end: u64,
+    content: Content,
+}
+
+/// The last region found. Not state.
+#[derive(Clone, Copy, Debug)]
+struct Hint {
+    key: u64,
+    slot: u32,
+}
+
+impl Default for Hint {
+    fn default() -> Self {
+        Hint { key: u64::MAX, slot: 0 }
+    }
+}
+impl PartialEq for Hint {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Hint {}
+
+/// The line store.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Saved")]
+pub(crate) struct Store {
+    runs: BTreeMap<u64, Run>,
+    regions: Vec<Region>,
+    free: Vec<u32>,
+    odd: BTreeMap<Line, Odd>,
+    #[serde(skip)]
+    index: FxHashMap<u64, u32>,
+    #[serde(skip)]
+    hint: Hint,
+}
+
+/// A store as it is saved: without what can be found again.
+#[derive(Deserialize)]
+struct Saved {
+    runs: BTreeMap<u64, Run>,
+    regions: Vec<Region>,
+    free: Vec<u32>,
+    odd: BTreeMap<Line, Odd>,
+}
+
+impl From<Saved> for Store {
+    fn from(s: Saved) -> Store {
+        let mut index = FxHashMap::default();
+        for (slot, region) in s.regions.iter().enumerate() {
+            if region.key != Region::FREE {
+                index.insert(region.key, slot as u32);
+            }
+        }
+        let (runs, regions, free, odd) = (s.runs, s.regions, s.free, s.odd);
+        Store { runs, regions, free, odd, index, hint: Hint::default() }
+    }
+}
+
+impl Store {
+    /// What the lines of a region hold that has no [`Region`].
+    fn below(&self, key: u64) -> &Content {
+        match self.runs.range(..=key).next_back() {
+            Some((_, run)) if key < run.end => &run.content,
+            _ => &Content::POWER_ON,
+        }
+    }
+
+    fn slot(&self, key: u64) -> Option<u32> {
+        if self.hint.key == key {
+            return Some(self.hint.slot);
+        }
+        self.index.get(&key).copied()
+    }
+
+    fn find(&self, key: u64) -> Option<&Region> {
+        self.regions.get(self.slot(key)? as usize)
+    }
+
+    /// Remembers where a region is, for the next access to it.
+    #[inline]
+    pub(crate) fn touch(&mut self, line: Line) {
+        let key = line.page().0 / REGION_PAGES;
+        if self.hint.key != key
+            && let Some(slot) = self.index.get(&key)
+        {
+            self.hint = Hint { key, slot: *slot };
+        }
+    }
+
+    /// The region, made if it is not there.
+    fn open(&mut self, key: u64) -> u32 {
+        if let Some(slot) = self.slot(key) {
+            self.hint = Hint { key, slot };
+            return slot;
+        }
+        let region = Region::new(key, *self.below(key));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                if let Some(place) = self.regions.get_mut(slot as usize) {
+                    *place = region;
+                }
+                slot
+            }
+            None => {
+                self.regions.push(region);
+                (self.regions.len() - 1) as u32
+            }
+        };
+        self.index.insert(key, slot);
+        self.hint = Hint { key, slot };
+        slot
+    }
+
+    fn close(&mut self, key: u64) -> Option<Region> {
+        let slot = self.index.remove(&key)?;
+        self.hint = Hint::default();
+        self.free.push(slot);
+        self.regions.get_mut(slot as usize).map(|r| std::mem::replace(r, Region::free()))
+    }
+
+    /// Closes a region whose pages have become all alike.
+    fn settle(&mut self, key: u64, slot: u32) {
+        let Some(content) = self.regions.get(slot as usize).and_then(Region::uniform) else {
+            return;
+        };
+        self.close(key);
+        if *self.below(key) != content {
+            self.set_run(key..key + 1, content);
+        }
+    }
+
+    fn set_run(&mut self, keys: Range<u64>, content: Content) {
+        // What overlaps is cut, what touches and is alike is joined.
+        let (mut start, mut end) = (keys.start, keys.end);
+        if let Some((&k, &run)) = self.runs.range(..keys.start).next_back()
+            && run.end >= keys.start
+        {
+            if run.content == content {
+                start = k;
+                end = end.max(run.end);
+            } else {
+                if run.end > keys.end {
+                    self.runs.insert(keys.end, run);
+                }
+                if let Some(left) = self.runs.get_mut(&k) {
+                    left.end = keys.start;
+                }
+            }
+        }
+        while let Some((&k, &run)) = self.runs.range(keys.start..=end).next() {
+            if k == end && run.content != content {
+                break;
+            }
+            self.runs.remove(&k);
+            if run.content == content {
+                end = end.max(run.end);
+            } else if run.end > end {
+                self.runs.insert(end, run);
+                break;
+            }
+        }
+        self.runs.insert(start, Run { end, content });
+    }
+
+    /// A line as it is stored.
+    #[inline]
+    pub(crate) fn view(&self, line: Line) -> View<'_> {
+        let page = line.page();
+        match self.find(page.0 / REGION_PAGES) {
+            Some(region) => region.view(page.0 % REGION_PAGES, line.index_in_page()),
+            None => View::of_content(self.below(page.0 / REGION_PAGES)),
+        }
+    }
+
+    /// What attacks did to a line whose view says `odd`.
+    pub(crate) fn odd(&self, line: Line) -> Option<&Odd> {
+        self.odd.get(&line)
+    }
+
+    /// Writes a line. Returns the poison that was there.
+    #[inline]
+    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine) -> Option<BirthId> {
+        let page = line.page();
+        let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
+        let slot = match self.slot(key) {
+            Some(slot) => slot,
+            None => {
+                let shareable = new.shareable && new.poison.is_none();
+                if shareable && *self.below(key) == new.content {
+                    return None;
+                }
+                self.open(key)
+            }
+        };
+        self.hint = Hint { key, slot };
+        let region = self.regions.get_mut(slot as usize)?;
+        let old = region.set_line(p, line.index_in_page(), new);
+        if old.was_odd {
+            self.odd.remove(&line);
+        }
+        if old.settled {
+            self.settle(key, slot);
+        }
+        old.poison
+    }
+
+    /// Says what attacks did to a line that has been written with [`Store::set_line`] just now.
+    pub(crate) fn set_odd(&mut self, line: Line, odd: Odd) {
+        let page = line.page();
+        let slot = self.open(page.0 / REGION_PAGES);
+        if let Some(region) = self.regions.get_mut(slot as usize) {
+            region.mark_odd(page.0 % REGION_PAGES, line.index_in_page());
+        }
+        self.odd.insert(line, odd);
+    }
+
+    /// Gives all lines of a page the same content. Returns the poison that was there.
+    #[inline]
+    pub(crate) fn set_page(&mut self, page: Page, content: &Content) -> Vec<(Line, BirthId)> {
+        let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
+        let slot = match self.slot(key) {
+            Some(slot) => slot,
+            None if self.below(key) == content => return Vec::new(),
+            None => self.open(key),
+        };
+        self.hint = Hint { key, slot };
+        let Some(region) = self.regions.get_mut(slot as usize) else { return Vec::new() };
+        let (displaced, settled) = region.set_page(p, content);
+        let mut ended = Vec::new();
+        if let Some(body) = displaced {
+            self.forget(page, &body, &mut ended);
+        }
+        if settled {
+            self.settle(key, slot);
+        }
+        ended
+    }
+
+    /// Gives all lines of many pages the same content. Returns the poison that was there, by rising line.
+    pub(crate) fn set_pages(
+        &mut self,
+        pages: Range<Page>,
+        content: &Content,
+    ) -> Vec<(Line, BirthId)> {
+        let mut ended = Vec::new();
+        let (start, end) = (pages.start.0, pages.end.0);
+        let (first, last) = (start.div_ceil(REGION_PAGES), end / REGION_PAGES);
+        if first >= last {
+            for page in start..end {
+                ended.append(&mut self.set_page(Page(page), content));
+            }
+            return ended;
+        }
+        for page in start..first * REGION_PAGES {
+            ended.append(&mut self.set_page(Page(page), content));
+        }
+        let mut open: Vec<u64> = self
+            .regions
+            .iter()
+            .map(|region| region.key)
+            .filter(|key| (first..last).contains(key))
+            .collect();
+        open.sort_unstable();
+        for key in open {
+            if let Some(region) = self.close(key) {
+                for (p, body) in region.into_bodies() {
+                    self.forget(Page(key * REGION_PAGES + p), &body, &mut ended);
+                }
+            }
+        }
+        self.set_run(first..last, *content);
+        for page in last * REGION_PAGES..end {
+            ended.append(&mut self.set_page(Page(page), content));
+        }
+        ended
+    }
+
+    fn forget(&mut self, page: Page, body: &PageBody, ended: &mut Vec<(Line, BirthId)>) {
+        for i in body.poisoned().iter() {
+            if let Some(birth) = body.view(i).poison {
+                ended.push((page.line(i), birth));
+            }
+        }
+        for i in body.odd_lines().iter() {
+            self.odd.remove(&page.line(i));
+        }
+    }
+
+    /// Bytes held, from the capacities of what holds them. Tree nodes are reckoned as half full, hash tables as hashbrown
+    /// lays them out; an allocator's own overhead is not counted.
+    pub(crate) fn memory_use(&self) -> usize {
+        let tree = |len: usize, entry: usize| len * entry * 2;
+        let buckets = (self.index.capacity() * 8 / 7).next_power_of_two();
+        self.regions.capacity() * size_of::<Region>()
+            + self.regions.iter().map(Region::memory_use).sum::<usize>()
+            + self.free.capacity() * size_of::<u32>()
+            + tree(self.runs.len(), size_of::<(u64, Run)>())
+            + tree(self.odd.len(), size_of::<(Line, Odd)>())
+            + if self.index.capacity() == 0 { 0 } else { buckets * (size_of::<(u64, u32)>() + 1) }
+    }
+
+    /// Whether a line's MAC field, as far as `view` and `odd` tell.
+    pub(crate) fn mac_field(&self, line: Line, view: &View<'_>) -> Option<MacField> {
+        let made_td = match self.odd(line) {
+            Some(odd) if view.odd => odd.made_td,
+            _ => view.td,
+        };
+        view.mac.then_some(MacField { bits: view.mac_bits, made_td })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content(byte: u8) -> Content {
+        match byte {
+            0 => Content::POWER_ON,
+            _ => Content {
+                writer: Some(KeyId(0)),
+                data: LineData::filled(byte),
+                ..Content::POWER_ON
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_say_what_was_set_last_and_are_as_few_as_can_be(
+            sets in proptest::collection::vec((0u64..20, 1u64..10, 1u8..4), 1..30),
+        ) {
+            let mut store = Store::default();
+            let mut naive = [0u8; 32];
+            for (start, count, byte) in sets {
+                store.set_run(start..start + count, content(byte));
+                naive[start as usize..(start + count) as usize].fill(byte);
+                for (key, byte) in (0..).zip(naive) {
+                    prop_assert_eq!(*store.below(key), content(byte));
+                }
+                let changes = naive.windows(2).filter(|w| w[0] != w[1] && w[1] != 0).count();
+                prop_assert_eq!(store.runs.len(), changes + usize::from(naive[0] != 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_whose_pages_become_alike_is_no_longer_kept() {
+        let mut store = Store::default();
+        for page in 0..REGION_PAGES {
+            assert_eq!(store.index.len(), usize::from(page != 0));
+            store.set_page(Page(page), &content(1));
+        }
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
+        // One line out of order and back.
+        let new =
+            |byte| NewLine { content: content(byte), mac_bits: 0, poison: None, shareable: true };
+        store.set_line(Line(99), &new(2));
+        assert_eq!((store.index.len(), store.runs.len()), (1, 1));
+        store.set_line(Line(99), &new(1));
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
+    }
+
+    #[test]
+    fn what_attacks_did_is_forgotten_when_the_line_is_written_in_any_way() {
+        let new = NewLine { content: content(1), mac_bits: 0, poison: None, shareable: true };
+        let odd = Odd { home: Line(9), flips: LineData::ZERO, made_td: false };
+        let writes: [fn(&mut Store, &NewLine); 3] = [
+            |s, new| {
+                s.set_line(Line(5), new);
+            },
+            |s, new| drop(s.set_page(Page(0), &new.content)),
+            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), &new.content)),
+        ];
+        for write in writes {
+            let mut store = Store::default();
+            store.set_line(Line(5), &NewLine { shareable: false, ..new });
+            store.set_odd(Line(5), odd);
+            assert!(store.view(Line(5)).odd);
+            write(&mut store, &new);
+            assert!(!store.view(Line(5)).odd);
+            assert!(store.odd.is_empty());
+        }
+    }
+
+    #[test]
+    fn three_contents_in_a_region_are_told_apart() {
+        let mut store = Store::default();
+        for page in 0..REGION_PAGES {
+            store.set_page(Page(page), &content(1 + (page % 3) as u8));
+        }
+        for page in 0..REGION_PAGES {
+            let want = content(1 + (page % 3) as u8);
+            assert_eq!(*store.view(Page(page).line(5)).data, want.data);
+        }
+        for page in 0..REGION_PAGES {
+            store.set_page(Page(page), &content(3));
+        }
+        assert_eq!((store.index.len(), store.runs.len()), (0, 1));
+    }
+}

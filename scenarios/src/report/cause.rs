@@ -1,0 +1,442 @@
+//! From an event back to the operations of the scenario.
+
+use super::{BirthReport, HistoryRow, Link, MachineCheckReport, UcnaReport};
+use sim_core::event::{
+    Birth, BirthCause, BirthId, Event, EventId, EventKind, LineState, Tamper, Trace, WeakKind, Why,
+};
+use sim_core::mca::McRecord;
+use sim_core::{KeyId, Line, Tagged};
+
+/// What the scenario calls one of its operations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StepLabel {
+    /// Agent and number, such as `cpu0.1`.
+    pub step: String,
+    /// Its text.
+    pub text: String,
+    /// Its line in the scenario file.
+    pub line: u32,
+}
+
+/// A trace, told in the scenario's words.
+pub struct Story<'a> {
+    trace: &'a Trace,
+    /// By item of the program.
+    labels: &'a [Option<StepLabel>],
+}
+
+impl<'a> Story<'a> {
+    /// Tells `trace`, whose operations are `labels`, by item of the program.
+    pub const fn new(trace: &'a Trace, labels: &'a [Option<StepLabel>]) -> Story<'a> {
+        Story { trace, labels }
+    }
+
+    fn events(&self) -> &'a [Event] {
+        self.trace.events()
+    }
+
+    /// The events before `id`, newest first.
+    fn before(&self, id: EventId) -> impl Iterator<Item = &'a Event> {
+        let end = (id.0 as usize).saturating_sub(1).min(self.events().len());
+        self.events()[..end].iter().rev()
+    }
+
+    fn label(&self, event: &Event) -> Option<&'a StepLabel> {
+        match event.kind {
+            EventKind::Op { step, .. } => self.labels.get(step as usize)?.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The operation at the root of an event.
+    fn root(&self, event: &Event) -> Option<&'a StepLabel> {
+        let mut at = event;
+        loop {
+            if let Some(label) = self.label(at) {
+                return Some(label);
+            }
+            at = self.trace.event(at.cause)?;
+        }
+    }
+
+    fn link(&self, event: &Event) -> Link {
+        let label = self.label(event);
+        Link {
+            at_ps: event.at.0,
+            text: label.map_or_else(|| describe(&event.kind), |l| l.text.clone()),
+            step: label.map(|l| l.step.clone()),
+            line: label.map(|l| l.line),
+        }
+    }
+
+    /// From an event to its root, without the event itself.
+    fn causes(&self, event: &Event) -> Vec<Link> {
+        let mut links = Vec::new();
+        let mut at = event;
+        while let Some(cause) = self.trace.event(at.cause) {
+            links.push(self.link(cause));
+            at = cause;
+        }
+        links
+    }
+
+    /// The controller's access that bore the poison.
+    fn bearing(&self, birth: &Birth) -> Option<&'a Event> {
+        let id = (birth.event.0 as usize).checked_sub(1)?;
+        // The access is recorded next to the birth, whichever of the two the controller notes first.
+        let lo = id.saturating_sub(4);
+        let hi = (id + 5).min(self.events().len());
+        self.events()[lo..hi].iter().find(|e| match e.kind {
+            EventKind::DramRead { at, before, after, .. }
+            | EventKind::DramWrite { at, before, after, .. } => {
+                at == birth.at && before.poison.is_none() && after.poison.is_some()
+            }
+            _ => false,
+        })
+    }
+
+    /// The last event that gave `line` its state before `id`.
+    fn last_write(&self, line: Line, id: EventId) -> Option<&'a Event> {
+        self.before(id).find(|e| match e.kind {
+            EventKind::DramWrite { at, .. } => at.line() == line,
+            EventKind::DramWritePage { page, lines, .. } => {
+                line.page() == page && lines >> line.index_in_page() & 1 != 0
+            }
+            EventKind::Tampered { line: tampered, .. } => tampered == line,
+            _ => false,
+        })
+    }
+
+    /// The operation that last stored into the cached copy before it was written back.
+    fn last_store(&self, copy: Tagged, id: EventId) -> Option<&'a Event> {
+        self.before(id).find(|e| matches!(e.kind, EventKind::CacheStore { at, .. } if at == copy))
+    }
+
+    /// Why the poison was born, effect first.
+    fn birth_chain(&self, birth: &Birth) -> Vec<Link> {
+        let bearing = self.bearing(birth);
+        let mut links = vec![Link {
+            at_ps: birth.born.0,
+            text: self.birth_text(birth, bearing),
+            step: None,
+            line: None,
+        }];
+        let anchor = bearing.or_else(|| self.trace.event(birth.event));
+        let Some(anchor) = anchor else { return links };
+        links.extend(self.causes(anchor));
+        let id = anchor.id;
+        let Some(write) = self.last_write(birth.at.line(), id) else {
+            if matches!(birth.cause, BirthCause::TdMismatch | BirthCause::MacMismatch) {
+                links.push(Link {
+                    at_ps: 0,
+                    text: "the line had not been written since power-on (MC-10)".to_owned(),
+                    step: None,
+                    line: None,
+                });
+            }
+            return links;
+        };
+        links.push(Link {
+            at_ps: write.at.0,
+            text: format!("before that, {}", describe(&write.kind)),
+            step: None,
+            line: None,
+        });
+        links.extend(self.causes(write));
+        if let Some(Event { id, kind: EventKind::WriteBack { at, .. }, .. }) =
+            self.trace.event(write.cause)
+            && let Some(store) = self.last_store(*at, *id)
+        {
+            links.push(self.link(store));
+            links.extend(self.causes(store));
+        }
+        links
+    }
+
+    fn birth_text(&self, birth: &Birth, bearing: Option<&Event>) -> String {
+        let (line, key) = (birth.at.line(), birth.at.keyid());
+        let rule = match bearing.map(|e| e.kind) {
+            Some(EventKind::DramRead { rule, .. } | EventKind::DramWrite { rule, .. }) => {
+                format!("{rule}: ")
+            }
+            _ => String::new(),
+        };
+        match birth.cause {
+            BirthCause::TdMismatch => {
+                format!("{rule}line {line} was read with private KeyID {key}, but its TD bit is 0")
+            }
+            BirthCause::MacMismatch => {
+                format!("{rule}line {line} was read with KeyID {key}, and its MAC does not match")
+            }
+            BirthCause::SharedIntegrity => format!(
+                "{rule}line {line} was read with shared KeyID {key}, which has integrity, but its \
+                 TD bit is 1"
+            ),
+            BirthCause::PartialWrite => {
+                let bytes = match bearing.map(|e| e.kind) {
+                    Some(EventKind::DramWrite { mask, .. }) => mask.count(),
+                    _ => 0,
+                };
+                format!(
+                    "{rule}{bytes} of the 64 bytes of line {line} were written with KeyID {key}; \
+                     its TD bit is 1 and the part has the erratum"
+                )
+            }
+            BirthCause::UncorrectableError => {
+                format!("an uncorrectable memory error hit line {line}")
+            }
+        }
+    }
+
+    /// The report of a birth.
+    pub fn birth(&self, id: BirthId, birth: &Birth) -> BirthReport {
+        let rule = self.bearing(birth).and_then(|e| match e.kind {
+            EventKind::DramRead { rule, .. } | EventKind::DramWrite { rule, .. } => {
+                Some(rule.to_string())
+            }
+            _ => None,
+        });
+        BirthReport {
+            birth: id.0.get(),
+            line: birth.at.line().to_string(),
+            keyid: birth.at.keyid().0,
+            cause: cause_name(birth.cause).to_owned(),
+            rule,
+            born_ps: birth.born.0,
+            locations: birth.locations,
+            chain: self.birth_chain(birth),
+            history: self.history(birth.at.line()),
+        }
+    }
+
+    /// The reports of all births.
+    pub fn births(&self) -> Vec<BirthReport> {
+        let ids = (1u32..).filter_map(|n| std::num::NonZeroU32::new(n).map(BirthId));
+        self.trace.births().iter().zip(ids).map(|(birth, id)| self.birth(id, birth)).collect()
+    }
+
+    /// The reports of all machine checks. `grade` puts Linux's grade in words.
+    pub fn machine_checks(
+        &self,
+        mut grade: impl FnMut(&McRecord) -> Option<String>,
+    ) -> Vec<MachineCheckReport> {
+        self.events()
+            .iter()
+            .filter_map(|event| match event.kind {
+                EventKind::MachineCheck(record) => Some((event, record)),
+                _ => None,
+            })
+            .map(|(event, record)| {
+                let consequence = self.events()[event.id.0 as usize..]
+                    .iter()
+                    .find_map(|e| match e.kind {
+                        EventKind::Consequence(c) if e.cause == event.id => Some(c.to_string()),
+                        _ => None,
+                    })
+                    .unwrap_or_default();
+                let mut chain = self.causes(event);
+                if let Some(birth) = self.trace.birth(record.birth) {
+                    chain.extend(self.birth_chain(birth));
+                }
+                MachineCheckReport {
+                    core: record.core,
+                    bank: record.bank,
+                    status: format!("{:#018x}", record.status.0),
+                    addr: format!("{:#x}", record.addr),
+                    misc: format!("{:#x}", record.misc),
+                    mcg_status: format!("{:#x}", record.mcg.0),
+                    class: record.class(),
+                    consequence,
+                    grade: grade(&record),
+                    at_ps: event.at.0,
+                    birth: record.birth.0.get(),
+                    chain,
+                }
+            })
+            .collect()
+    }
+
+    /// What the controllers logged.
+    pub fn ucna(&self) -> Vec<UcnaReport> {
+        self.events()
+            .iter()
+            .filter_map(|event| match event.kind {
+                EventKind::Ucna(u) => Some(UcnaReport {
+                    bank: u.bank,
+                    status: format!("{:#018x}", u.status.0),
+                    addr: format!("{:#x}", u.addr),
+                    cmci: u.cmci,
+                    birth: u.birth.0.get(),
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Everything that happened to a line at its controller.
+    pub fn history(&self, line: Line) -> Vec<HistoryRow> {
+        let mut rows = Vec::new();
+        for event in self.events() {
+            let step = || self.root(event).map(|l| l.step.clone());
+            let row =
+                |what: String, rule: Option<String>, key: KeyId, state: &LineState| HistoryRow {
+                    at_ps: event.at.0,
+                    step: step(),
+                    what,
+                    rule,
+                    keyid: Some(key.0),
+                    td: Some(state.td),
+                    mac: Some(state.mac),
+                    poison: Some(state.poison.is_some()),
+                };
+            match event.kind {
+                EventKind::DramRead { at, rule, after, .. } if at.line() == line => {
+                    rows.push(row("read".to_owned(), Some(rule.to_string()), at.keyid(), &after));
+                }
+                EventKind::DramWrite { at, mask, rule, after, .. } if at.line() == line => {
+                    let what = if mask.is_full() {
+                        "write".to_owned()
+                    } else {
+                        format!("write {} of 64", mask.count())
+                    };
+                    rows.push(row(what, Some(rule.to_string()), at.keyid(), &after));
+                }
+                EventKind::DramWritePage { page, keyid, lines, rule }
+                    if line.page() == page && lines >> line.index_in_page() & 1 != 0 =>
+                {
+                    rows.push(HistoryRow {
+                        at_ps: event.at.0,
+                        step: step(),
+                        what: "write with page".to_owned(),
+                        rule: Some(rule.to_string()),
+                        keyid: Some(keyid.0),
+                        td: None,
+                        mac: None,
+                        poison: Some(false),
+                    });
+                }
+                EventKind::Tampered { line: tampered, .. } if tampered == line => {
+                    rows.push(HistoryRow {
+                        at_ps: event.at.0,
+                        step: step(),
+                        what: describe(&event.kind),
+                        rule: None,
+                        keyid: None,
+                        td: None,
+                        mac: None,
+                        poison: None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
+/// A short name of a birth's cause.
+pub(super) const fn cause_name(cause: BirthCause) -> &'static str {
+    match cause {
+        BirthCause::TdMismatch => "td-mismatch",
+        BirthCause::MacMismatch => "mac-mismatch",
+        BirthCause::SharedIntegrity => "shared-integrity",
+        BirthCause::PartialWrite => "partial-write",
+        BirthCause::UncorrectableError => "uncorrectable-error",
+    }
+}
+
+const fn why_text(why: Why) -> &'static str {
+    match why {
+        Why::Capacity => "to make room",
+        Why::Chosen => "by the hardware's choice",
+        Why::Flush => "by a flush of the line",
+        Why::FlushAll => "by a flush of all caches",
+        Why::Bypass => "because an access bypassed the caches",
+        Why::Snoop => "because another core wanted it",
+        Why::Dma => "because a device accessed it",
+        Why::Full => "because it was full",
+        Why::Fence => "because of a fence or locked operation",
+        Why::OwnAccess => "because its core accessed the line",
+        Why::Interrupt => "because of an interrupt or machine check",
+        Why::Time => "in its time",
+    }
+}
+
+/// An event in words.
+fn describe(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Op { agent, step } => format!("operation {step} of agent {agent}"),
+        EventKind::Fill { core, at, poison } => {
+            let with = if poison.is_some() { " poisoned" } else { "" };
+            format!("core {core} took line {} under KeyID {}{with}", at.line(), at.keyid())
+        }
+        EventKind::CacheStore { core, at, mask } => format!(
+            "core {core} stored {} bytes into its cached copy of line {} under KeyID {}",
+            mask.count(),
+            at.line(),
+            at.keyid()
+        ),
+        EventKind::WriteBack { at, why, .. } => format!(
+            "the dirty copy of line {} under KeyID {} was written back {}",
+            at.line(),
+            at.keyid(),
+            why_text(*why)
+        ),
+        EventKind::Dropped { at, why } => format!(
+            "the clean copy of line {} under KeyID {} was dropped {}",
+            at.line(),
+            at.keyid(),
+            why_text(*why)
+        ),
+        EventKind::WcLeave { core, at, mask, why } => format!(
+            "core {core}'s write-combining buffer for line {} left with {} of 64 bytes {}",
+            at.line(),
+            mask.count(),
+            why_text(*why)
+        ),
+        EventKind::WeakDone { core, at, kind, why } => {
+            let name = match kind {
+                WeakKind::Movdir64b => "MOVDIR64B",
+                WeakKind::Movdiri => "MOVDIRI",
+                WeakKind::Clflushopt => "CLFLUSHOPT",
+                WeakKind::Clwb => "CLWB",
+            };
+            format!("core {core}'s {name} to line {} became visible {}", at.line(), why_text(*why))
+        }
+        EventKind::DramRead { at, rule, .. } => {
+            format!("{rule}: line {} was read with KeyID {}", at.line(), at.keyid())
+        }
+        EventKind::DramWrite { at, mask, rule, after, .. } => {
+            let how = if mask.is_full() {
+                "written whole".to_owned()
+            } else {
+                format!("written in part ({} of 64 bytes)", mask.count())
+            };
+            format!(
+                "{rule}: line {} was {how} with KeyID {}, which left TD bit {}",
+                at.line(),
+                at.keyid(),
+                u8::from(after.td)
+            )
+        }
+        EventKind::DramWritePage { page, keyid, lines, rule } => format!(
+            "{rule}: {} lines of page {page} were written whole with KeyID {keyid}",
+            lines.count_ones()
+        ),
+        EventKind::Birth { birth, at, cause } => {
+            format!("poison {} was born in line {} ({})", birth.0, at.line(), cause_name(*cause))
+        }
+        EventKind::PoisonCopied { birth, .. } => format!("poison {} spread", birth.0),
+        EventKind::PoisonGone { birth, .. } => format!("poison {} was overwritten", birth.0),
+        EventKind::Ucna(u) => format!("bank {} logged UCNA {:#018x}", u.bank, u.status.0),
+        EventKind::MachineCheck(r) => format!("machine check on core {}", r.core),
+        EventKind::Consequence(c) => c.to_string(),
+        EventKind::Pconfig { keyid, .. } => format!("PCONFIG programmed KeyID {keyid}"),
+        EventKind::Tampered { line, how } => match how {
+            Tamper::FlipBit(bit) => format!("ciphertext bit {bit} of line {line} was flipped"),
+            Tamper::FlipTd => format!("the TD bit of line {line} was flipped"),
+            Tamper::Moved(from) => format!("line {from} was copied over line {line}"),
+            Tamper::Replayed => format!("an old content of line {line} was put back"),
+        },
+    }
+}

@@ -1,0 +1,386 @@
+//! Running scenarios: each cell of a scenario's matrix on a machine of its own, and what came of it against what was
+//! expected.
+
+use crate::diag::Diag;
+use crate::format::{
+    AgentKind, BoundCheck, Case, FinalCheck, Order, Program, ProgramLine, Scenario,
+};
+use crate::platform::{Origin, Override, Platform, load_with};
+use crate::report::{
+    CountsReport, Document, ExpectationReport, RunReport, SCHEMA, StepLabel, StepReport, Story,
+    Verdict,
+};
+use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
+use machine::{AgentId, AgentSpec, CryptoKind, Item, Machine, Options, StepRecord};
+use rayon::prelude::*;
+use sim_core::PlatformSpec;
+use sim_core::mca::McContext;
+use sim_core::outcome::Loaded;
+use std::fmt::Write;
+
+pub use crate::format::Crypto;
+pub use machine::Speed;
+
+/// What a run is asked for beyond its scenario.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Instead of the scenario's platforms.
+    pub platform: Option<Origin>,
+    /// Platform parameters to change.
+    pub overrides: Vec<Override>,
+    /// Whether `overrides` has the integrity mode, so that the scenario's own modes do not matter.
+    pub integrity_given: bool,
+    /// Instead of the scenario's cryptography.
+    pub crypto: Option<Crypto>,
+    /// How much of time is modelled.
+    pub speed: Speed,
+    /// Seed of keys and power-on content.
+    pub seed: u64,
+}
+
+impl Default for Request {
+    /// What the scenario says, timed, seed 0.
+    fn default() -> Request {
+        Request {
+            platform: None,
+            overrides: Vec::new(),
+            integrity_given: false,
+            crypto: None,
+            speed: Speed::Timed,
+            seed: 0,
+        }
+    }
+}
+
+/// One cell of a scenario's matrix, bound to its platform and ready to run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cell {
+    title: String,
+    cite: Vec<String>,
+    platform: Platform,
+    program: Program,
+}
+
+impl Cell {
+    /// The bound program.
+    pub const fn program(&self) -> &Program {
+        &self.program
+    }
+    /// The platform.
+    pub const fn platform(&self) -> &PlatformSpec {
+        &self.platform.spec
+    }
+}
+
+/// The cells of a scenario's matrix, as far as the request leaves it one.
+///
+/// # Errors
+/// Whatever of scenario, platform or request does not fit together, at its place.
+pub fn plan(scenario: &Scenario, request: &Request) -> Result<Vec<Cell>, Diag> {
+    let mut cases: Vec<Case> = Vec::new();
+    for mut case in scenario.cases() {
+        if request.platform.is_some() {
+            case.platform.clear();
+        }
+        if request.integrity_given {
+            case.integrity = None;
+        }
+        if let Some(crypto) = request.crypto {
+            case.crypto = crypto;
+        }
+        if !cases.contains(&case) {
+            cases.push(case);
+        }
+    }
+    cases
+        .into_iter()
+        .map(|case| {
+            let platform = match &request.platform {
+                None => scenario.platform(&case, &request.overrides)?,
+                Some(origin) => load_with(origin, &scenario.overrides(&case, &request.overrides))?,
+            };
+            let program = scenario.bind_with(&platform.spec, case.crypto)?;
+            let (title, cite) = (scenario.title.clone(), scenario.cite.clone());
+            Ok(Cell { title, cite, platform, program })
+        })
+        .collect()
+}
+
+/// Runs cells, side by side; the report has them in order.
+pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Document {
+    let runs: Vec<RunReport> = cells.par_iter().map(|cell| run(cell, request)).collect();
+    let rank =
+        |v: Verdict| [Verdict::Pass, Verdict::Fail, Verdict::Broken].iter().position(|x| *x == v);
+    let verdict = runs.iter().map(|r| r.verdict).max_by_key(|v| rank(*v)).unwrap_or(Verdict::Pass);
+    let platform = match runs.split_first() {
+        Some((first, rest)) if rest.iter().all(|r| r.platform == first.platform) => {
+            Some(first.platform.clone())
+        }
+        _ => None,
+    };
+    Document {
+        schema: SCHEMA,
+        tool: tool.to_owned(),
+        seed: request.seed,
+        platform,
+        kernel: None,
+        verdict,
+        runs,
+    }
+}
+
+/// Runs one cell.
+pub fn run(cell: &Cell, request: &Request) -> RunReport {
+    let spec = &cell.platform.spec;
+    let crypto = match cell.program.crypto {
+        Crypto::Symbolic => CryptoKind::Symbolic,
+        Crypto::Real => CryptoKind::Real,
+    };
+    let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
+    let mut report = RunReport {
+        scenario: cell.program.name.clone(),
+        title: cell.title.clone(),
+        cite: cell.cite.clone(),
+        platform: spec.name.clone(),
+        integrity: spec.memory.integrity.to_string(),
+        crypto: cell.program.crypto.to_string(),
+        erratum: spec.memory.erratum_pw_mce,
+        speed: crate::replay::speed_name(request.speed).to_owned(),
+        verdict: Verdict::Broken,
+        simulated_ps: 0,
+        steps: Vec::new(),
+        expectations: Vec::new(),
+        machine_checks: Vec::new(),
+        births: Vec::new(),
+        ucna: Vec::new(),
+        counts: CountsReport::default(),
+        notes: Vec::new(),
+    };
+    let mut machine = match Machine::new(spec, options) {
+        Ok(machine) => machine,
+        Err(error) => {
+            // A loaded platform has been validated.
+            report.notes.push(format!("the platform was refused: {error}"));
+            return report;
+        }
+    };
+    let mut os = linux(spec);
+    let records = machine.run(&machine_program(&cell.program), &mut os);
+    fill(&mut report, cell, &machine, &os, &records);
+    report
+}
+
+/// The kernel that a scenario without one gets: Linux of 6.12 or later, as far as machine checks go.
+pub fn linux(spec: &PlatformSpec) -> LinuxMce {
+    LinuxMce::new(McPolicy {
+        seam_nr_recovery: true,
+        mask_keyid: false,
+        address_bits: spec.keyid.address_bits(),
+    })
+}
+
+fn machine_program(program: &Program) -> machine::Program {
+    let kind = |kind| match kind {
+        AgentKind::Kernel => machine::AgentKind::Kernel,
+        AgentKind::User => machine::AgentKind::User,
+        AgentKind::Seam => machine::AgentKind::Seam,
+        AgentKind::Td => machine::AgentKind::Td,
+        AgentKind::Device => machine::AgentKind::Device,
+        AgentKind::Hw => machine::AgentKind::Hardware,
+    };
+    machine::Program {
+        agents: program
+            .agents
+            .iter()
+            .map(|a| AgentSpec {
+                name: a.name.clone(),
+                kind: kind(a.kind),
+                core: a.core.unwrap_or(0),
+                keyid: a.keyid,
+            })
+            .collect(),
+        items: program
+            .lines
+            .iter()
+            .map(|line| match line {
+                ProgramLine::Step(step) => Item::Op(AgentId(step.agent as u16), step.op),
+                ProgramLine::Barrier => Item::Barrier,
+            })
+            .collect(),
+        order: match program.order {
+            Order::Program => machine::Order::Program,
+            Order::Concurrent => machine::Order::Concurrent,
+        },
+    }
+}
+
+fn fill(
+    report: &mut RunReport,
+    cell: &Cell,
+    machine: &Machine,
+    os: &LinuxMce,
+    records: &[StepRecord],
+) {
+    let program = &cell.program;
+    let name = |agent: usize| program.agents.get(agent).map_or("?", |a| a.name.as_str());
+    let labels: Vec<Option<StepLabel>> = program
+        .lines
+        .iter()
+        .map(|line| match line {
+            ProgramLine::Step(step) => Some(StepLabel {
+                step: format!("{}.{}", name(step.agent), step.index),
+                text: step.text.clone(),
+                line: step.line,
+            }),
+            ProgramLine::Barrier => None,
+        })
+        .collect();
+    report.steps = records
+        .iter()
+        .filter_map(|record| {
+            let label = labels.get(record.item as usize)?.as_ref()?;
+            Some(StepReport {
+                step: label.step.clone(),
+                operation: label.text.clone(),
+                line: label.line,
+                outcome: record.outcome.to_string(),
+                begin_ps: record.begin.0,
+                end_ps: record.end.0,
+            })
+        })
+        .collect();
+    for e in &program.expectations {
+        let item = program.lines.iter().position(
+            |line| matches!(line, ProgramLine::Step(s) if s.agent == e.agent && s.index == e.index),
+        );
+        let record = records.iter().find(|r| Some(r.item as usize) == item);
+        let matched = record.is_some_and(|r| e.pattern.matches(&r.outcome));
+        report.expectations.push(ExpectationReport {
+            kind: if e.forbidden { "forbid" } else { "expect" }.to_owned(),
+            subject: format!("{}.{}", name(e.agent), e.index),
+            pattern: e.pattern.to_string(),
+            seen: record.map_or_else(|| "nothing".to_owned(), |r| r.outcome.to_string()),
+            met: matched != e.forbidden,
+        });
+    }
+    for check in &program.finals {
+        let (met, seen) = judge(&check.check, machine);
+        report.expectations.push(ExpectationReport {
+            kind: "final".to_owned(),
+            subject: check.text.clone(),
+            pattern: String::new(),
+            seen,
+            met,
+        });
+    }
+    let story = Story::new(machine.trace(), &labels);
+    report.births = story.births();
+    report.ucna = story.ucna();
+    report.machine_checks = story.machine_checks(|record| {
+        if record.context == McContext::SeamRoot {
+            return None;
+        }
+        let context = match record.context {
+            McContext::User => host::mce::Context::User,
+            _ => host::mce::Context::Kernel,
+        };
+        let at = Situation { status: record.status, mcg: record.mcg, in_exception: true, context };
+        let grade = grade_with(&at, os.policy().seam_nr_recovery);
+        let mut text = format!(
+            "{}: \"{}\" (architecture.md §6.4 row {})",
+            grade.severity, grade.message, grade.row
+        );
+        if let Some(page) = os.log().iter().find(|g| g.record == *record).and_then(|g| g.hwpoison) {
+            let _ = write!(text, "; page {page} marked HWPoison");
+        }
+        Some(text)
+    });
+    for check in &mut report.machine_checks {
+        // Taken when the load retires, which is when its operation is over.
+        let step = check.chain.iter().find_map(|l| l.step.as_ref());
+        if let Some(over) = report.steps.iter().find(|s| Some(&s.step) == step) {
+            check.at_ps = over.end_ps;
+        }
+    }
+    let counts = machine.counts();
+    report.counts = CountsReport {
+        operations: counts.operations,
+        accesses: counts.accesses,
+        controller_reads: counts.controller_reads,
+        controller_writes: counts.controller_writes,
+        controller_partial_writes: counts.controller_partial_writes,
+        births: machine.trace().births().len() as u64,
+        live_poison: machine.trace().poison_locations(),
+        machine_checks: counts.machine_checks,
+    };
+    report.simulated_ps = machine.now().0;
+    report.notes = notes(machine);
+    let broken = machine.conservation();
+    report.verdict = match (broken.is_empty(), report.expectations.iter().all(|e| e.met)) {
+        (false, _) => Verdict::Broken,
+        (true, true) => Verdict::Pass,
+        (true, false) => Verdict::Fail,
+    };
+    report.notes.extend(broken.into_iter().map(|line| format!("broken: {line}")));
+}
+
+/// Whether a final check holds, and what is there instead.
+fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
+    let flag = |real: bool, holds: bool| {
+        (real == holds, if real { "it is".to_owned() } else { "it is not".to_owned() })
+    };
+    let number = |real: u64, want: u64| (real == want, real.to_string());
+    let memory = machine.memory();
+    let trace = machine.trace();
+    match check {
+        FinalCheck::Poisoned { at, holds } => flag(memory.line(*at).poison.is_some(), *holds),
+        FinalCheck::Td { at, holds } => flag(memory.line(*at).td, *holds),
+        FinalCheck::Mac { at, holds } => flag(memory.line(*at).mac, *holds),
+        FinalCheck::Cached { at, holds } => flag(machine.caches().inspect(*at).is_some(), *holds),
+        FinalCheck::Dirty { at, holds } => {
+            flag(machine.caches().inspect(*at).is_some_and(|v| v.dirty), *holds)
+        }
+        FinalCheck::Writer { at, keyid } => {
+            let writer = memory.line(*at).writer;
+            let seen = writer.map_or_else(|| "never written".to_owned(), |k| format!("KeyID {k}"));
+            (writer == Some(*keyid), seen)
+        }
+        FinalCheck::Reads { at, pattern } => {
+            let probe = memory.probe(*at);
+            let loaded = Loaded { data: probe.data, bytes: 64, class: probe.class };
+            let seen = if probe.poisoned { "poison".to_owned() } else { loaded.to_string() };
+            (pattern.matches(probe.poisoned, &loaded), seen)
+        }
+        FinalCheck::Panic { holds } => flag(machine.is_panicked(), *holds),
+        FinalCheck::TdxDisabled { holds } => flag(machine.is_tdx_disabled(), *holds),
+        FinalCheck::Ucna(n) => number(memory.ucna_log().len() as u64, *n),
+        FinalCheck::Births(n) => number(trace.births().len() as u64, *n),
+        FinalCheck::LivePoison(n) => {
+            number(trace.births().len() as u64 - u64::from(trace.deaths()), *n)
+        }
+        FinalCheck::PartialWrites(n) => number(machine.counts().controller_partial_writes, *n),
+    }
+}
+
+/// What a reader of an unexpected verdict should know.
+fn notes(machine: &Machine) -> Vec<String> {
+    let mut notes = Vec::new();
+    for core in 0..machine.spec().cpu.cores {
+        for buffer in machine.caches().wc_buffers(core) {
+            notes.push(format!(
+                "core {core} still holds {} bytes for line {} in a write-combining buffer; a fence, a locked \
+                 operation, an interrupt or `wc-evict` would send them off (MC-28)",
+                buffer.mask.count(),
+                buffer.at.line()
+            ));
+        }
+    }
+    if machine.trace().lost() > 0 {
+        notes.push(format!(
+            "{} events were not recorded: the log holds {}",
+            machine.trace().lost(),
+            sim_core::Trace::EVENTS_MAX
+        ));
+    }
+    notes
+}

@@ -1,0 +1,177 @@
+//! The arguments.
+
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A cycle-level simulator of the hardware that protects TDX memory.
+///
+/// Cores, a cache hierarchy whose lines carry KeyIDs, and an MKTME memory controller that keeps a TD-owner bit, a 28-bit
+/// MAC and a poison flag for every 64-byte line.
+#[derive(Debug, Parser)]
+#[command(name = "tdxsim", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Subcommands,
+}
+
+const AFTER_HELP: &str = "Exit codes: 0 all expectations met; 1 an expectation failed; 2 bad input or usage; \
+3 an invariant of the simulator itself broke; 4 not modelled; 5 undecided; 6 output could not be written.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Subcommands {
+    /// List the built-in scenarios.
+    List(List),
+    /// Run scenarios and tell what happened, and why.
+    Run(Run),
+    /// Replay the address trace of a real program.
+    Replay(Replay),
+    /// Explain a SEAMCALL status, machine-check registers or a kernel log line.
+    Explain(Explain),
+    /// Show the platforms and where their numbers come from.
+    Platform(Platform),
+}
+
+/// Form of a command's output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON object, described by a schema in docs/schemas.
+    Json,
+}
+
+/// How much of time is modelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SpeedArg {
+    /// Requests run through queues and DRAM.
+    Timed,
+    /// Every operation costs the same.
+    Functional,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// Choosing and changing a platform.
+#[derive(Clone, Debug, Args)]
+pub struct PlatformChoice {
+    /// Platform: spr, emr, gnr or a platform file. Replaces the scenario's own.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter, such as `cpu.rfo_poison_mc=true`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of keys and power-on content.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How much of time is modelled.
+    #[arg(long, value_enum, default_value = "timed")]
+    pub speed: SpeedArg,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Names of built-in scenarios, or scenario files.
+    #[arg(value_name = "NAME|FILE", required_unless_present = "all")]
+    pub scenarios: Vec<String>,
+    /// Run every built-in scenario.
+    #[arg(long, conflicts_with = "scenarios")]
+    pub all: bool,
+    /// The platform.
+    #[command(flatten)]
+    pub platform: PlatformChoice,
+    /// Integrity mode, ci or li. Replaces the scenario's own.
+    #[arg(long, value_name = "MODE", value_parser = ["ci", "li"])]
+    pub integrity: Option<String>,
+    /// Cryptography, symbolic or real. Replaces the scenario's own.
+    #[arg(long, value_name = "KIND", value_parser = ["symbolic", "real"])]
+    pub crypto: Option<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+    /// Only the verdicts.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The trace, plain or gzip.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Form of the trace; found out where absent.
+    #[arg(long, value_name = "FORM", value_parser = ["lackey", "ramulator", "dramsim3"])]
+    pub trace_format: Option<String>,
+    /// Place the program in a TD: its pages are accepted at first touch and used under a private KeyID.
+    #[arg(long, conflicts_with = "keyid")]
+    pub td: bool,
+    /// Use this shared KeyID instead of KeyID 0.
+    #[arg(long, value_name = "N")]
+    pub keyid: Option<u16>,
+    /// Stop after so many records.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// The platform (default spr).
+    #[command(flatten)]
+    pub platform: PlatformChoice,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A status, an MCi_STATUS with or without an MCG_STATUS, or pasted log lines; `-` reads them from stdin.
+    #[arg(
+        value_name = "TEXT",
+        required = true,
+        allow_hyphen_values = true,
+        trailing_var_arg = true
+    )]
+    pub text: Vec<String>,
+    /// Form of the output; must come before TEXT.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// `platform`.
+#[derive(Debug, Args)]
+pub struct Platform {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PlatformCommands,
+}
+
+/// The commands of `platform`.
+#[derive(Debug, Subcommand)]
+pub enum PlatformCommands {
+    /// List the built-in platforms.
+    List,
+    /// Show every parameter with its source, and whether it is assumed.
+    Show {
+        /// Platform: spr, emr, gnr or a platform file.
+        #[arg(value_name = "NAME|FILE")]
+        name: String,
+        /// Change a parameter. May be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Form of the output.
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
+    },
+}
+
+/// The command line as clap sees it, for manual page and completions.
+pub fn command() -> Command {
+    Cli::command()
+}

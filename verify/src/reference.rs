@@ -1,0 +1,516 @@
+//! The reference model: memory controller, caches and store paths without time (verification.md §5.1).
+//!
+//! Written from the tables and rules of architecture.md §2 to §5 and §13. What real hardware decides by capacity, age or
+//! luck is a [`Choice`] and comes from outside. Whatever hardware *must* do is done by the operation that demands it;
+//! whatever it *may* do besides is a choice, made before the operation.
+//!
+//! Stores become visible at once: the store buffer of x86-TSO is not modelled here.
+
+mod line;
+mod run;
+pub mod tables;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use line::{Bytes, Cipher, DramLine, Key};
+
+use run::Run;
+use serde::{Deserialize, Serialize};
+use sim_core::event::{BirthCause, LineState, Rule, WeakKind};
+use sim_core::mca::McAccess;
+use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
+use sim_core::platform::{IntegrityMode, MemorySpec};
+use sim_core::{BirthId, ByteMask, KeyId, KeyIdLayout, Line, Op, Outcome, PlatformSpec, Tagged};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use tables::Class;
+use thiserror::Error;
+
+/// The parts of a platform that decide what happens, not when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// KeyID layout.
+    pub keyid: KeyIdLayout,
+    /// Mode, erratum, key width, bypass.
+    pub memory: MemorySpec,
+    /// Packages.
+    pub packages: u8,
+    /// Cores in all packages.
+    pub cores: u16,
+    /// Write-combining buffers of a core (architecture.md §13 MC-28).
+    pub wc_buffers: u8,
+    /// Sub-blocks of WBINVDP and WBNOINVDP (MC-14).
+    pub flush_sub_blocks: u32,
+    /// REP STOSB owns whole lines without reading them (MC-29).
+    pub fast_string_no_rfo: bool,
+    /// A store whose RFO brings poison raises #MC (MC-30).
+    pub rfo_poison_mc: bool,
+    /// Which planted defect is active (verification.md §5.4): `n` is MU-n.
+    #[cfg(test)]
+    #[serde(skip)]
+    pub(crate) mutant: u8,
+}
+
+impl Spec {
+    /// From a platform that has been validated.
+    pub const fn new(platform: &PlatformSpec) -> Spec {
+        Spec {
+            keyid: platform.keyid,
+            memory: platform.memory,
+            packages: platform.cpu.packages,
+            cores: platform.cpu.cores,
+            wc_buffers: platform.cpu.wc_buffers,
+            flush_sub_blocks: platform.cpu.flush_sub_blocks,
+            fast_string_no_rfo: platform.cpu.fast_string_no_rfo,
+            rfo_poison_mc: platform.cpu.rfo_poison_mc,
+            #[cfg(test)]
+            mutant: 0,
+        }
+    }
+    /// The package of a core: cores are numbered package by package.
+    pub fn package_of(&self, core: u16) -> u8 {
+        let per = (self.cores / u16::from(self.packages.max(1))).max(1);
+        (core / per) as u8
+    }
+    /// The package whose controllers serve a line: 1 GiB in turn, as `PlatformSpec::home_of` has it.
+    pub fn home_of(&self, line: Line) -> u8 {
+        ((line.0 >> 24) % u64::from(self.packages.max(1))) as u8
+    }
+    #[cfg(test)]
+    const fn mutant(&self, n: u8) -> bool {
+        self.mutant == n
+    }
+    #[cfg(not(test))]
+    const fn mutant(&self, _: u8) -> bool {
+        false
+    }
+}
+
+/// Who acts (architecture.md §2.5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Agent {
+    /// The host kernel.
+    Kernel,
+    /// A host process.
+    User,
+    /// A guest that is not a TD.
+    Guest,
+    /// The TDX module.
+    SeamRoot,
+    /// A TD with its HKID.
+    Td(KeyId),
+    /// A device.
+    Device,
+}
+
+/// Where a cached copy is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Place {
+    /// The private caches of a core.
+    Core(u16),
+    /// The last-level cache of a package.
+    Llc(u8),
+}
+
+/// Coherence state of a copy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Coherence {
+    /// Clean; others may have copies.
+    Shared,
+    /// Clean, the only copy.
+    Exclusive,
+    /// Dirty; others may have `Shared` copies of the same bytes. How hardware avoids this state (by writing back when
+    /// another core reads) is the choice [`Choice::WriteBack`].
+    Owned,
+    /// Dirty, the only copy.
+    Modified,
+}
+
+impl Coherence {
+    /// Whether memory does not have these bytes.
+    pub const fn is_dirty(self) -> bool {
+        matches!(self, Coherence::Owned | Coherence::Modified)
+    }
+    const fn of(dirty: bool, alone: bool) -> Coherence {
+        match (dirty, alone) {
+            (true, true) => Coherence::Modified,
+            (true, false) => Coherence::Owned,
+            (false, true) => Coherence::Exclusive,
+            (false, false) => Coherence::Shared,
+        }
+    }
+}
+
+/// A cached copy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Copy {
+    /// Coherence state.
+    pub state: Coherence,
+    /// Plaintext.
+    pub data: Bytes,
+    /// What the bytes were when they were filled, until all are overwritten.
+    pub class: DataClass,
+    /// Poison of the copy (architecture.md §13 MC-05).
+    pub poison: Option<BirthId>,
+}
+
+/// A write-combining buffer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct WcBuffer {
+    /// Its line.
+    pub at: Tagged,
+    /// Collected bytes: bit i is byte i.
+    pub mask: u64,
+    /// Their values.
+    pub data: Bytes,
+}
+
+/// A weakly ordered operation that is not visible yet.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Weak {
+    /// Which operation.
+    pub kind: WeakKind,
+    /// Its line.
+    pub at: Tagged,
+    /// Bytes it writes; none for flushes.
+    pub mask: u64,
+    /// Their values.
+    pub data: Bytes,
+}
+
+/// Buffers and pending operations of a core, oldest first.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Pending {
+    /// Write-combining buffers.
+    pub wc: Vec<WcBuffer>,
+    /// Weakly ordered operations; at most one for a (line, KeyID), as a second completes the first.
+    pub weak: Vec<Weak>,
+}
+
+/// A birth of poison that is alive.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Birth {
+    /// Where, and under which KeyID the access was.
+    pub at: Tagged,
+    /// Why.
+    pub cause: BirthCause,
+    /// DRAM lines and cached copies that hold it.
+    pub locations: u32,
+}
+
+/// A key slot of a package.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct KeySlot {
+    /// The key.
+    pub key: Key,
+    /// Whether it has integrity; without effect in Li, forced on for private KeyIDs in Ci (architecture.md §1.3 1.3.1).
+    pub integrity: bool,
+}
+
+/// The whole state, ordered and hashable for exploration.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// DRAM; absent lines are as at power-on.
+    pub dram: BTreeMap<Line, DramLine>,
+    /// Cached copies.
+    pub caches: BTreeMap<(Tagged, Place), Copy>,
+    /// Per core; absent is empty.
+    pub pending: BTreeMap<u16, Pending>,
+    /// Programmed keys, by package.
+    pub keys: BTreeMap<(u8, KeyId), KeySlot>,
+    /// Keys drawn so far.
+    pub drawn: u32,
+    /// Lines remembered by a physical attacker: ciphertext with TD bit and MAC.
+    pub saved: BTreeMap<u32, DramLine>,
+    /// Living births.
+    pub births: BTreeMap<BirthId, Birth>,
+    /// Births so far.
+    pub born: u32,
+    /// Deaths so far.
+    pub died: u32,
+}
+
+/// What hardware decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Choice {
+    /// A copy leaves its place for memory: written if dirty, else dropped.
+    Evict(Place, Tagged),
+    /// A dirty copy is written to memory and stays clean.
+    WriteBack(Place, Tagged),
+    /// A core's copy moves to the last-level cache of its package.
+    ToLlc(u16, Tagged),
+    /// A write-combining buffer leaves (architecture.md §13 MC-28).
+    WcLeave(u16, Tagged),
+    /// The i-th pending weakly ordered operation of a core becomes visible.
+    WeakComplete(u16, usize),
+    /// A core fills a line that nobody asked for, while this agent runs on it (MC-06).
+    Prefetch(Agent, u16, Tagged),
+}
+
+/// One step.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Step {
+    /// An agent does an operation on a core (a device's core is not looked at).
+    Op(Agent, u16, Op),
+    /// Hardware makes a choice.
+    Choice(Choice),
+}
+
+/// Why a step cannot be made in this state. The state has not changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum NotAllowed {
+    /// The platform has fewer cores.
+    #[error("there is no core {0}")]
+    NoSuchCore(u16),
+    /// Nothing to evict, move or write back.
+    #[error("{1} is not cached in {0:?}")]
+    NoSuchCopy(Place, Tagged),
+    /// Nothing to write back.
+    #[error("{1} is not dirty in {0:?}")]
+    NotDirty(Place, Tagged),
+    /// No such write-combining buffer.
+    #[error("core {0} has no write-combining buffer for {1}")]
+    NoSuchBuffer(u16, Tagged),
+    /// No such pending operation.
+    #[error("core {0} has no pending operation {1}")]
+    NoSuchWeakOp(u16, usize),
+    /// A prefetch of what is there.
+    #[error("{1} is already cached in core {0}")]
+    AlreadyCached(u16, Tagged),
+    /// Nothing that runs on the core can form the KeyID.
+    #[error("{0:?} cannot form KeyID {1}")]
+    CannotForm(Agent, KeyId),
+    /// A device cannot run instructions, a core does no DMA; TDs, guests and processes do not run privileged ones.
+    #[error("{0:?} cannot do this operation")]
+    WrongAgent(Agent),
+    /// A size, an address or a slot that does not exist.
+    #[error("an operand is out of range")]
+    Operand,
+}
+
+/// What an agent sees of its operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Seen {
+    /// It completed.
+    Done,
+    /// It returned bytes: the first 64 of them, moved to the front.
+    Data {
+        /// The bytes.
+        data: Bytes,
+        /// How many were asked for.
+        bytes: u32,
+        /// The least trustworthy class among the lines touched.
+        class: DataClass,
+    },
+    /// #MC: poison was consumed.
+    MachineCheck {
+        /// How.
+        access: McAccess,
+        /// Where.
+        at: Tagged,
+        /// Which poison.
+        birth: BirthId,
+    },
+    /// #PF with RSVD=1.
+    PageFaultRsvd,
+    /// #GP.
+    GeneralProtection(GpReason),
+    /// EPT misconfiguration.
+    EptMisconfiguration,
+    /// The device's access was aborted.
+    DmaAbort,
+    /// The device got an error response.
+    DmaPoison(BirthId),
+    /// PCONFIG returned.
+    Pconfig(PconfigStatus),
+}
+
+impl Seen {
+    /// Whether a machine's outcome is what the reference saw. Births are numbered by each side in its own way and are
+    /// not compared; unknown bytes may have any value.
+    pub fn admits(&self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (Seen::Done, Outcome::Done)
+            | (Seen::PageFaultRsvd, Outcome::PageFaultRsvd)
+            | (Seen::EptMisconfiguration, Outcome::EptMisconfiguration)
+            | (Seen::DmaAbort, Outcome::DmaAbort)
+            | (Seen::DmaPoison(_), Outcome::DmaPoison(_)) => true,
+            (Seen::Data { data, bytes, class }, Outcome::Data(l)) => {
+                *bytes == l.bytes && *class == l.class && data.admits(&l.data)
+            }
+            (Seen::MachineCheck { access, at, .. }, Outcome::MachineCheck { record, .. }) => {
+                *access == record.access && *at == record.at.tagged()
+            }
+            (Seen::GeneralProtection(a), Outcome::GeneralProtection(b)) => a == b,
+            (Seen::Pconfig(a), Outcome::Pconfig(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// What a request at the controller was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// A read, and what it returned.
+    Read {
+        /// Data.
+        data: Bytes,
+        /// What they are.
+        class: DataClass,
+    },
+    /// A write.
+    Write {
+        /// Which bytes.
+        mask: ByteMask,
+        /// Their values.
+        data: Bytes,
+        /// Poison of the cached copy it comes from.
+        source: Option<BirthId>,
+    },
+}
+
+/// A request that reached the controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    /// Which line, under which KeyID.
+    pub at: Tagged,
+    /// What.
+    pub request: Request,
+    /// By which row.
+    pub rule: Rule,
+    /// The line before.
+    pub before: DramLine,
+    /// The line after.
+    pub after: DramLine,
+}
+
+/// What a step did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StepOutcome {
+    /// What its agent saw; [`Seen::Done`] for choices.
+    pub seen: Seen,
+    /// Requests at the controller, in the order in which they took effect (architecture.md §13 MC-31).
+    pub traffic: Vec<Transaction>,
+    /// Births.
+    pub births: Vec<BirthId>,
+    /// Births that the controller logged as UCNA (architecture.md §2.4 2.4.6).
+    pub ucna: Vec<BirthId>,
+}
+
+/// The reference model.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reference {
+    /// The platform.
+    pub spec: Spec,
+    state: State,
+}
+
+impl Reference {
+    /// A machine at power-on.
+    pub fn new(spec: Spec) -> Reference {
+        Reference { spec, state: State::default() }
+    }
+    /// The state.
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+    /// A line of DRAM.
+    pub fn line(&self, line: Line) -> LineState {
+        self.dram(line).state()
+    }
+    /// A line of DRAM by provenance.
+    pub fn dram(&self, line: Line) -> DramLine {
+        self.state.dram.get(&line).cloned().unwrap_or_default()
+    }
+    /// Whether a read with this KeyID would find a matching MAC now.
+    pub fn mac_valid(&self, at: Tagged) -> bool {
+        self.dram(at.line()).mac_matches(at.line(), self.key(at).key)
+    }
+    /// Births and deaths of poison so far.
+    pub const fn births_and_deaths(&self) -> (u32, u32) {
+        (self.state.born, self.state.died)
+    }
+    /// All copies of a (line, KeyID).
+    pub fn copies(&self, at: Tagged) -> impl Iterator<Item = (Place, &Copy)> {
+        let all = (at, Place::Core(0))..=(at, Place::Llc(u8::MAX));
+        self.state.caches.range(all).map(|((_, place), copy)| (*place, copy))
+    }
+    /// The same state without its history: births renumbered by their first location, dead ones forgotten. Two states
+    /// that differ only in history become equal, which is what makes a search end.
+    #[must_use]
+    pub fn without_history(self) -> Reference {
+        let mut new = self;
+        let mut names: BTreeMap<BirthId, BirthId> = BTreeMap::new();
+        let s = &mut new.state;
+        let dram = s.dram.values_mut().map(|l| &mut l.poison);
+        for slot in dram.chain(s.caches.values_mut().map(|c| &mut c.poison)) {
+            if let Some(id) = *slot {
+                let next = BirthId(NonZeroU32::MIN.saturating_add(names.len() as u32));
+                *slot = Some(*names.entry(id).or_insert(next));
+            }
+        }
+        let old = std::mem::take(&mut s.births);
+        s.births = old.into_iter().filter_map(|(id, b)| Some((*names.get(&id)?, b))).collect();
+        (s.born, s.died) = (names.len() as u32, 0);
+        new
+    }
+
+    /// Makes one step. Sub-blocks of WBINVDP and WBNOINVDP are taken to be line number modulo their number; see
+    /// [`Reference::step_with`].
+    ///
+    /// # Errors
+    /// The step cannot be made in this state, which has not changed.
+    pub fn step(&mut self, step: &Step) -> Result<StepOutcome, NotAllowed> {
+        let blocks = u64::from(self.spec.flush_sub_blocks.max(1));
+        self.step_with(step, |at| (at.line().0 % blocks) as u32)
+    }
+
+    /// Makes one step, where `sub_block` says which sub-block of the caches a line belongs to (architecture.md §4.1
+    /// 4.1.10; the partition is not documented, §13 MC-14).
+    ///
+    /// # Errors
+    /// The step cannot be made in this state, which has not changed.
+    pub fn step_with(
+        &mut self,
+        step: &Step,
+        sub_block: impl Fn(Tagged) -> u32,
+    ) -> Result<StepOutcome, NotAllowed> {
+        let mut run = Run::new(self);
+        let seen = match step {
+            Step::Choice(choice) => {
+                run.choose(*choice)?;
+                Seen::Done
+            }
+            Step::Op(who, core, op) => {
+                run.check(*who, *core, op)?;
+                run.op(*who, *core, op, &sub_block).unwrap_or_else(|early| early)
+            }
+        };
+        if matches!(seen, Seen::MachineCheck { .. })
+            && let Step::Op(_, core, _) = step
+        {
+            run.drain_wc(*core); // MC-28
+        }
+        let Run { traffic, births, ucna, .. } = run;
+        Ok(StepOutcome { seen, traffic, births, ucna })
+    }
+
+    /// The key slot behind a tagged line: that of the package whose controllers serve the line.
+    pub fn key(&self, at: Tagged) -> KeySlot {
+        let bypass = at.keyid() == KeyId::TME && self.spec.memory.tme_bypass; // MC-09
+        let key = if bypass { Key::None } else { Key::Tme }; // MC-27
+        let home = self.spec.home_of(at.line());
+        let slot = self.state.keys.get(&(home, at.keyid())).copied();
+        slot.unwrap_or(KeySlot { key, integrity: false })
+    }
+    /// The class of a request (architecture.md §2.1 2.1.2, §1.3 1.3.1, 1.3.5).
+    pub fn class(&self, at: Tagged) -> Class {
+        if self.spec.keyid.is_private(at.keyid()) {
+            Class::Private
+        } else if self.spec.memory.integrity == IntegrityMode::Ci && self.key(at).integrity {
+            Class::SharedIntegrity
+        } else {
+            Class::Shared
+        }
+    }
+}

@@ -1,0 +1,881 @@
+//! One step of the reference being made: controller, caches, buffers, operations.
+
+use super::line::{Bytes, Cipher, DramLine, Key};
+use super::tables::{self, Class, WriteCase, WriteEffect};
+use super::{
+    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Reference, Request,
+    Seen, Transaction, WcBuffer, Weak,
+};
+use sim_core::event::{BirthCause, Rule, WeakKind};
+use sim_core::mca::McAccess;
+use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
+use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
+use sim_core::platform::{IntegrityMode, XtsWidth};
+use sim_core::{Addr, BirthId, ByteMask, Hpa, KeyId, Line, LineData, Op, Tagged};
+use std::num::NonZeroU32;
+
+/// A part of an access that lies in one line: the line, the first byte in it, how many, and how many came before.
+type Span = (Tagged, usize, usize, usize);
+
+fn spans(at: Addr, bytes: u32) -> impl Iterator<Item = Span> {
+    let (start, end) = (at.hpa.0, at.hpa.0 + u64::from(bytes));
+    (start >> 6..end.div_ceil(64)).map(move |line| {
+        let (from, to) = (start.max(line << 6), end.min((line + 1) << 6));
+        let tag = Tagged::new(Line(line), at.keyid);
+        (tag, (from & 63) as usize, (to - from) as usize, (from - start) as usize)
+    })
+}
+
+/// Ends an operation early with what its agent sees.
+type Flow<T> = Result<T, Seen>;
+
+/// A step being made.
+pub(super) struct Run<'a> {
+    m: &'a mut Reference,
+    pub(super) traffic: Vec<Transaction>,
+    pub(super) births: Vec<BirthId>,
+    pub(super) ucna: Vec<BirthId>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(m: &'a mut Reference) -> Run<'a> {
+        Run { m, traffic: vec![], births: vec![], ucna: vec![] }
+    }
+}
+
+/// The memory controller.
+impl Run<'_> {
+    fn born(&mut self, at: Tagged, cause: BirthCause) -> BirthId {
+        let s = &mut self.m.state;
+        let id = BirthId(NonZeroU32::MIN.saturating_add(s.born));
+        s.born = s.born.saturating_add(1);
+        s.births.insert(id, Birth { at, cause, locations: 0 });
+        self.births.push(id);
+        id
+    }
+    fn gained(&mut self, poison: Option<BirthId>) {
+        if let Some(birth) = poison.and_then(|id| self.m.state.births.get_mut(&id)) {
+            birth.locations += 1;
+        }
+    }
+    fn lost(&mut self, poison: Option<BirthId>) {
+        let Some(id) = poison else { return };
+        if let Some(birth) = self.m.state.births.get_mut(&id) {
+            birth.locations = birth.locations.saturating_sub(1);
+            if birth.locations == 0 {
+                self.m.state.births.remove(&id);
+                self.m.state.died += 1;
+            }
+        }
+    }
+    fn set_dram(&mut self, line: Line, new: DramLine) {
+        self.gained(new.poison);
+        let dram = &mut self.m.state.dram;
+        // Absent is power-on: one state, one value.
+        let old =
+            if new == DramLine::default() { dram.remove(&line) } else { dram.insert(line, new) };
+        self.lost(old.and_then(|l| l.poison));
+    }
+
+    /// A read by the tables, without its effect on DRAM: data, class, poison, row.
+    fn consult(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>, Rule) {
+        let spec = self.m.spec;
+        let line = self.m.dram(at.line());
+        let key = self.m.key(at).key;
+        let mac = line.mac_matches(at.line(), key) || spec.mutant(3);
+        let class = self.m.class(at);
+        let row =
+            tables::read_row(spec.memory.integrity, class, line.td, mac, line.poison.is_some());
+        let poison = match (row.poison, line.poison) {
+            (false, _) => None,
+            (true, Some(old)) => Some(old),
+            (true, None) => row.birth.map(|cause| self.born(at, cause)),
+        };
+        let (data, class) = if row.plaintext {
+            line.decrypt(at.line(), key)
+        } else if spec.mutant(2) && class == Class::Shared && !row.poison {
+            (line.ct.as_ref().map_or(Bytes::UNKNOWN, |ct| ct.plain), DataClass::Plain)
+        } else {
+            (Bytes::ZERO, DataClass::Blocked)
+        };
+        (data, class, poison, row.rule)
+    }
+
+    fn read(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>) {
+        let before = self.m.dram(at.line());
+        let (data, class, poison, rule) = self.consult(at);
+        let mut after = before.clone();
+        if !self.m.spec.mutant(4) {
+            after.poison = poison; // MC-02
+        }
+        if before.poison.is_none() {
+            self.ucna.extend(poison);
+        }
+        self.set_dram(at.line(), after.clone());
+        let request = Request::Read { data, class };
+        self.traffic.push(Transaction { at, request, rule, before, after });
+        (data, class, poison)
+    }
+
+    fn write(&mut self, at: Tagged, data: Bytes, mask: ByteMask, source: Option<BirthId>) {
+        let spec = self.m.spec;
+        let before = self.m.dram(at.line());
+        let class = self.m.class(at);
+        let row = tables::write_row(&WriteCase {
+            full: mask.is_full(),
+            class,
+            mode: spec.memory.integrity,
+            source_poison: source.is_some(),
+            td: before.td || spec.mutant(11),
+            erratum: spec.memory.erratum_pw_mce,
+        });
+        let (content, poison) = match row.effect {
+            WriteEffect::Replace => (Some(data), source),
+            WriteEffect::Merge => {
+                let (mut merged, _, poison, _) = self.consult(at);
+                merged.merge(&data, mask);
+                (Some(merged), poison.filter(|_| !spec.mutant(5)))
+            }
+            WriteEffect::Poison => {
+                let old = before.poison;
+                (None, old.or_else(|| Some(self.born(at, BirthCause::PartialWrite))))
+            }
+        };
+        let after = match content {
+            Some(plain) => self.encrypt(at, plain, class, row.mac, poison),
+            None => DramLine { poison, ..before.clone() },
+        };
+        self.set_dram(at.line(), after.clone());
+        let request = Request::Write { mask, data, source };
+        self.traffic.push(Transaction { at, request, rule: row.rule, before, after });
+    }
+    /// The line that a whole-line write leaves behind.
+    fn encrypt(
+        &self,
+        at: Tagged,
+        plain: Bytes,
+        class: Class,
+        mac: Option<bool>,
+        poison: Option<BirthId>,
+    ) -> DramLine {
+        let key = self.m.key(at).key;
+        let td = class == Class::Private; // the state rule of §2.6
+        let integrity = class != Class::Shared && self.m.spec.memory.integrity == IntegrityMode::Ci;
+        DramLine {
+            ct: Some(Cipher { plain, key, line: at.line(), flips: Default::default() }),
+            td,
+            mac: mac.unwrap_or(integrity).then_some(td),
+            poison,
+            writer: Some((at.keyid(), key)),
+            tampered: false,
+        }
+    }
+}
+
+/// The caches.
+impl Run<'_> {
+    fn put(&mut self, at: Tagged, place: Place, copy: Copy) {
+        self.gained(copy.poison);
+        let old = self.m.state.caches.insert((at, place), copy);
+        self.lost(old.and_then(|c| c.poison));
+    }
+    fn take(&mut self, at: Tagged, place: Place) {
+        let old = self.m.state.caches.remove(&(at, place));
+        self.lost(old.and_then(|c| c.poison));
+    }
+    fn all(&self, at: Tagged) -> Vec<(Place, Copy)> {
+        self.m.copies(at).map(|(place, copy)| (place, *copy)).collect()
+    }
+    fn own(&self, core: u16, at: Tagged) -> Option<Copy> {
+        let own = self.m.state.caches.get(&(at, Place::Core(core)));
+        if own.is_none() && self.m.spec.mutant(9) {
+            let mut caches = self.m.state.caches.iter();
+            let hit = |t: &Tagged, p: &Place| t.line() == at.line() && *p == Place::Core(core);
+            return caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
+        }
+        own.copied()
+    }
+
+    /// Writes a dirty copy to memory; it stays, clean.
+    fn clean(&mut self, at: Tagged, place: Place, copy: Copy) {
+        if !copy.state.is_dirty() {
+            return;
+        }
+        let old_td = self.m.dram(at.line()).td;
+        self.write(at, copy.data, ByteMask::FULL, copy.poison);
+        if self.m.spec.mutant(1)
+            && let Some(line) = self.m.state.dram.get_mut(&at.line())
+        {
+            line.td = old_td;
+        }
+        let state = Coherence::of(false, copy.state == Coherence::Modified);
+        self.put(at, place, Copy { state, ..copy });
+    }
+    /// Writes back if dirty and drops every copy, in the whole coherence domain.
+    fn expel(&mut self, at: Tagged) {
+        for (place, copy) in self.all(at) {
+            self.clean(at, place, copy);
+            self.take(at, place);
+        }
+    }
+    /// The core gets a copy to read; returns it.
+    fn share(&mut self, core: u16, at: Tagged) -> Copy {
+        if let Some(own) = self.own(core, at) {
+            return own;
+        }
+        let others = self.all(at);
+        let copy = if let Some(&(_, found)) = others.first() {
+            for (place, copy) in others {
+                let state = Coherence::of(copy.state.is_dirty(), false);
+                self.put(at, place, Copy { state, ..copy });
+            }
+            Copy { state: Coherence::Shared, ..found }
+        } else {
+            let (data, class, poison) = self.read(at);
+            Copy { state: Coherence::Exclusive, data, class, poison }
+        };
+        self.put(at, Place::Core(core), copy);
+        copy
+    }
+    /// The core gets the only copy, to write: read for ownership.
+    fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
+        let copy = self.share(core, at);
+        let others = self.all(at);
+        let dirty = others.iter().any(|(_, c)| c.state.is_dirty());
+        let copy = Copy { state: Coherence::of(dirty, true), ..copy };
+        self.put(at, Place::Core(core), copy);
+        for (place, _) in others.into_iter().filter(|(p, _)| *p != Place::Core(core)) {
+            self.take(at, place);
+        }
+        copy
+    }
+    /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
+    /// verification.md C12).
+    fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
+        let mut copy = self.own_exclusively(core, at);
+        copy.state = Coherence::Modified;
+        copy.data.merge(&data, mask);
+        if mask.is_full() {
+            copy.class = DataClass::Plain;
+        }
+        if mask.is_full() || self.m.spec.mutant(8) {
+            copy.poison = None;
+        }
+        self.put(at, Place::Core(core), copy);
+    }
+    /// Flushes every copy in a package that `chosen` picks.
+    fn flush_all(&mut self, package: u8, keep: bool, chosen: &dyn Fn(Tagged) -> bool) {
+        let spec = self.m.spec;
+        let here = |place: Place| match place {
+            Place::Core(core) => spec.package_of(core) == package,
+            Place::Llc(p) => p == package,
+        };
+        let copies: Vec<_> = self.m.state.caches.iter().map(|(k, c)| (*k, *c)).collect();
+        for ((at, place), copy) in copies.into_iter().filter(|((t, p), _)| here(*p) && chosen(*t)) {
+            self.clean(at, place, copy);
+            if !keep {
+                self.take(at, place);
+            }
+        }
+    }
+}
+
+/// Write-combining buffers and weakly ordered operations.
+impl Run<'_> {
+    fn pending(&mut self, core: u16) -> &mut Pending {
+        self.m.state.pending.entry(core).or_default()
+    }
+    /// Absent is empty: one state, one value.
+    fn tidy(&mut self, core: u16) {
+        self.m.state.pending.retain(|c, p| *c != core || !p.wc.is_empty() || !p.weak.is_empty());
+    }
+    fn wc_leave(&mut self, core: u16, index: usize) {
+        let buffer = self.pending(core).wc.remove(index);
+        self.tidy(core);
+        self.expel(buffer.at); // §3 3.4 for direct stores; a bypassing store must not leave a stale copy either
+        self.write(buffer.at, buffer.data, ByteMask(buffer.mask), None);
+    }
+    pub(super) fn drain_wc(&mut self, core: u16) {
+        while self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {
+            self.wc_leave(core, 0);
+        }
+    }
+    fn weak_complete(&mut self, core: u16, index: usize) {
+        let weak = self.pending(core).weak.remove(index);
+        self.tidy(core);
+        let (at, spec) = (weak.at, self.m.spec);
+        match weak.kind {
+            WeakKind::Clwb => {
+                for (place, copy) in self.all(at) {
+                    self.clean(at, place, copy);
+                }
+            }
+            WeakKind::Clflushopt => self.expel(at),
+            WeakKind::Movdir64b | WeakKind::Movdiri => {
+                if !spec.mutant(7) {
+                    self.expel(at); // §3 3.4
+                }
+                let source = self.m.dram(at.line()).poison.filter(|_| spec.mutant(6));
+                self.write(at, weak.data, ByteMask(weak.mask), source);
+            }
+        }
+    }
+    fn drain_weak(&mut self, core: u16) {
+        while self.m.state.pending.get(&core).is_some_and(|p| !p.weak.is_empty()) {
+            self.weak_complete(core, 0);
+        }
+    }
+    /// What SFENCE, MFENCE and locked or serialising operations complete.
+    fn drain(&mut self, core: u16) {
+        self.drain_wc(core);
+        self.drain_weak(core);
+    }
+    /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
+    fn own_access(&mut self, core: u16, at: Tagged) {
+        self.wc_of(core, at);
+        self.weak_of(core, at);
+    }
+    fn wc_of(&mut self, core: u16, at: Tagged) {
+        let held = self.m.state.pending.get(&core);
+        if let Some(i) = held.and_then(|p| p.wc.iter().position(|b| b.at == at)) {
+            self.wc_leave(core, i);
+        }
+    }
+    fn weak_of(&mut self, core: u16, at: Tagged) {
+        let held = self.m.state.pending.get(&core);
+        if let Some(i) = held.and_then(|p| p.weak.iter().position(|w| w.at == at)) {
+            self.weak_complete(core, i);
+        }
+    }
+    fn weak(&mut self, core: u16, kind: WeakKind, at: Tagged, mask: ByteMask, data: Bytes) {
+        self.own_access(core, at);
+        self.pending(core).weak.push(Weak { kind, at, mask: mask.0, data });
+    }
+    fn wc_store(&mut self, core: u16, at: Tagged, mask: ByteMask, data: Bytes) {
+        self.weak_of(core, at);
+        let limit = usize::from(self.m.spec.wc_buffers.max(1));
+        let held = &mut self.pending(core).wc;
+        let index = match held.iter().position(|b| b.at == at) {
+            Some(index) => index,
+            None => {
+                if held.len() >= limit {
+                    self.wc_leave(core, 0); // MC-28: no free buffer, the oldest leaves
+                }
+                let held = &mut self.pending(core).wc;
+                held.push(WcBuffer { at, mask: 0, data: Bytes::ZERO });
+                held.len() - 1
+            }
+        };
+        let mut full = false;
+        if let Some(buffer) = self.pending(core).wc.get_mut(index) {
+            buffer.data.merge(&data, mask);
+            buffer.mask |= mask.0;
+            full = ByteMask(buffer.mask).is_full();
+        }
+        if full {
+            self.wc_leave(core, index);
+        }
+    }
+}
+
+/// Choices and operations.
+impl Run<'_> {
+    pub(super) fn choose(&mut self, choice: Choice) -> Result<(), NotAllowed> {
+        let s = &self.m.state;
+        let copy = |place, at: Tagged| {
+            s.caches.get(&(at, place)).copied().ok_or(NotAllowed::NoSuchCopy(place, at))
+        };
+        match choice {
+            Choice::Evict(place, at) => {
+                let found = copy(place, at)?;
+                self.clean(at, place, found);
+                self.take(at, place);
+            }
+            Choice::WriteBack(place, at) => {
+                let found = copy(place, at)?;
+                if !found.state.is_dirty() {
+                    return Err(NotAllowed::NotDirty(place, at));
+                }
+                self.clean(at, place, found);
+            }
+            Choice::ToLlc(core, at) => {
+                let found = copy(Place::Core(core), at)?;
+                let llc = Place::Llc(self.m.spec.package_of(core));
+                let dirty = found.state.is_dirty()
+                    || self.m.copies(at).any(|(p, c)| p == llc && c.state.is_dirty());
+                let others =
+                    self.m.copies(at).filter(|(p, _)| *p != llc && *p != Place::Core(core)).count();
+                let state = Coherence::of(dirty, others == 0);
+                self.put(at, llc, Copy { state, ..found });
+                self.take(at, Place::Core(core));
+            }
+            Choice::WcLeave(core, at) => {
+                let buffers = s.pending.get(&core).map(|p| p.wc.as_slice()).unwrap_or_default();
+                let index = buffers.iter().position(|b| b.at == at);
+                self.wc_leave(core, index.ok_or(NotAllowed::NoSuchBuffer(core, at))?);
+            }
+            Choice::WeakComplete(core, index) => {
+                if s.pending.get(&core).is_none_or(|p| index >= p.weak.len()) {
+                    return Err(NotAllowed::NoSuchWeakOp(core, index));
+                }
+                self.weak_complete(core, index);
+            }
+            Choice::Prefetch(who, core, at) => {
+                self.core(core)?;
+                self.operand(at.line().hpa(), 64)?;
+                if who == Agent::Device || self.fault(who, at.keyid()).is_some() {
+                    return Err(NotAllowed::CannotForm(who, at.keyid()));
+                }
+                if s.caches.contains_key(&(at, Place::Core(core))) {
+                    return Err(NotAllowed::AlreadyCached(core, at));
+                }
+                self.share(core, at);
+            }
+        }
+        Ok(())
+    }
+
+    fn core(&self, core: u16) -> Result<(), NotAllowed> {
+        if core < self.m.spec.cores { Ok(()) } else { Err(NotAllowed::NoSuchCore(core)) }
+    }
+    fn operand(&self, hpa: Hpa, bytes: u32) -> Result<(), NotAllowed> {
+        let end = 1u64 << self.m.spec.keyid.address_bits().min(52);
+        if hpa.0 < end && u64::from(bytes) <= end - hpa.0 {
+            Ok(())
+        } else {
+            Err(NotAllowed::Operand)
+        }
+    }
+
+    /// Whether the operation can be asked for at all.
+    pub(super) fn check(&self, who: Agent, core: u16, op: &Op) -> Result<(), NotAllowed> {
+        let sized = |at: &Addr, bytes: u32, max: u32| {
+            if !(1..=max).contains(&bytes) {
+                return Err(NotAllowed::Operand);
+            }
+            if at.keyid.0 > self.m.spec.keyid.keyid_max() {
+                return Err(NotAllowed::Operand);
+            }
+            self.operand(at.hpa, bytes)
+        };
+        let (mut dma, mut physical, mut privileged) = (false, false, false);
+        match op {
+            Op::Load { at, bytes, .. } | Op::Store { at, bytes, .. } => sized(at, *bytes, 64)?,
+            Op::NtStore { at, bytes, .. } => sized(at, *bytes, 64)?,
+            Op::Movdiri { at, bytes, .. } | Op::LockXadd { at, bytes, .. } => {
+                sized(at, *bytes, 8)?;
+            }
+            Op::RepStosb { at, bytes, .. } => sized(at, *bytes, 1 << 20)?,
+            Op::Movdir64b { dst, src } => {
+                sized(dst, 64, 64)?;
+                if let Source::Mem(at) = src {
+                    sized(at, 64, 64)?;
+                }
+            }
+            Op::Movdir64bPage { at } => sized(at, 4096, 4096)?,
+            Op::Fetch { at }
+            | Op::Prefetch { at }
+            | Op::Clflush { at }
+            | Op::Clflushopt { at }
+            | Op::Clwb { at } => sized(at, 1, 1)?,
+            Op::DmaRead { at, bytes } | Op::DmaWrite { at, bytes, .. } => {
+                dma = true;
+                sized(at, *bytes, 4096)?;
+            }
+            Op::Wbinvd | Op::Wbnoinvd | Op::Pconfig { .. } => privileged = true,
+            Op::Wbinvdp { .. } | Op::Wbnoinvdp { .. } => {}
+            Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
+            Op::Evict { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
+                physical = true;
+                sized(at, 1, 1)?;
+            }
+            Op::WcEvict { core } => {
+                physical = true;
+                self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+            }
+            Op::FlipBit { at, bit } => {
+                physical = true;
+                sized(at, 1, 1)?;
+                if *bit >= 512 {
+                    return Err(NotAllowed::Operand);
+                }
+            }
+            Op::MoveLine { from, to } => {
+                physical = true;
+                sized(from, 1, 1)?;
+                sized(to, 1, 1)?;
+            }
+            Op::SaveLine { at, slot } | Op::ReplayLine { slot, at } => {
+                physical = true;
+                sized(at, 1, 1)?;
+                if *slot >= 16 {
+                    return Err(NotAllowed::Operand);
+                }
+            }
+        }
+        if physical || matches!(op, Op::Delay { .. }) {
+            return Ok(());
+        }
+        let unprivileged = matches!(who, Agent::User | Agent::Guest | Agent::Td(_));
+        if dma != (who == Agent::Device) || privileged && unprivileged {
+            return Err(NotAllowed::WrongAgent(who));
+        }
+        if dma { Ok(()) } else { self.core(core) }
+    }
+
+    /// What an access with a KeyID that the agent cannot form meets (architecture.md §2.5).
+    fn fault(&self, who: Agent, keyid: KeyId) -> Option<Seen> {
+        if !self.m.spec.keyid.is_private(keyid) {
+            return None;
+        }
+        match who {
+            Agent::SeamRoot => None,
+            Agent::Td(hkid) if hkid == keyid => None,
+            Agent::Td(_) | Agent::Guest => Some(Seen::EptMisconfiguration),
+            Agent::Kernel | Agent::User => Some(Seen::PageFaultRsvd),
+            Agent::Device => Some(Seen::DmaAbort),
+        }
+    }
+    fn form(&self, who: Agent, at: &Addr) -> Flow<()> {
+        self.fault(who, at.keyid).map_or(Ok(()), Err)
+    }
+
+    /// An access that retires: consumes poison.
+    fn consume(&mut self, at: Tagged, poison: Option<BirthId>, access: McAccess) -> Flow<()> {
+        match poison {
+            Some(birth) => Err(Seen::MachineCheck { access, at, birth }),
+            None => Ok(()),
+        }
+    }
+    /// A retired load.
+    fn load(&mut self, core: u16, at: Addr, bytes: u32, ty: MemType) -> Flow<(Bytes, DataClass)> {
+        let (mut data, mut class) = (Bytes::ZERO, DataClass::Plain);
+        for (tag, offset, len, skip) in spans(at, bytes) {
+            self.own_access(core, tag);
+            let (line, line_class, poison) = if ty == MemType::Wb {
+                let copy = self.share(core, tag);
+                (copy.data, copy.class, copy.poison)
+            } else {
+                self.expel(tag);
+                self.read(tag)
+            };
+            self.consume(tag, poison, McAccess::DataLoad)?;
+            data.merge(&line.moved(offset, len, skip), ByteMask::span(skip, len));
+            class = class.max(line_class);
+        }
+        Ok((data, class))
+    }
+    /// A write-back store. All lines are owned before the first is written: a machine check leaves none half done.
+    fn store_wb(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Flow<()> {
+        for (tag, ..) in spans(at, bytes) {
+            self.own_access(core, tag);
+            let had = self.own(core, tag).is_some();
+            let copy = self.own_exclusively(core, tag);
+            if self.m.spec.rfo_poison_mc && !had {
+                self.consume(tag, copy.poison, McAccess::DataLoad)?; // MC-30
+            }
+        }
+        for (tag, offset, len, skip) in spans(at, bytes) {
+            let data = Bytes::known(value.line(skip, offset));
+            self.store(core, tag, data, ByteMask::span(offset, len));
+        }
+        Ok(())
+    }
+
+    pub(super) fn op(
+        &mut self,
+        who: Agent,
+        core: u16,
+        op: &Op,
+        sub_block: &dyn Fn(Tagged) -> u32,
+    ) -> Flow<Seen> {
+        match op {
+            Op::Load { at, bytes, ty } => {
+                self.form(who, at)?;
+                let (data, class) = self.load(core, *at, *bytes, *ty)?;
+                return Ok(Seen::Data { data, bytes: *bytes, class });
+            }
+            Op::Fetch { at } => {
+                self.form(who, at)?;
+                if matches!(who, Agent::Td(hkid) if hkid != at.keyid) {
+                    // A fetch from a shared GPA is a #PF (§2.5). The vocabulary has only this one.
+                    return Err(Seen::PageFaultRsvd);
+                }
+                self.own_access(core, at.tagged());
+                let copy = self.share(core, at.tagged());
+                self.consume(at.tagged(), copy.poison, McAccess::Fetch)?;
+            }
+            Op::Prefetch { at } => {
+                // A prefetch that cannot be translated is dropped; it never faults.
+                if self.fault(who, at.keyid).is_none() {
+                    self.share(core, at.tagged());
+                }
+            }
+            Op::Store { at, bytes, value, ty } => {
+                self.form(who, at)?;
+                if *ty == MemType::Wb {
+                    self.store_wb(core, *at, *bytes, *value)?;
+                    return Ok(Seen::Done);
+                }
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let data = Bytes::known(value.line(skip, offset));
+                    let mask = ByteMask::span(offset, len);
+                    if *ty == MemType::Wc {
+                        self.wc_store(core, tag, mask, data);
+                    } else {
+                        self.own_access(core, tag);
+                        self.expel(tag);
+                        self.write(tag, data, mask, None);
+                    }
+                }
+            }
+            Op::NtStore { at, bytes, value } => {
+                if *bytes > 8 && !at.hpa.0.is_multiple_of(u64::from(*bytes)) {
+                    return Err(Seen::GeneralProtection(GpReason::Misaligned));
+                }
+                self.form(who, at)?;
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let data = Bytes::known(value.line(skip, offset));
+                    self.wc_store(core, tag, ByteMask::span(offset, len), data);
+                }
+            }
+            Op::Movdiri { at, bytes, value } => {
+                self.form(who, at)?;
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let data = Bytes::known(value.line(skip, offset));
+                    self.weak(core, WeakKind::Movdiri, tag, ByteMask::span(offset, len), data);
+                }
+            }
+            Op::Movdir64b { dst, src } => {
+                if dst.hpa.offset_in_line() != 0 {
+                    return Err(Seen::GeneralProtection(GpReason::Misaligned));
+                }
+                self.form(who, dst)?;
+                let data = match src {
+                    Source::Fill(byte) => Bytes::known(LineData::filled(*byte)),
+                    Source::Mem(from) => {
+                        self.form(who, from)?;
+                        self.load(core, *from, 64, MemType::Wb)?.0
+                    }
+                };
+                self.weak(core, WeakKind::Movdir64b, dst.tagged(), ByteMask::FULL, data);
+            }
+            Op::Movdir64bPage { at } => {
+                if !at.hpa.0.is_multiple_of(4096) {
+                    return Err(Seen::GeneralProtection(GpReason::Misaligned));
+                }
+                self.form(who, at)?;
+                for (tag, ..) in spans(*at, 4096) {
+                    self.weak(core, WeakKind::Movdir64b, tag, ByteMask::FULL, Bytes::ZERO);
+                }
+            }
+            Op::RepStosb { at, bytes, value } => {
+                self.form(who, at)?;
+                for (tag, offset, len, _) in spans(*at, *bytes) {
+                    let part = Addr::new(Hpa(tag.line().hpa().0 + offset as u64), tag.keyid());
+                    if len == 64 && self.m.spec.fast_string_no_rfo {
+                        self.own_access(core, tag);
+                        self.own_unread(core, tag, Bytes::known(LineData::filled(*value)));
+                    } else {
+                        self.store_wb(core, part, len as u32, Value::Fill(*value))?;
+                    }
+                }
+            }
+            Op::LockXadd { at, bytes, value } => {
+                self.form(who, at)?;
+                self.drain(core);
+                let (old, class) = self.load(core, *at, *bytes, MemType::Wb)?;
+                let mut word = [0u8; 8];
+                for (i, byte) in word.iter_mut().enumerate().take(*bytes as usize) {
+                    *byte = old.data().byte(i);
+                }
+                let sum = u64::from_le_bytes(word).wrapping_add(*value);
+                let width = ByteMask::span(0, *bytes as usize).0;
+                let sum = if old.unknown().0 & width == 0 {
+                    Bytes::known(Value::Num(sum).line(0, 0))
+                } else {
+                    Bytes::UNKNOWN
+                };
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let data = sum.moved(skip, len, offset);
+                    self.store(core, tag, data, ByteMask::span(offset, len));
+                }
+                return Ok(Seen::Data { data: old, bytes: *bytes, class });
+            }
+            Op::Clflush { at } => {
+                self.form(who, at)?;
+                self.own_access(core, at.tagged());
+                self.expel(at.tagged());
+                if self.m.spec.mutant(10) {
+                    let tags: Vec<_> = self.m.state.caches.keys().map(|(t, _)| *t).collect();
+                    for tag in tags.into_iter().filter(|t| t.line() == at.hpa.line()) {
+                        self.expel(tag);
+                    }
+                }
+            }
+            Op::Clflushopt { at } | Op::Clwb { at } => {
+                self.form(who, at)?;
+                let opt = matches!(op, Op::Clflushopt { .. });
+                let kind = if opt { WeakKind::Clflushopt } else { WeakKind::Clwb };
+                self.weak(core, kind, at.tagged(), ByteMask::NONE, Bytes::ZERO);
+            }
+            Op::Wbinvd | Op::Wbnoinvd => {
+                self.drain(core);
+                let keep = *op == Op::Wbnoinvd;
+                self.flush_all(self.m.spec.package_of(core), keep, &|_| true);
+            }
+            Op::Wbinvdp { block } | Op::Wbnoinvdp { block } => {
+                if who != Agent::SeamRoot {
+                    return Err(Seen::GeneralProtection(GpReason::NotInSeam));
+                }
+                if *block >= self.m.spec.flush_sub_blocks {
+                    return Err(Seen::GeneralProtection(GpReason::NoSuchSubBlock));
+                }
+                self.drain(core);
+                let keep = matches!(op, Op::Wbnoinvdp { .. });
+                let package = self.m.spec.package_of(core);
+                self.flush_all(package, keep, &|at| sub_block(at) == *block);
+            }
+            Op::Mfence | Op::Sfence => self.drain(core),
+            Op::Lfence | Op::Delay { .. } => {}
+            Op::Interrupt => self.drain_wc(core),
+            Op::Pconfig { keyid, cmd, alg } => {
+                return Ok(Seen::Pconfig(self.pconfig(who, core, *keyid, *cmd, *alg)));
+            }
+            Op::DmaRead { at, bytes } => {
+                self.form(who, at)?;
+                let (mut data, mut class) = (Bytes::ZERO, DataClass::Plain);
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let cached =
+                        self.m.copies(tag).next().map(|(_, c)| (c.data, c.class, c.poison));
+                    let (line, line_class, poison) = match cached {
+                        Some(copy) => copy,
+                        None => self.read(tag),
+                    };
+                    if let Some(birth) = poison {
+                        return Err(Seen::DmaPoison(birth)); // MC-13
+                    }
+                    data.merge(&line.moved(offset, len, skip), ByteMask::span(skip, len));
+                    class = class.max(line_class);
+                }
+                return Ok(Seen::Data { data, bytes: *bytes, class });
+            }
+            Op::DmaWrite { at, bytes, value } => {
+                self.form(who, at)?;
+                for (tag, offset, len, skip) in spans(*at, *bytes) {
+                    let data = Bytes::known(value.line(skip, offset));
+                    self.expel(tag);
+                    self.write(tag, data, ByteMask::span(offset, len), None);
+                }
+            }
+            Op::Evict { at } => self.expel(at.tagged()),
+            Op::WcEvict { core } => {
+                let core = *core as u16;
+                if self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {
+                    self.wc_leave(core, 0);
+                }
+            }
+            _ => self.tamper(op),
+        }
+        Ok(Seen::Done)
+    }
+
+    /// Ownership of a whole line without reading it (MC-29).
+    fn own_unread(&mut self, core: u16, at: Tagged, data: Bytes) {
+        for (place, _) in self.all(at) {
+            self.take(at, place);
+        }
+        let state = Coherence::Modified;
+        let copy = Copy { state, data, class: DataClass::Plain, poison: None };
+        self.put(at, Place::Core(core), copy);
+    }
+
+    /// PCONFIG (architecture.md §8, §1.3). It touches neither caches nor memory (§4.1 4.1.5).
+    fn pconfig(
+        &mut self,
+        who: Agent,
+        core: u16,
+        keyid: KeyId,
+        cmd: PconfigCmd,
+        alg: Option<KeyAlg>,
+    ) -> PconfigStatus {
+        let spec = self.m.spec;
+        let private = spec.keyid.is_private(keyid);
+        let seam = who == Agent::SeamRoot;
+        if keyid == KeyId::TME || !spec.keyid.is_configured(keyid) || private && !seam {
+            return PconfigStatus::InvalidKeyId;
+        }
+        let ci = spec.memory.integrity == IntegrityMode::Ci;
+        let wide = matches!(alg, Some(KeyAlg::Xts256 | KeyAlg::Xts256Integrity));
+        let integrity = alg.map_or(private, KeyAlg::has_integrity);
+        if alg.is_some() && (integrity && !ci || wide && spec.memory.xts == XtsWidth::Xts128) {
+            return PconfigStatus::InvalidAlgorithm;
+        }
+        let width = match alg {
+            None => spec.memory.xts,
+            Some(_) if wide => XtsWidth::Xts256,
+            Some(_) => XtsWidth::Xts128,
+        };
+        let key = match cmd {
+            PconfigCmd::SetDirect(number) => Key::Direct(number, width),
+            PconfigCmd::SetRandom => {
+                self.m.state.drawn += 1;
+                Key::Random(self.m.state.drawn)
+            }
+            PconfigCmd::ClearKey => Key::Tme,
+            PconfigCmd::NoEncrypt => Key::None,
+        };
+        let set = matches!(cmd, PconfigCmd::SetDirect(_) | PconfigCmd::SetRandom);
+        let slot = KeySlot { key, integrity: ci && (private || integrity && set) };
+        self.m.state.keys.insert((spec.package_of(core), keyid), slot);
+        PconfigStatus::Ok
+    }
+
+    /// Physical faults and attacks: on the stored line, whatever KeyID the text names (architecture.md §1.2 1.2.4).
+    fn tamper(&mut self, op: &Op) {
+        match op {
+            Op::FlipBit { at, bit } => {
+                let mut line = self.m.dram(at.hpa.line());
+                if let Some(ct) = &mut line.ct
+                    && !ct.flips.remove(&(*bit as u16))
+                {
+                    ct.flips.insert(*bit as u16);
+                }
+                line.tampered = true;
+                self.set_dram(at.hpa.line(), line);
+            }
+            Op::FlipTd { at } => {
+                let line = self.m.dram(at.hpa.line());
+                let flipped = DramLine { td: !line.td, tampered: true, ..line };
+                self.set_dram(at.hpa.line(), flipped);
+            }
+            Op::MoveLine { from, to } => {
+                let source = self.m.dram(from.hpa.line());
+                self.overlay(to.hpa.line(), source);
+            }
+            Op::SaveLine { at, slot } => {
+                let line = DramLine { poison: None, ..self.m.dram(at.hpa.line()) };
+                self.m.state.saved.insert(*slot, line);
+            }
+            Op::ReplayLine { slot, at } => {
+                if let Some(source) = self.m.state.saved.get(slot).cloned() {
+                    self.overlay(at.hpa.line(), source);
+                }
+            }
+            Op::InjectUe { at } => {
+                let line = self.m.dram(at.hpa.line());
+                let old = line.poison;
+                let new =
+                    old.unwrap_or_else(|| self.born(at.tagged(), BirthCause::UncorrectableError));
+                self.set_dram(at.hpa.line(), DramLine { poison: Some(new), ..line });
+            }
+            _ => {}
+        }
+    }
+    /// Puts ciphertext, TD bit and MAC of one line over another's; poison indication and writer stay.
+    fn overlay(&mut self, line: Line, source: DramLine) {
+        let old = self.m.dram(line);
+        let DramLine { ct, td, mac, .. } = source;
+        self.set_dram(line, DramLine { ct, td, mac, tampered: true, ..old });
+    }
+}
