@@ -751,6 +751,57 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
 }
 
 #[test]
+fn a_scenario_has_at_most_so_many_agents_and_regions() {
+    let lines = |n: usize| (0..n).map(|i| format!("dma{i} : delay 1ns\n")).collect::<String>();
+    // `around` declares one more.
+    assert!(parse(&around(&lines(AGENTS_MAX - 1))).is_ok());
+    let diag = parse(&around(&lines(AGENTS_MAX))).unwrap_err();
+    assert_eq!((diag.line, diag.found.as_str()), (6 + 1024, "one agent too many"));
+    let table = |n: usize, entry: &dyn Fn(usize) -> String| (0..n).map(entry).collect::<String>();
+    let agent = |i: usize| format!("a{i} = {{ kind = \"device\" }}\n");
+    let region = |i: usize| format!("r{i} = {{ base = \"{:#x}\", size = \"64B\" }}\n", i * 64);
+    let with = |head: &str, entries: String| {
+        parse(&around("cpu0 : mfence").replace(head, &format!("{head}{entries}"))).map(|_| ())
+    };
+    // With `td0` and `cpu0` that is all of them.
+    assert_eq!(with("[agents]\n", table(AGENTS_MAX - 2, &agent)), Ok(()));
+    let diag = with("[agents]\n", table(AGENTS_MAX, &agent)).unwrap_err();
+    assert_eq!(diag.expected, "at most 1024 agents");
+    // Region P0 of `around` lies at line 0x400 and takes 64 lines; these begin above it.
+    let region = |i: usize| region(i + 2048);
+    assert_eq!(with("[regions]\n", table(REGIONS_MAX - 1, &region)), Ok(()));
+    let diag = with("[regions]\n", table(REGIONS_MAX, &region)).unwrap_err();
+    assert_eq!(diag.expected, "at most 4096 regions");
+}
+
+#[test]
+fn scenarios_that_say_something_else_differ() {
+    let s = parse(GOOD).unwrap();
+    for (from, to) in [
+        ("\"partial-write\"", "\"other\""),
+        ("A partial", "Another partial"),
+        ("verification.md R1", "verification.md R2"),
+        ("[\"spr\", \"gnr\"]", "[\"gnr\", \"spr\"]"),
+        ("integrity = [\"ci\", \"li\"]", "integrity = [\"li\", \"ci\"]"),
+        ("\"concurrent\"", "\"program\""),
+        ("[\"symbolic\", \"real\"]", "[\"real\", \"symbolic\"]"),
+        ("\"cpu.cores\" = \"3\"", "\"cpu.cores\" = \"4\""),
+        ("fill=0x11", "fill=0x12"),
+        ("\n  barrier", ""),
+        ("\"0x10001000\"", "\"0x10002000\""),
+        ("core = 1", "core = 2"),
+        ("\"mc srar data-load\"", "\"mc srar\""),
+        ("\"cpu1.1\" = \"data\"", "\"cpu1.1\" = \"zeros\""),
+        ("births 1", "births 2"),
+        ("[\"not poisoned P0\"]", "[\"poisoned P0\"]"),
+    ] {
+        assert_ne!(parse(&with(from, to)).unwrap(), s, "{from}");
+    }
+    // But not those whose lines stand elsewhere.
+    assert_eq!(parse(&format!("\n\n{GOOD}")).unwrap(), s);
+}
+
+#[test]
 fn what_a_platform_does_not_have_is_said_at_its_place_in_the_file() {
     let cases: &[(&str, String)] = &[
         ("the last address", around("cpu0 : load [0x1fffffffffff] 1")),
