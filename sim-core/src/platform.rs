@@ -404,8 +404,8 @@ impl PlatformSpec {
         power_of_two("dram.channel_interleave", dram.channel_interleave, 64, 1 << 30)?;
         in_range("mce.bank_dcu", self.mce.bank_dcu.into(), 0, 63)?;
         in_range("mce.bank_ifu", self.mce.bank_ifu.into(), 0, 63)?;
-        let last = u64::from(self.mce.bank_imc) + u64::from(dram.channels) - 1;
-        in_range("mce.bank_imc", last, u64::from(self.mce.bank_imc), 63)
+        // One bank for each channel, up to bank 63.
+        in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(dram.channels))
     }
 
     /// The package of a core. Cores are numbered package by package.

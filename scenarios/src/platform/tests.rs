@@ -423,7 +423,7 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         "dram.channel_interleave=100B"
             --set:1:25: found `dram.channel_interleave` = 100, expected a power of two from 64 to 1073741824
         "mce.bank_imc=60"
-            --set:1:14: found `mce.bank_imc` = 67, expected 60 to 63
+            --set:1:14: found `mce.bank_imc` = 60, expected 0 to 56
         "latency.xts\n\u{1b}[2J=1ns"
             --set:1:1: found unknown parameter `latency.xts��[2J`, expected a parameter of `tdxsim platform show`
         "cpu.cores=8 dram.channels=3 dram.ranks=1"

@@ -81,6 +81,24 @@ pub const fn verdict_word(verdict: Verdict) -> &'static str {
     }
 }
 
+/// What came of a run, in a few words: how much poison was born, and what machine checks did.
+pub fn summary(run: &RunReport) -> String {
+    let mut text = match run.births.len() {
+        0 => "no poison".to_owned(),
+        n => format!("poison born {n}×"),
+    };
+    let mut consequences: Vec<&str> = Vec::new();
+    for check in &run.machine_checks {
+        if !consequences.contains(&check.consequence.as_str()) {
+            consequences.push(&check.consequence);
+        }
+    }
+    if !consequences.is_empty() {
+        let _ = write!(text, ", #MC: {}", consequences.join(", "));
+    }
+    text
+}
+
 fn steps(f: &mut fmt::Formatter<'_>, steps: &[StepReport]) -> fmt::Result {
     let name = steps.iter().map(|s| s.step.len()).max().unwrap_or(0);
     let operation = steps.iter().map(|s| s.operation.len()).max().unwrap_or(0).min(38);

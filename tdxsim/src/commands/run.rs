@@ -8,7 +8,7 @@ use scenarios::diag::{Diag, SourceFile};
 use scenarios::format::Scenario;
 use scenarios::library;
 use scenarios::platform::{Origin, Override};
-use scenarios::report::human::{Narrative, verdict_word};
+use scenarios::report::human::{Narrative, summary, verdict_word};
 use scenarios::report::{Document, Verdict};
 use scenarios::run::{Crypto, Request, Speed, plan, run_all};
 use std::fmt::Write;
@@ -53,13 +53,14 @@ fn human(document: &Document, args: &Run) -> String {
             let met = run.expectations.iter().filter(|e| e.met).count();
             let _ = writeln!(
                 text,
-                "{:28} {:4} {:2} {:8}  {} ({met}/{})",
+                "{:28} {:4} {:2} {:8}  {} ({met}/{})  {}",
                 run.scenario,
                 run.platform,
                 run.integrity,
                 run.crypto,
                 verdict_word(run.verdict),
-                run.expectations.len()
+                run.expectations.len(),
+                summary(run)
             );
         } else {
             if i > 0 {
