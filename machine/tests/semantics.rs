@@ -1,5 +1,7 @@
 //! What operations do on a whole machine.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{Os, by_item, id, machine, op, platform, program, run};

@@ -3,6 +3,8 @@
 //! A block marked `console` holds commands after `$ ` and their output. A line `...` stands for any lines. With
 //! `UPDATE_DOCS=1` the blocks are rewritten (all but those that leave lines out).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
