@@ -417,10 +417,14 @@ impl PlatformSpec {
 }
 
 impl PlatformSpec {
-    /// The package whose controllers serve a line: 1 GiB in turn (assumed; timing.md §2.4 lists 1 GiB among the
-    /// granularities).
+    /// The package whose controllers serve a line.
     pub const fn home_of(&self, line: Line) -> u8 {
-        let packages = if self.cpu.packages == 0 { 1 } else { self.cpu.packages as u64 };
-        ((line.0 >> 24) % packages) as u8
+        home_of(line, self.cpu.packages)
     }
+}
+
+/// Which of `packages` serves a line: 1 GiB in turn (assumed; timing.md §2.4 lists 1 GiB among the granularities).
+pub const fn home_of(line: Line, packages: u8) -> u8 {
+    let packages = if packages == 0 { 1 } else { packages as u64 };
+    ((line.0 >> 24) % packages) as u8
 }
