@@ -12,8 +12,9 @@ use thiserror::Error;
 
 /// Most banks in a rank: 8 bank groups of 4.
 pub(super) const BANKS_PER_RANK: usize = 32;
-/// Most constraints that start at one command, one per following command.
-const MAX_RULES: usize = 16;
+
+/// The one window that is not 1 in [`CONSTRAINTS`]: tFAW's.
+const WINDOW: u8 = 4;
 
 /// Why a command may not be issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -79,6 +80,14 @@ impl Geometry {
         }
         Some(Bank { rank: place.rank, index: place.bank_group * self.banks_per_group + place.bank })
     }
+    /// The bank numbers of a bank's group.
+    pub(super) const fn group_of(&self, bank: Bank) -> std::ops::Range<u8> {
+        let first = bank.index / self.banks_per_group * self.banks_per_group;
+        first..first + self.banks_per_group
+    }
+    pub(super) fn group_mask(&self, bank: Bank) -> u32 {
+        self.group_of(bank).fold(0, |mask, index| mask | 1 << (index & 31))
+    }
     /// Bank group and bank of a flat bank.
     pub(super) const fn split(&self, bank: Bank) -> (u8, u8) {
         (bank.index / self.banks_per_group, bank.index % self.banks_per_group)
@@ -99,19 +108,35 @@ impl Stamp {
     const fn edge(self) -> u64 {
         self.0 >> 8
     }
+    /// This many clocks, for this row, after an edge.
+    const fn from(self, edge: u64) -> Stamp {
+        Stamp(self.0 + (edge << 8))
+    }
     fn raise(&mut self, to: Stamp) {
         *self = (*self).max(to);
     }
 }
 
-/// A row of [`CONSTRAINTS`] for one following command, with its clocks worked out.
+/// A row of [`CONSTRAINTS`] for one following command: a [`Stamp`] relative to the preceding command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Rule {
-    scope: Scope,
-    window: u8,
-    to: Command,
-    clocks: u32,
-    row: u8,
+    to: u8,
+    after: Stamp,
+}
+
+type RuleList = ArrayVec<Rule, COMMAND_COUNT>;
+
+/// The rows of [`CONSTRAINTS`] that start at one command, by scope, with their clocks worked out.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Rules {
+    bank: RuleList,
+    bank_group: RuleList,
+    rank: RuleList,
+    other_rank: RuleList,
+    /// For any following command.
+    bus: Stamp,
+    /// After the fourth last.
+    window: RuleList,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -133,9 +158,9 @@ struct Rank {
 pub struct Device {
     timing: Timing,
     geometry: Geometry,
-    rules: [ArrayVec<Rule, MAX_RULES>; COMMAND_COUNT],
+    rules: [Rules; COMMAND_COUNT],
     ranks: ArrayVec<Rank, 4>,
-    bus: [Stamp; COMMAND_COUNT],
+    bus: Stamp,
 }
 
 impl Device {
@@ -148,13 +173,23 @@ impl Device {
             banks_per_group: geometry.banks_per_group.clamp(1, 4),
         };
         let rules = Command::ALL.map(|from| {
-            let mut rules = ArrayVec::new();
-            for (row, constraint) in (0u8..).zip(&CONSTRAINTS) {
-                for &to in constraint.to.iter().filter(|_| constraint.from == from) {
-                    let (scope, window) = (constraint.scope, constraint.window);
-                    let clocks = constraint.clocks(&timing);
-                    // The table has room for all: a test counts them.
-                    let _ = rules.try_push(Rule { scope, window, to, clocks, row });
+            let mut rules = Rules::default();
+            for (row, constraint) in (0u8..).zip(&CONSTRAINTS).filter(|(_, c)| c.from == from) {
+                let after = Stamp::new(constraint.clocks(&timing).into(), row);
+                let list = match constraint.scope {
+                    Scope::Bank => &mut rules.bank,
+                    Scope::BankGroup => &mut rules.bank_group,
+                    Scope::Rank if constraint.window == WINDOW => &mut rules.window,
+                    Scope::Rank => &mut rules.rank,
+                    Scope::OtherRank => &mut rules.other_rank,
+                    Scope::Subchannel => {
+                        rules.bus = after;
+                        continue;
+                    }
+                };
+                for &to in constraint.to {
+                    // There is room: no scope has two rows for a pair of commands, which a test checks.
+                    let _ = list.try_push(Rule { to: to as u8, after });
                 }
             }
             rules
@@ -167,7 +202,7 @@ impl Device {
             acts: [0; 4],
         };
         let ranks = (0..geometry.ranks).map(|_| rank.clone()).collect();
-        Device { timing, geometry, rules, ranks, bus: [Stamp::default(); COMMAND_COUNT] }
+        Device { timing, geometry, rules, ranks, bus: Stamp::default() }
     }
 
     /// The timing it obeys.
@@ -225,7 +260,7 @@ impl Device {
 
     fn stamp(&self, command: Command, bank: Bank) -> Stamp {
         let (rank, c) = (&self.ranks[bank.rank as usize], command as usize);
-        rank.ready[c][bank.index as usize].max(rank.gate[c]).max(self.bus[c])
+        rank.ready[c][bank.index as usize].max(rank.gate[c]).max(self.bus)
     }
 
     /// The earliest edge of a command, whatever row is open.
@@ -234,7 +269,7 @@ impl Device {
     }
     /// The earliest edge of a command in a rank, constraints of bank and bank group left out.
     pub(super) fn gate(&self, command: Command, rank: usize) -> u64 {
-        self.ranks[rank].gate[command as usize].max(self.bus[command as usize]).edge()
+        self.ranks[rank & 3].gate[command as usize].max(self.bus).edge()
     }
     /// The earliest edge of a command in a bank, by constraints of bank and bank group alone.
     pub(super) fn ready(&self, command: Command, bank: Bank) -> u64 {
@@ -252,6 +287,7 @@ impl Device {
     /// Issues a command that is known to be legal.
     pub(super) fn apply(&mut self, command: Command, bank: Bank, row: u64, edge: u64) {
         let (r, b) = (bank.rank as usize, bank.index as usize & 31);
+        let rules = &self.rules[command as usize];
         let rank = &mut self.ranks[r];
         match command {
             Command::Act => {
@@ -263,34 +299,30 @@ impl Device {
             Command::Pre => rank.open &= !bank.bit(),
             Command::Rd | Command::Wr => {}
         }
-        let per_group = self.geometry.banks_per_group as usize;
-        let group = b / per_group * per_group;
-        for rule in &self.rules[command as usize] {
-            let to = rule.to as usize;
-            let stamp = Stamp::new(edge + u64::from(rule.clocks), rule.row);
-            match rule.scope {
-                Scope::Bank => self.ranks[r].ready[to][b].raise(stamp),
-                Scope::BankGroup => {
-                    for ready in self.ranks[r].ready[to].iter_mut().skip(group).take(per_group) {
-                        ready.raise(stamp);
-                    }
+        self.bus.raise(rules.bus.from(edge));
+        for rule in &rules.bank {
+            rank.ready[usize::from(rule.to & 3)][b].raise(rule.after.from(edge));
+        }
+        for rule in &rules.bank_group {
+            let group = self.geometry.group_of(bank);
+            let ready = &mut rank.ready[usize::from(rule.to & 3)];
+            for ready in &mut ready[usize::from(group.start)..usize::from(group.end)] {
+                ready.raise(rule.after.from(edge));
+            }
+        }
+        for rule in &rules.rank {
+            rank.gate[usize::from(rule.to & 3)].raise(rule.after.from(edge));
+        }
+        if let Some(first) = rank.acts[0].checked_sub(1) {
+            for rule in &rules.window {
+                rank.gate[usize::from(rule.to & 3)].raise(rule.after.from(first));
+            }
+        }
+        for rule in &rules.other_rank {
+            for (i, other) in self.ranks.iter_mut().enumerate() {
+                if i != r {
+                    other.gate[usize::from(rule.to & 3)].raise(rule.after.from(edge));
                 }
-                Scope::Rank if rule.window == 1 => self.ranks[r].gate[to].raise(stamp),
-                Scope::Rank => {
-                    let rank = &mut self.ranks[r];
-                    let nth = rank.acts[4 - usize::from(rule.window.min(4))];
-                    if nth != 0 {
-                        rank.gate[to].raise(Stamp::new(nth - 1 + u64::from(rule.clocks), rule.row));
-                    }
-                }
-                Scope::OtherRank => {
-                    for (i, other) in self.ranks.iter_mut().enumerate() {
-                        if i != r {
-                            other.gate[to].raise(stamp);
-                        }
-                    }
-                }
-                Scope::Subchannel => self.bus[to].raise(stamp),
             }
         }
     }
@@ -468,7 +500,12 @@ mod tests {
     #[test]
     fn every_rule_of_the_table_finds_room() {
         let device = Device::new(Timing::of(SpeedGrade::Ddr5_4800), GEOMETRY);
-        let kept: usize = device.rules.iter().map(|r| r.len()).sum();
+        let lists = |r: &Rules| {
+            let all = [&r.bank, &r.bank_group, &r.rank, &r.other_rank, &r.window];
+            all.map(|list| list.len()).iter().sum::<usize>() + COMMAND_COUNT
+        };
+        let kept: usize = device.rules.iter().map(lists).sum();
         assert_eq!(kept, CONSTRAINTS.iter().map(|r| r.to.len()).sum::<usize>());
+        assert!(CONSTRAINTS.iter().all(|r| r.window == 1 || r.window == WINDOW));
     }
 }

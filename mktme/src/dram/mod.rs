@@ -202,7 +202,7 @@ impl Dram {
         (channel * 2 + usize::from(place.subchannel), place)
     }
 
-    /// Whether a request for a line would be taken now. If not, none will be before [`Dram::next_event`].
+    /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
     pub fn can_accept(&self, line: Line, kind: Kind) -> bool {
         let (index, place) = self.locate(line);
         self.subchannels[index].can_accept(kind, &place)
@@ -220,7 +220,13 @@ impl Dram {
         if sub.enqueue(request.id, request.kind, &place, at)? {
             self.done.push_back(Completion { id: request.id, at, kind: request.kind });
         }
+        // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
         self.wakes[index] = sub.next_edge();
+        if self.wakes[index] <= self.timing.edge_until(at) {
+            sub.run(self.timing.edge_until(at), &mut self.landed);
+            self.wakes[index] = sub.next_edge();
+            self.deliver();
+        }
         self.next = self.next.min(self.wakes[index]);
         Ok(())
     }
@@ -234,9 +240,9 @@ impl Dram {
         self.timing.tck().times(clocks as u64)
     }
 
-    /// The next moment at which anything can change; it may be now. None when idle.
+    /// The next moment at which anything can change, always later than now (but for the horizon). None when idle.
     pub fn next_event(&self) -> Option<Ps> {
-        (self.next != NEVER).then(|| self.timing.moment(self.next).max(self.now))
+        (self.next != NEVER).then(|| self.timing.moment(self.next))
     }
 
     /// Processes everything up to and including `to`. Going back in time does nothing.
@@ -266,7 +272,13 @@ impl Dram {
             // Stable: at one moment, in the order of subchannels.
             self.landed.sort_by_key(|c| c.at);
         }
-        self.done.extend(self.landed.drain(..));
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        for completion in self.landed.drain(..) {
+            self.done.push_back(completion);
+        }
     }
 
     /// Takes the next completion, in order of time.

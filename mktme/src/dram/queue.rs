@@ -9,6 +9,17 @@ use sim_core::Ps;
 /// No slot.
 pub(super) const NIL: u16 = u16::MAX;
 
+/// The numbers of the bits in a mask.
+pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = u8> {
+    std::iter::from_fn(move || {
+        let index = mask.trailing_zeros() as u8;
+        (mask != 0).then(|| {
+            mask &= mask - 1;
+            index
+        })
+    })
+}
+
 /// What a bank wants next on behalf of a queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Want {
@@ -51,6 +62,10 @@ pub(super) struct Entry {
     younger: u16,
 }
 
+impl Want {
+    pub(super) const ALL: [Want; 3] = [Want::Column, Want::Row, Want::Close];
+}
+
 impl Entry {
     pub(super) const fn new(id: u64, bank: Bank, row: u64, column: u16, at: Ps) -> Entry {
         Entry {
@@ -78,6 +93,8 @@ struct BankList {
     youngest: u16,
     /// The entry on whose behalf the bank's next command comes.
     pick: u16,
+    /// Its place in the age order.
+    age: u64,
 }
 
 /// Masks of a rank's banks.
@@ -87,6 +104,10 @@ pub(super) struct Masks {
     pub(super) want: [u32; 3],
     /// Banks whose open row some entry wants, ready or not.
     pub(super) hit: u32,
+    /// By [`Want`]: banks among `want` whose own constraints have run out.
+    pub(super) ripe: [u32; 3],
+    /// By [`Want`]: no bank among `want` that is not ripe is ready before this edge.
+    pub(super) soonest: [u64; 3],
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -106,7 +127,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(depth: u16, ranks: u8) -> Queue {
         let none = Entry::new(0, Bank { rank: 0, index: 0 }, 0, 0, Ps::ZERO);
-        let list = BankList { oldest: NIL, youngest: NIL, pick: NIL };
+        let list = BankList { oldest: NIL, youngest: NIL, pick: NIL, age: 0 };
         Queue {
             slots: vec![none; usize::from(depth)],
             free: (0..depth).rev().collect(),
@@ -147,6 +168,10 @@ impl Queue {
     /// The entry for which a bank's next command comes.
     pub(super) fn pick(&self, bank: Bank) -> u16 {
         self.banks[bank.flat()].pick
+    }
+    /// Its age.
+    pub(super) fn pick_age(&self, bank: Bank) -> u64 {
+        self.banks[bank.flat()].age
     }
     /// The queued entry of a line, if any.
     pub(super) fn find(&self, bank: Bank, row: u64, column: u16) -> Option<&Entry> {
@@ -251,18 +276,23 @@ impl Queue {
                 Want::Close
             };
             masks.want[want as usize] |= bit;
-            list.pick = slot;
+            (list.pick, list.age) = (slot, entry.sequence);
         } else if hits && masks.want[Want::Column as usize] & bit == 0 {
             masks.want[Want::Close as usize] &= !bit;
             masks.want[Want::Column as usize] |= bit;
-            list.pick = slot;
+            (list.pick, list.age) = (slot, entry.sequence);
         }
     }
 
     /// Works out anew what a bank wants, after its row or its entries have changed.
     pub(super) fn refresh(&mut self, bank: Bank, open: Option<u64>) {
         let (mut first, mut first_hit, mut hit) = (NIL, NIL, false);
-        let mut slot = self.banks[bank.flat()].oldest;
+        let list = &self.banks[bank.flat()];
+        let mut slot = list.oldest;
+        if slot == NIL && list.pick == NIL {
+            self.masks[usize::from(bank.rank & 3)].hit &= !bank.bit();
+            return;
+        }
         while slot != NIL {
             let entry = self.entry(slot);
             let hits = open == Some(entry.row);
@@ -295,6 +325,40 @@ impl Queue {
             masks.want[want as usize] |= bit;
         }
         masks.hit = if hit { masks.hit | bit } else { masks.hit & !bit };
-        self.banks[bank.flat()].pick = pick;
+        let age = if pick == NIL { 0 } else { self.entry(pick).sequence };
+        let list = &mut self.banks[bank.flat()];
+        (list.pick, list.age) = (pick, age);
+    }
+    /// The wishes or the readiness of some banks of a rank have changed: `ready` says from which edge a bank allows a kind
+    /// of wish.
+    pub(super) fn note(&mut self, rank: u8, banks: u32, ready: impl Fn(Want, Bank) -> u64) {
+        let masks = &mut self.masks[usize::from(rank & 3)];
+        let mut any = 0;
+        for kind in 0..3 {
+            masks.ripe[kind] &= !banks;
+            any |= masks.want[kind];
+        }
+        if any & banks == 0 {
+            return;
+        }
+        for want in Want::ALL {
+            let kind = want as usize;
+            let mut left = masks.want[kind] & banks;
+            while left != 0 {
+                let edge = ready(want, Bank { rank, index: left.trailing_zeros() as u8 });
+                left &= left - 1;
+                masks.soonest[kind] = masks.soonest[kind].min(edge);
+            }
+        }
+    }
+
+    /// What the banks want, without what is only kept for speed.
+    #[cfg(test)]
+    pub(super) fn wishes(&self) -> Vec<([u32; 3], u32, Vec<u16>)> {
+        let picks = |rank| {
+            let banks = self.banks.iter().skip(rank * BANKS_PER_RANK).take(BANKS_PER_RANK);
+            banks.map(|b| b.pick).collect()
+        };
+        self.masks.iter().enumerate().map(|(rank, m)| (m.want, m.hit, picks(rank))).collect()
     }
 }

@@ -16,7 +16,7 @@
 use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry};
 use super::map::Place;
-use super::queue::{Entry, Found, Masks, NIL, Queue, Want};
+use super::queue::{Entry, Found, NIL, Queue, Want, bits};
 use super::stats::{DramStats, Imbalance};
 use super::timing::{Parameter, Timing};
 use super::{Completion, Full, Kind};
@@ -125,8 +125,10 @@ pub struct Subchannel {
     wrote_last: bool,
     /// No command is issued before this edge.
     wake: u64,
-    /// What is issued at `wake`, unless something arrives.
+    /// What is issued at `wake`, unless something arrives. None: not decided yet.
     planned: Option<Choice>,
+    /// The [`Best::key`] of `planned`.
+    planned_key: u64,
     /// In order of `due`: RD commands go out in order and take the same time.
     flight: VecDeque<Flight>,
     /// Looks at every edge instead of at `wake` only.
@@ -153,9 +155,32 @@ impl Best {
 
 const CLOSE_IDLE: u64 = 3;
 
+const fn command_of(want: Want, writes: bool) -> Command {
+    match want {
+        Want::Column if writes => Command::Wr,
+        Want::Column => Command::Rd,
+        Want::Row => Command::Act,
+        Want::Close => Command::Pre,
+    }
+}
+
+/// What an entry for `row` needs next.
+fn wish(open: Option<u64>, row: u64) -> Want {
+    match open {
+        None => Want::Row,
+        Some(open) if open == row => Want::Column,
+        Some(_) => Want::Close,
+    }
+}
+
 impl Subchannel {
     /// An idle subchannel with all rows closed. `package`, `channel` and `subchannel` are its name in traces.
-    pub fn new(spec: SubchannelSpec, package: u8, channel: u8, subchannel: u8) -> Subchannel {
+    pub(super) fn new(
+        spec: SubchannelSpec,
+        package: u8,
+        channel: u8,
+        subchannel: u8,
+    ) -> Subchannel {
         let device = Device::new(spec.timing, spec.geometry);
         let ranks = device.geometry().ranks;
         let t = &spec.timing;
@@ -172,6 +197,7 @@ impl Subchannel {
             wrote_last: false,
             wake: NEVER,
             planned: None,
+            planned_key: NEVER,
             flight: VecDeque::with_capacity(bursts.min(1024)),
             every_edge: false,
             looked: 0,
@@ -204,22 +230,22 @@ impl Subchannel {
         self.device.probe(command, place, at)
     }
     /// Looks at every clock edge instead of skipping to the next that matters. The outcome is the same.
-    pub fn look_at_every_edge(&mut self, on: bool) {
+    pub(super) fn look_at_every_edge(&mut self, on: bool) {
         self.every_edge = on;
     }
     /// Starts or stops recording commands; what has been recorded is dropped.
-    pub fn record_commands(&mut self, on: bool) {
+    pub(super) fn record_commands(&mut self, on: bool) {
         self.trace = on.then(Vec::new);
     }
     /// Moves the commands recorded so far to the end of `out`, in the order of issue.
-    pub fn take_commands(&mut self, out: &mut Vec<CommandRecord>) {
+    pub(super) fn take_commands(&mut self, out: &mut Vec<CommandRecord>) {
         if let Some(trace) = &mut self.trace {
             out.append(trace);
         }
     }
 
     /// Whether a request for a line would be taken now.
-    pub fn can_accept(&self, kind: Kind, place: &Place) -> bool {
+    pub(super) fn can_accept(&self, kind: Kind, place: &Place) -> bool {
         let Some(bank) = self.device.geometry().bank(place) else { return false };
         let (reads, writes) = (self.reads.has_room(), self.writes.has_room());
         let queued = || self.writes.find(bank, place.row, place.column);
@@ -230,17 +256,21 @@ impl Subchannel {
         }
     }
 
-    /// Takes a request that arrives at `at`; edges up to `at` must have been run. Returns whether it is complete at once
+    /// Takes a request that arrives at `at`; edges up to `at` must have been run. Says whether it is complete at once
     /// (posted, merged or forwarded); read data otherwise comes out of [`Subchannel::run`].
     ///
     /// # Errors
     /// [`Full`]; nothing has changed then.
-    pub fn enqueue(&mut self, id: u64, kind: Kind, place: &Place, at: Ps) -> Result<bool, Full> {
+    pub(super) fn enqueue(
+        &mut self,
+        id: u64,
+        kind: Kind,
+        place: &Place,
+        at: Ps,
+    ) -> Result<bool, Full> {
         let bank = self.device.geometry().bank(place).ok_or(Full)?;
         let edge = self.spec.timing.edge_from(at);
         let open = self.device.row_of(bank);
-        // Edges before the arrival are over.
-        self.looked = self.looked.max(edge);
         let queued = self.writes.find(bank, place.row, place.column);
         let mut entry = Entry::new(id, bank, place.row, place.column, at);
         match kind {
@@ -299,35 +329,44 @@ impl Subchannel {
     ) -> Result<u16, Full> {
         let before = self.serving_writes();
         let queue = if writes { &mut self.writes } else { &mut self.reads };
-        let (bank, deadline, waiting) = (entry.bank, entry.deadline, entry.waiting);
+        let Entry { bank, row, deadline, waiting, .. } = entry;
         let slot = queue.push(entry, open).ok_or(Full)?;
+        // Edges before the arrival are over.
+        self.looked = self.looked.max(edge);
+        let picked = queue.pick(bank) == slot;
+        if picked {
+            let ready = |want, bank| self.device.ready(command_of(want, writes), bank);
+            queue.note(bank.rank, bank.bit(), ready);
+        }
         self.update_draining();
         let after = self.serving_writes();
-        if after != before || self.first_deadline().2 <= edge {
+        // What is planned was decided for what was overdue at `wake`; that decision knows nothing of this entry.
+        if after != before || self.first_deadline().2 <= self.wake {
             self.look_from(edge);
-        } else if after == writes && !waiting {
-            // Only this bank's wish may have changed.
-            let command = match (open, writes) {
-                (None, _) => Command::Act,
-                (Some(row), _) if row != self.entry_row(writes, slot) => Command::Pre,
-                (_, true) => Command::Wr,
-                (_, false) => Command::Rd,
-            };
-            self.look_from(self.device.earliest(command, bank).max(edge).min(deadline));
-        } else {
-            // The other queue's entry waits its turn, but may want a row that was about to be closed.
-            if self.spec.page_policy == PagePolicy::Closed {
-                self.planned = None;
-            }
-            if !waiting && deadline <= self.wake {
-                self.look_from(deadline);
+            return Ok(slot);
+        }
+        if deadline <= self.wake && !waiting {
+            self.look_from(deadline);
+        }
+        // Only this bank's wish may have changed, or whether its idle row should be closed.
+        let stale = self.planned.is_some_and(|p| p.bank == bank);
+        if stale && (picked && after == writes || self.spec.page_policy == PagePolicy::Closed) {
+            self.planned = None;
+        }
+        if picked && after == writes {
+            let want = wish(open, row);
+            let command = command_of(want, writes);
+            let edge = self.device.earliest(command, bank).max(edge);
+            let key = edge << 2 | want as u64;
+            if self.planned.is_none() {
+                self.wake = self.wake.min(edge);
+            } else if key < self.planned_key {
+                // Younger than all others: it wins no tie.
+                self.planned = Some(Choice { command, bank, slot, writes });
+                (self.planned_key, self.wake) = (key, edge);
             }
         }
         Ok(slot)
-    }
-
-    fn entry_row(&self, writes: bool, slot: u16) -> u64 {
-        (if writes { &self.writes } else { &self.reads }).entry(slot).row
     }
 
     /// Decide again, at `edge` or at `wake` if that is earlier.
@@ -410,6 +449,8 @@ impl Subchannel {
         let open = self.device.row_of(bank);
         let deadline = flight.due + u64::from(self.spec.write_age);
         self.writes.make_ready(flight.underfills, deadline, open);
+        let ready = |want, bank| self.device.ready(command_of(want, true), bank);
+        self.writes.note(bank.rank, bank.bit(), ready);
         self.update_draining();
         self.look_from(flight.due);
     }
@@ -428,11 +469,17 @@ impl Subchannel {
     /// Decides which command goes out next, at `floor` or later, and when.
     fn plan(&mut self, floor: u64) {
         let (overdue_writes, overdue, deadline) = self.first_deadline();
-        let mut best = Best::NONE;
+        let mut best;
         if deadline <= floor {
-            self.consider_overdue(overdue_writes, overdue, floor, &mut best);
+            best = self.best_beside_overdue(overdue_writes, overdue, floor);
         } else {
-            self.consider(self.serving_writes(), floor, [true; 3], None, &mut best);
+            best = self.best_wish(self.serving_writes(), floor);
+            #[cfg(test)]
+            assert_eq!(
+                (best.key, best.choice),
+                self.best_wish_by_scan(self.serving_writes(), floor),
+                "the masks mislead"
+            );
             if self.spec.page_policy == PagePolicy::Closed {
                 self.consider_closing(floor, &mut best);
             }
@@ -441,61 +488,122 @@ impl Subchannel {
                 return;
             }
         }
-        self.planned = best.choice;
+        (self.planned, self.planned_key) = (best.choice, best.key);
         self.wake = if best.choice.is_some() { best.edge() } else { NEVER };
     }
 
-    /// Considers every bank's wish on behalf of a queue, of the kinds in `kinds`, in all banks but one.
-    fn consider(
-        &self,
-        writes: bool,
-        floor: u64,
-        kinds: [bool; 3],
-        but: Option<Bank>,
-        best: &mut Best,
-    ) {
-        let queue = if writes { &self.writes } else { &self.reads };
-        let column = if writes { Command::Wr } else { Command::Rd };
-        for rank in 0..usize::from(self.device.geometry().ranks) {
-            let Masks { want, .. } = queue.masks[rank & 3];
-            let but = but.filter(|b| usize::from(b.rank) == rank).map_or(0, Bank::bit);
-            for (kind, command) in [(0, column), (1, Command::Act), (2, Command::Pre)] {
-                let mut mask = want[kind] & !but;
-                if mask == 0 || !kinds[kind] {
-                    continue;
-                }
-                let gate = self.device.gate(command, rank).max(floor);
-                if gate > best.edge() {
-                    continue;
-                }
-                while mask != 0 {
-                    let bank = Bank { rank: rank as u8, index: mask.trailing_zeros() as u8 };
-                    mask &= mask - 1;
-                    let edge = self.device.ready(command, bank).max(gate);
-                    let key = edge << 2 | kind as u64;
-                    if key > best.key {
-                        continue;
+    /// The best of all banks' wishes on behalf of a queue.
+    fn best_wish(&mut self, writes: bool, floor: u64) -> Best {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let device = &self.device;
+        let ranks = usize::from(device.geometry().ranks);
+        let commands = Want::ALL.map(|want| command_of(want, writes));
+        // Plain loops: this is where the time of a busy memory goes.
+        loop {
+            // Per kind and rank a lower bound, exact where some bank is ripe. Gates never go back, so a ripe bank stays
+            // so until its own constraints are raised.
+            let (mut least, mut tied) = (NEVER, 0);
+            let mut rank = 0;
+            while rank < ranks {
+                let masks = &queue.masks[rank & 3];
+                let mut kind = 0;
+                while kind < 3 {
+                    if masks.want[kind] != 0 {
+                        let wait = if masks.ripe[kind] != 0 { 0 } else { masks.soonest[kind] };
+                        let edge = device.gate(commands[kind], rank).max(wait).max(floor);
+                        let key = edge << 2 | kind as u64;
+                        if key < least {
+                            (least, tied) = (key, 1 << rank);
+                        } else if key == least {
+                            tied |= 1 << rank;
+                        }
                     }
-                    let slot = queue.pick(bank);
-                    let age = queue.entry(slot).sequence;
-                    if key < best.key || age < best.age {
-                        let choice = Some(Choice { command, bank, slot, writes });
-                        *best = Best { key, age, choice };
+                    kind += 1;
+                }
+                rank += 1;
+            }
+            if tied == 0 {
+                return Best::NONE;
+            }
+            // The command is among those with the least bound, unless the bound was not exact.
+            let kind = (least & 3) as usize % 3;
+            let command = commands[kind];
+            let mut best = Best::NONE;
+            for rank in bits(tied) {
+                let bank = |index| Bank { rank, index };
+                let rank = usize::from(rank & 3);
+                let gate = device.gate(command, rank).max(floor);
+                let masks = &mut queue.masks[rank];
+                let mut ripe = masks.ripe[kind];
+                let mut edge = gate;
+                let mut banks = ripe;
+                if masks.soonest[kind] <= gate || ripe == 0 {
+                    // Who comes first among those that are not ripe yet.
+                    let (mut soonest, mut first) = (NEVER, 0);
+                    let mut left = masks.want[kind] & !ripe;
+                    while left != 0 {
+                        let index = left.trailing_zeros() as u8;
+                        left &= left - 1;
+                        let ready = device.ready(command, bank(index));
+                        if ready <= gate {
+                            ripe |= 1 << index;
+                        } else if ready < soonest {
+                            (soonest, first) = (ready, 1 << index);
+                        } else if ready == soonest {
+                            first |= 1 << index;
+                        }
+                    }
+                    (masks.ripe[kind], masks.soonest[kind]) = (ripe, soonest);
+                    (edge, banks) = if ripe == 0 { (soonest, first) } else { (gate, ripe) };
+                }
+                let key = edge << 2 | kind as u64;
+                while banks != 0 {
+                    let bank = bank(banks.trailing_zeros() as u8);
+                    banks &= banks - 1;
+                    let age = queue.pick_age(bank);
+                    if (key, age) < (best.key, best.age) {
+                        let slot = queue.pick(bank);
+                        best =
+                            Best { key, age, choice: Some(Choice { command, bank, slot, writes }) };
+                    }
+                }
+            }
+            if best.key == least {
+                return best;
+            }
+        }
+    }
+
+    /// [`Subchannel::best_wish`] the slow and obvious way.
+    #[cfg(test)]
+    fn best_wish_by_scan(&self, writes: bool, floor: u64) -> (u64, Option<Choice>) {
+        let queue = if writes { &self.writes } else { &self.reads };
+        let mut best = (NEVER, NEVER, None);
+        for rank in 0..self.device.geometry().ranks {
+            for bank in (0..32).map(|index| Bank { rank, index }) {
+                let slot = queue.pick(bank);
+                if slot != NIL {
+                    let entry = queue.entry(slot);
+                    let want = wish(self.device.row_of(bank), entry.row);
+                    let command = command_of(want, writes);
+                    let key = self.device.earliest(command, bank).max(floor) << 2 | want as u64;
+                    let choice = Some(Choice { command, bank, slot, writes });
+                    if (key, entry.sequence) < (best.0, best.1) {
+                        best = (key, entry.sequence, choice);
                     }
                 }
             }
         }
+        (best.0, best.2)
     }
 
     /// Considers closing rows that no queued entry wants, after everything else.
     fn consider_closing(&self, floor: u64, best: &mut Best) {
         for rank in 0..usize::from(self.device.geometry().ranks) {
             let hit = self.reads.masks[rank & 3].hit | self.writes.masks[rank & 3].hit;
-            let mut mask = self.device.open_mask(rank) & !hit;
-            let gate = if mask == 0 { 0 } else { self.device.gate(Command::Pre, rank).max(floor) };
-            while mask != 0 {
-                let bank = Bank { rank: rank as u8, index: mask.trailing_zeros() as u8 };
-                mask &= mask - 1;
+            let gate = self.device.gate(Command::Pre, rank).max(floor);
+            for index in bits(self.device.open_mask(rank) & !hit) {
+                let bank = Bank { rank: rank as u8, index };
                 let edge = self.device.ready(Command::Pre, bank).max(gate);
                 let key = edge << 2 | CLOSE_IDLE;
                 if key < best.key {
@@ -507,23 +615,31 @@ impl Subchannel {
         }
     }
 
-    /// Considers what an overdue entry needs next, and beside it commands of other kinds in other banks.
-    fn consider_overdue(&self, writes: bool, slot: u16, floor: u64, best: &mut Best) {
-        let entry = (if writes { &self.writes } else { &self.reads }).entry(slot);
-        let bank = entry.bank;
-        let (want, command) = match self.device.row_of(bank) {
-            None => (Want::Row, Command::Act),
-            Some(row) if row != entry.row => (Want::Close, Command::Pre),
-            Some(_) => (Want::Column, if writes { Command::Wr } else { Command::Rd }),
-        };
-        let edge = self.device.earliest(command, bank).max(floor);
-        let mut kinds = [true; 3];
-        kinds[want as usize] = false;
-        self.consider(writes, floor, kinds, Some(bank), best);
-        if edge <= best.edge() {
-            let choice = Some(Choice { command, bank, slot, writes });
-            *best = Best { key: edge << 2, age: 0, choice };
+    /// What an overdue entry needs next or, if that is earlier, a command of another kind in another bank.
+    fn best_beside_overdue(&self, writes: bool, slot: u16, floor: u64) -> Best {
+        let queue = if writes { &self.writes } else { &self.reads };
+        let entry = queue.entry(slot);
+        let own = wish(self.device.row_of(entry.bank), entry.row);
+        let command = command_of(own, writes);
+        let edge = self.device.earliest(command, entry.bank).max(floor);
+        let choice = Some(Choice { command, bank: entry.bank, slot, writes });
+        // Before all others at its edge: as old as can be, and of the first kind.
+        let mut best = Best { key: edge << 2, age: 0, choice };
+        for (rank, masks) in (0..self.device.geometry().ranks).zip(&queue.masks) {
+            for want in Want::ALL.into_iter().filter(|&want| want != own) {
+                for index in bits(masks.want[want as usize]) {
+                    let bank = Bank { rank, index };
+                    let command = command_of(want, writes);
+                    let key = self.device.earliest(command, bank).max(floor) << 2 | want as u64;
+                    let (age, slot) = (queue.pick_age(bank), queue.pick(bank));
+                    if (key, age) < (best.key, best.age) && bank != entry.bank {
+                        best =
+                            Best { key, age, choice: Some(Choice { command, bank, slot, writes }) };
+                    }
+                }
+            }
         }
+        best
     }
 
     fn issue(&mut self, choice: Choice, edge: u64) {
@@ -581,6 +697,12 @@ impl Subchannel {
             self.reads.refresh(bank, open);
             self.writes.refresh(bank, open);
         }
+        // A command raises the readiness of its bank group at most; beyond that, gates.
+        let group = self.device.geometry().group_mask(bank);
+        for (queue, writes) in [(&mut self.reads, false), (&mut self.writes, true)] {
+            let ready = |want, bank| self.device.ready(command_of(want, writes), bank);
+            queue.note(bank.rank, group, ready);
+        }
         if let Some(trace) = &mut self.trace {
             let (bank_group, in_group) = self.device.geometry().split(bank);
             trace.push(CommandRecord {
@@ -631,9 +753,9 @@ impl Subchannel {
         Ok(())
     }
 
-    /// The queues' masks, worked out anew: for tests of the incremental ones.
+    /// The banks' wishes, as kept and as worked out anew.
     #[cfg(test)]
-    pub(super) fn refreshed(&self) -> Subchannel {
+    pub(super) fn wishes(&self) -> [impl PartialEq + std::fmt::Debug + use<>; 2] {
         let mut copy = self.clone();
         for rank in 0..self.device.geometry().ranks {
             for index in 0..32 {
@@ -643,6 +765,6 @@ impl Subchannel {
                 copy.writes.refresh(bank, open);
             }
         }
-        copy
+        [self, &copy].map(|s| (s.reads.wishes(), s.writes.wishes()))
     }
 }
