@@ -9,7 +9,7 @@ use machine::{CryptoKind, Machine, Options, Order, Speed};
 use sim_core::event::{BirthCause, EventKind};
 use sim_core::mca::{McStatus, McgStatus};
 use sim_core::platform::IntegrityMode;
-use sim_core::{Hpa, Ps};
+use sim_core::{Hpa, KeyIdLayout, Ps};
 
 const SPEEDS: [Speed; 2] = [Speed::Functional, Speed::Timed];
 
@@ -429,4 +429,44 @@ fn a_partial_write_costs_one_read_and_one_write_at_the_dram() {
     m.settle();
     assert_eq!(m.dram().stats().underfills, 1, "timing.md §1.4");
     assert!(m.now() > Ps::ZERO);
+}
+
+#[test]
+fn every_keyid_width_works_from_its_first_private_keyid_to_its_last() {
+    for maxpa in [40u8, 46, 52] {
+        for keyid_bits in 1..=15u8 {
+            let mut spec = platform();
+            let first = 1u16 << (keyid_bits - 1);
+            spec.keyid = KeyIdLayout {
+                maxpa,
+                keyid_bits,
+                private_bits: 1,
+                mktme_kids: first - 1,
+                tdx_priv_kids: first,
+            };
+            let mut m = machine(&spec, Speed::Functional, CryptoKind::Symbolic);
+            let top = (1u64 << spec.keyid.address_bits()) - 64;
+            for keyid in [first, first + (first - 1)] {
+                let got = run(
+                    &mut m,
+                    &mut Os::default(),
+                    &format!(
+                        "seam0: pconfig {keyid} set-random
+                         seam0: movdir64b [{top:#x}@{keyid}] fill=0x11
+                         seam0: mfence
+                         seam0: load [{top:#x}@{keyid}] 8
+                         cpu0: load [{top:#x}@{keyid}] 8
+                         cpu0: load [{top:#x}] 8
+                         hw: evict [{top:#x}]
+                         hw: evict [{top:#x}@{keyid}]"
+                    ),
+                );
+                assert_eq!(
+                    got[..6],
+                    ["pconfig ok", "done", "done", "data 0x1111111111111111", "pf rsvd", "zeros"],
+                    "MAXPA {maxpa}, {keyid_bits} KeyID bits, KeyID {keyid}"
+                );
+            }
+        }
+    }
 }

@@ -51,7 +51,6 @@ pub struct Explanation {
     /// The fact sheets and sources used, in order of use.
     pub citations: Vec<String>,
     /// Another reading of the same number, or the next things found in the same text.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Explanation>,
 }
 
