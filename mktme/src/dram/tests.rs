@@ -1,0 +1,776 @@
+//! The controller as a whole, judged by a checker that reads nothing but (time, command, place).
+
+use super::timing::Parameter as P;
+use super::*;
+use proptest::prelude::*;
+use sim_core::platform::{PagePolicy, SpeedGrade};
+use sim_core::prng::Prng;
+use std::collections::BTreeMap;
+
+pub(super) fn spec() -> DramSpec {
+    DramSpec {
+        grade: SpeedGrade::Ddr5_4800,
+        channels: 8,
+        ranks: 2,
+        bank_groups: 8,
+        banks_per_group: 4,
+        lines_per_row: 128,
+        read_queue: 64,
+        write_queue: 64,
+        write_high: 48,
+        write_low: 16,
+        page_policy: PagePolicy::Open,
+        channel_interleave: 256,
+    }
+}
+
+/// One channel of few banks and short queues: much happens in little traffic.
+fn small() -> DramSpec {
+    DramSpec {
+        channels: 1,
+        bank_groups: 2,
+        banks_per_group: 2,
+        lines_per_row: 4,
+        read_queue: 6,
+        write_queue: 8,
+        write_high: 6,
+        write_low: 2,
+        ..spec()
+    }
+}
+
+// ---- The checker -----------------------------------------------------------------------------------------------------
+
+/// JEDEC rules for pairs of commands, written out by hand: no table of the model, only its parameters.
+fn check_commands(timing: &Timing, commands: &[CommandRecord]) -> Result<(), String> {
+    let mut by_subchannel: BTreeMap<_, Vec<&CommandRecord>> = BTreeMap::new();
+    for c in commands {
+        by_subchannel.entry((c.package, c.place.channel, c.place.subchannel)).or_default().push(c);
+    }
+    by_subchannel.values().try_for_each(|list| check_subchannel(timing, list))
+}
+
+fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), String> {
+    use Command::{Act, Pre, Rd, Wr};
+    let t = |p| i64::from(timing.clocks(p));
+    let (cl, cwl, burst) = (t(P::Cl), t(P::Cwl), t(P::HalfBurst));
+    let data = |c: Command| match c {
+        Rd => Some(cl),
+        Wr => Some(cwl),
+        Act | Pre => None,
+    };
+    // Nothing reaches further back than this.
+    let horizon =
+        [P::Rc, P::Faw, P::CcdLWr, P::Ras].map(t).iter().sum::<i64>() + cwl + burst + t(P::Wr);
+    let mut rows: BTreeMap<(u8, u8, u8), u64> = BTreeMap::new();
+    let edge = |c: &CommandRecord| (c.at.0 / timing.tck().0) as i64;
+    for (i, b) in commands.iter().enumerate() {
+        if b.at.0 % timing.tck().0 != 0 {
+            return Err(format!("{b:?} between two clock edges"));
+        }
+        let key = (b.place.rank, b.place.bank_group, b.place.bank);
+        let open = rows.get(&key).copied();
+        let fits = match b.command {
+            Act => open.is_none(),
+            Pre | Rd | Wr => open == Some(b.place.row),
+        };
+        if !fits {
+            return Err(format!("{b:?} with open row {open:?}"));
+        }
+        match b.command {
+            Act => _ = rows.insert(key, b.place.row),
+            Pre => _ = rows.remove(&key),
+            Rd | Wr => {}
+        }
+        let mut acts = 0;
+        for a in commands[..i].iter().rev() {
+            let gap = edge(b) - edge(a);
+            if gap > horizon {
+                break;
+            }
+            let rank = a.place.rank == b.place.rank;
+            let group = rank && a.place.bank_group == b.place.bank_group;
+            let bank = group && a.place.bank == b.place.bank;
+            let pick = |l, s| if group { t(l) } else { t(s) };
+            let mut need = vec![if a.command == Pre { 1 } else { 2 }];
+            match (a.command, b.command) {
+                (Act, Act) if rank => {
+                    acts += 1;
+                    need.push(pick(P::RrdL, P::RrdS));
+                    if acts == 4 {
+                        need.push(t(P::Faw));
+                    }
+                    if bank {
+                        need.push(t(P::Rc));
+                    }
+                }
+                (Act, Pre) if bank => need.push(t(P::Ras)),
+                (Act, Rd | Wr) if bank => need.push(t(P::Rcd)),
+                (Pre, Act) if bank => need.push(t(P::Rp)),
+                (Pre, Pre) if rank => need.push(t(P::Ppd)),
+                (Rd, Pre) if bank => need.push(t(P::Rtp)),
+                (Wr, Pre) if bank => need.push(cwl + burst + t(P::Wr)),
+                (Rd, Rd) if rank => need.push(pick(P::CcdL, P::CcdS)),
+                (Wr, Wr) if rank => need.push(pick(P::CcdLWr, P::CcdSWr)),
+                (Wr, Rd) if rank => need.push(cwl + burst + pick(P::WtrL, P::WtrS)),
+                _ => {}
+            }
+            if let (Some(first), Some(second)) = (data(a.command), data(b.command)) {
+                // Bursts do not overlap, and the bus rests when the rank or the direction changes. Write to read in one
+                // rank is covered by tWTR.
+                let rest = match (rank, a.command == b.command, b.command) {
+                    (false, ..) => t(P::Cs),
+                    (true, false, Wr) => t(P::RtwGap),
+                    _ => 0,
+                };
+                let free = first + burst + rest;
+                if gap + second < free {
+                    return Err(format!("data of {a:?} and {b:?} overlap or touch"));
+                }
+            }
+            if let Some(need) = need.into_iter().find(|&n| gap < n) {
+                return Err(format!("{a:?} to {b:?}: {gap} clocks, {need} needed"));
+            }
+        }
+    }
+    Ok(())
+}
+
+// ---- Traffic ---------------------------------------------------------------------------------------------------------
+
+/// A step of random traffic.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    line: u64,
+    kind: Kind,
+    /// Picoseconds after the last request.
+    gap: u64,
+}
+
+fn steps(lines: u64, count: usize) -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop_oneof![
+        3 => Just(Kind::Read),
+        2 => Just(Kind::Write),
+        1 => Just(Kind::PartialWrite),
+    ];
+    let gap = prop_oneof![4 => Just(0u64), 4 => 0u64..4_000, 1 => 0u64..200_000];
+    let step = (0..lines, kind, gap).prop_map(|(line, kind, gap)| Step { line, kind, gap });
+    prop::collection::vec(step, 1..count)
+}
+
+fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
+    let grade = prop_oneof![
+        Just(SpeedGrade::Ddr5_4800),
+        Just(SpeedGrade::Ddr5_5200),
+        Just(SpeedGrade::Ddr5_5600),
+        Just(SpeedGrade::Ddr5_6400),
+    ];
+    let policy = prop_oneof![Just(PagePolicy::Open), Just(PagePolicy::Closed)];
+    let age = prop_oneof![Just((4096u32, 16384u32)), (50u32..600, 50u32..600)];
+    (grade, policy, 0u32..3, prop::bool::ANY, age, 0u16..3).prop_map(
+        |(grade, page_policy, ranks, tight_faw, age, write_low)| {
+            let spec = DramSpec { grade, page_policy, ranks: 1 << ranks, write_low, ..small() };
+            let mut sub = SubchannelSpec::of(&spec);
+            (sub.read_age, sub.write_age) = age;
+            if tight_faw {
+                sub.timing = sub.timing.with(P::Faw, 48);
+            }
+            (spec, sub)
+        },
+    )
+}
+
+/// Everything a run shows.
+#[derive(PartialEq, Debug)]
+struct Shown {
+    completions: Vec<Completion>,
+    commands: Vec<CommandRecord>,
+    stats: DramStats,
+    end: Ps,
+}
+
+fn show(mut dram: Dram, mut completions: Vec<Completion>) -> Shown {
+    dram.check_conservation().unwrap();
+    let end = dram.drain();
+    dram.check_conservation().unwrap();
+    while let Some(c) = dram.pop_completion() {
+        completions.push(c);
+    }
+    Shown { completions, commands: dram.take_commands(), stats: dram.stats(), end }
+}
+
+/// Equal, or the first difference.
+fn same(a: &Shown, b: &Shown) -> Result<(), TestCaseError> {
+    for (x, y) in a.commands.iter().zip(&b.commands) {
+        prop_assert_eq!(x, y);
+    }
+    for (x, y) in a.completions.iter().zip(&b.completions) {
+        prop_assert_eq!(x, y);
+    }
+    prop_assert_eq!((&a.stats, a.end), (&b.stats, b.end));
+    prop_assert!(a == b);
+    Ok(())
+}
+
+fn dram((spec, sub): &(DramSpec, SubchannelSpec)) -> Dram {
+    let mut dram = Dram::with_subchannels(spec, 1, *sub).unwrap();
+    dram.record_commands(true);
+    dram
+}
+
+/// Offers all steps in order, each at its time or as soon after as there is room, moving time only as `advance` says.
+fn offer(dram: &mut Dram, steps: &[Step], mut advance: impl FnMut(&mut Dram, Ps)) {
+    let mut at = Ps::ZERO;
+    for (id, step) in (0u64..).zip(steps) {
+        at += Ps(step.gap);
+        at = at.max(dram.now());
+        advance(dram, at);
+        let request = Request { id, line: Line(step.line), kind: step.kind, at };
+        while dram.enqueue(request).is_err() {
+            let next = dram.next_event().expect("a full queue has something to do");
+            advance(dram, next);
+        }
+        at = dram.now();
+    }
+}
+
+fn jump(dram: &mut Dram, to: Ps) {
+    dram.advance(to);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_traffic_obeys_the_checker_and_answers_every_request_once(
+        variant in variants(), steps in steps(512, 150),
+    ) {
+        let mut dram = dram(&variant);
+        offer(&mut dram, &steps, jump);
+        let shown = show(dram, Vec::new());
+        check_commands(&variant.1.timing, &shown.commands).map_err(TestCaseError::fail)?;
+
+        let mut ids: Vec<u64> = shown.completions.iter().map(|c| c.id).collect();
+        ids.sort_unstable();
+        prop_assert!(ids.iter().copied().eq(0..steps.len() as u64));
+        prop_assert!(shown.completions.windows(2).all(|w| w[0].at <= w[1].at));
+        for c in &shown.completions {
+            prop_assert_eq!(c.kind, steps[c.id as usize].kind);
+        }
+
+        let s = shown.stats;
+        let count = |kind| steps.iter().filter(|s| s.kind == kind).count() as u64;
+        let issued = |c| shown.commands.iter().filter(|r| r.command == c).count() as u64;
+        prop_assert_eq!(s.reads, count(Kind::Read));
+        prop_assert_eq!(s.writes, count(Kind::Write));
+        prop_assert_eq!(s.partial_writes, count(Kind::PartialWrite));
+        prop_assert_eq!(issued(Command::Rd), s.reads - s.forwarded + s.underfills);
+        prop_assert_eq!(issued(Command::Wr), s.writes + s.partial_writes - s.merged);
+        prop_assert_eq!((issued(Command::Act), issued(Command::Pre)), (s.acts, s.pres));
+        prop_assert!(s.reads_done == s.reads && s.underfills_done == s.underfills);
+    }
+
+    #[test]
+    fn one_jump_many_small_steps_and_every_clock_edge_show_the_same(
+        variant in variants(), steps in steps(256, 100), small in 1u64..5_000,
+    ) {
+        let mut jumping = dram(&variant);
+        offer(&mut jumping, &steps, jump);
+
+        let mut walking = dram(&variant);
+        let mut popped = Vec::new();
+        offer(&mut walking, &steps, |dram, to| {
+            while dram.now() < to {
+                dram.advance((dram.now() + Ps(small)).min(to));
+                dram.advance(dram.now());
+                popped.extend(std::iter::from_fn(|| dram.pop_completion()));
+            }
+            dram.advance(to);
+        });
+
+        let mut ticking = dram(&variant);
+        ticking.look_at_every_edge(true);
+        offer(&mut ticking, &steps, jump);
+
+        let jumped = show(jumping, Vec::new());
+        same(&show(walking, popped), &jumped).map_err(|e| TestCaseError::fail(format!("walk {e}")))?;
+        same(&show(ticking, Vec::new()), &jumped)?;
+    }
+
+    #[test]
+    fn a_saved_and_restored_state_has_the_same_future(
+        variant in variants(), first in steps(128, 40), second in steps(128, 40),
+    ) {
+        let mut dram = dram(&variant);
+        offer(&mut dram, &first, jump);
+        let bytes = postcard::to_stdvec(&dram).unwrap();
+        let mut restored: Dram = postcard::from_bytes(&bytes).unwrap();
+        prop_assert_eq!(&restored, &dram);
+        offer(&mut dram, &second, jump);
+        offer(&mut restored, &second, jump);
+        same(&show(restored, Vec::new()), &show(dram, Vec::new()))?;
+    }
+
+    #[test]
+    fn the_masks_kept_up_to_date_are_those_worked_out_anew(
+        variant in variants(), steps in steps(128, 60),
+    ) {
+        let mut dram = dram(&variant);
+        for step in &steps {
+            offer(&mut dram, &[*step], jump);
+            for sub in dram.subchannels() {
+                let [kept, anew] = sub.wishes();
+                prop_assert_eq!(kept, anew);
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_promised_exactly_when_a_request_is_taken(
+        variant in variants(), steps in steps(64, 100),
+    ) {
+        let mut dram = dram(&variant);
+        let mut refused = 0;
+        for (id, step) in (0u64..).zip(&steps) {
+            let promised = dram.can_accept(Line(step.line), step.kind);
+            let before = dram.clone();
+            let at = dram.now();
+            let request = Request { id, line: Line(step.line), kind: step.kind, at };
+            prop_assert_eq!(dram.enqueue(request).is_ok(), promised);
+            prop_assert!(dram.next_event().is_none_or(|next| next > dram.now()));
+            if !promised {
+                refused += 1;
+                prop_assert_eq!(&dram, &before);
+                dram.advance(at + Ps(20_000));
+            }
+        }
+        prop_assert!(steps.len() < 60 || refused > 0, "the queues never filled");
+    }
+}
+
+// ---- Latency ---------------------------------------------------------------------------------------------------------
+
+/// The line of a place in the first subchannel of a one-channel memory.
+fn line_at(dram: &Dram, rank: u8, bank_group: u8, bank: u8, row: u64, column: u16) -> Line {
+    let place = Place { channel: 0, subchannel: 0, rank, bank_group, bank, row, column };
+    dram.map().encode(&place)
+}
+
+fn one_channel(grade: SpeedGrade, page_policy: PagePolicy) -> Dram {
+    let spec = DramSpec { channels: 1, grade, page_policy, ..spec() };
+    let mut dram = Dram::new(&spec, 1).unwrap();
+    dram.record_commands(true);
+    dram
+}
+
+fn ask(dram: &mut Dram, kind: Kind, line: Line, at: Ps) -> Ps {
+    dram.enqueue(Request { id: 0, line, kind, at }).unwrap();
+    dram.drain();
+    let done = dram.pop_completion().unwrap();
+    assert_eq!(dram.pop_completion(), None);
+    Ps(done.at.0 - at.0)
+}
+
+#[test]
+fn an_unloaded_read_takes_the_documented_sum_of_clocks() {
+    for (grade, tck, cl, rcd, rp) in [
+        (SpeedGrade::Ddr5_4800, 416, 40, 39, 39),
+        (SpeedGrade::Ddr5_5200, 384, 42, 42, 42),
+        (SpeedGrade::Ddr5_5600, 357, 46, 45, 45),
+        (SpeedGrade::Ddr5_6400, 312, 52, 52, 52),
+    ] {
+        let mut dram = one_channel(grade, PagePolicy::Open);
+        let [a, hit, conflict] =
+            [(5, 0), (5, 1), (6, 0)].map(|(r, c)| line_at(&dram, 0, 3, 1, r, c));
+        let at = |n: u64| Ps(n * 1000 * tck);
+        assert_eq!(ask(&mut dram, Kind::Read, a, at(0)), Ps((rcd + cl + 8) * tck), "closed row");
+        assert_eq!(ask(&mut dram, Kind::Read, hit, at(1)), Ps((cl + 8) * tck), "row hit");
+        assert_eq!(ask(&mut dram, Kind::Read, conflict, at(2)), Ps((rp + rcd + cl + 8) * tck));
+        // A read that arrives between two edges waits for the next one.
+        let off = Ps(at(3).0 + 1);
+        assert_eq!(ask(&mut dram, Kind::Read, conflict, off), Ps((cl + 8) * tck + tck - 1));
+        let s = dram.stats();
+        assert_eq!((s.row_hits, s.row_misses, s.row_conflicts), (2, 1, 1));
+    }
+}
+
+#[test]
+fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Closed);
+    let [a, b, other] = [(5, 0), (5, 1), (6, 0)].map(|(r, c)| line_at(&dram, 0, 3, 1, r, c));
+    for line in [a, b] {
+        dram.enqueue(Request { id: 0, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+    }
+    dram.drain();
+    let shown: Vec<_> = dram.take_commands().iter().map(|c| (c.at.0 / 416, c.command)).collect();
+    // tRCD 39, tCCD_L 12, and tRAS 77 is later than RD + tRTP.
+    use Command::{Act, Pre, Rd};
+    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rd), (77, Pre)]);
+    while dram.pop_completion().is_some() {}
+    let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
+    assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
+}
+
+#[test]
+fn a_stream_of_row_hits_fills_the_data_bus() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let mut next = (0..2000u64).map(Line);
+    let mut waiting = next.next();
+    while let Some(line) = waiting {
+        let at = dram.now();
+        if dram.enqueue(Request { id: 0, line, kind: Kind::Read, at }).is_ok() {
+            waiting = next.next();
+        } else {
+            let at = dram.next_event().unwrap();
+            dram.advance(at);
+        }
+    }
+    let end = dram.drain();
+    let (busy, span) = (dram.stats().bus_busy.0, 2 * end.0);
+    assert!(busy <= span && busy * 100 >= span * 85, "{busy} of {span}");
+}
+
+// ---- Write queue (timing.md §1.4) ------------------------------------------------------------------------------------
+
+fn commands(dram: &mut Dram) -> (usize, usize) {
+    let list = dram.take_commands();
+    let count = |c| list.iter().filter(|r| r.command == c).count();
+    (count(Command::Rd), count(Command::Wr))
+}
+
+/// A memory in which a read stands in the way, so that a write stays queued.
+fn with_write_held() -> (Dram, Line, Ps) {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let [busy, line] = [(9, 0), (5, 0)].map(|(r, c)| line_at(&dram, 0, 3, 1, r, c));
+    dram.enqueue(Request { id: 100, line: busy, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+    (dram, line, Ps(416))
+}
+
+fn put(dram: &mut Dram, id: u64, kind: Kind, line: Line, at: Ps) {
+    dram.enqueue(Request { id, line, kind, at }).unwrap();
+}
+
+#[test]
+fn a_partial_write_that_misses_the_write_queue_costs_one_read_and_one_write() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let line = line_at(&dram, 0, 3, 1, 5, 0);
+    assert_eq!(ask(&mut dram, Kind::PartialWrite, line, Ps(1)), Ps::ZERO, "posted at arrival");
+    let list = dram.take_commands();
+    let shown: Vec<_> = list.iter().map(|c| (c.at.0 / 416, c.command)).collect();
+    // The write goes out when the underfill data is there: RD + CL + BL/2.
+    use Command::{Act, Rd, Wr};
+    assert_eq!(shown, [(1, Act), (40, Rd), (88, Wr)]);
+    assert_eq!(dram.stats().underfills, 1);
+}
+
+#[test]
+fn writes_that_hit_the_write_queue_cost_nothing() {
+    for (first, second, want) in [
+        (Kind::Write, Kind::Write, (0, 1)),
+        (Kind::Write, Kind::PartialWrite, (0, 1)),
+        (Kind::PartialWrite, Kind::PartialWrite, (1, 1)),
+        (Kind::PartialWrite, Kind::Write, (1, 1)),
+    ] {
+        let (mut dram, line, at) = with_write_held();
+        put(&mut dram, 1, first, line, at);
+        put(&mut dram, 2, second, line, at);
+        dram.drain();
+        assert_eq!(commands(&mut dram), (1 + want.0, want.1), "{first:?} then {second:?}");
+        assert_eq!(dram.stats().merged, 1);
+    }
+}
+
+#[test]
+fn a_read_that_hits_the_write_queue_is_forwarded_at_once() {
+    let (mut dram, line, at) = with_write_held();
+    put(&mut dram, 1, Kind::Write, line, at);
+    put(&mut dram, 2, Kind::Read, line, at);
+    let done: Vec<_> = std::iter::from_fn(|| dram.pop_completion()).map(|c| (c.id, c.at)).collect();
+    assert_eq!(done, [(1, at), (2, at)]);
+    dram.drain();
+    assert_eq!(commands(&mut dram), (1, 1));
+    assert_eq!(dram.stats().forwarded, 1);
+}
+
+#[test]
+fn a_read_of_a_line_whose_underfill_is_out_reads_dram_too() {
+    let (mut dram, line, at) = with_write_held();
+    put(&mut dram, 1, Kind::PartialWrite, line, at);
+    put(&mut dram, 2, Kind::Read, line, at);
+    dram.drain();
+    assert_eq!(commands(&mut dram), (3, 1));
+    assert_eq!((dram.stats().forwarded, dram.stats().underfills), (0, 1));
+}
+
+#[test]
+fn draining_starts_at_the_high_watermark_and_ends_at_the_low_one() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    // Reads keep coming, so that only the watermark can make the controller write.
+    let mut id = 0;
+    let mut read = |dram: &mut Dram, n: u64| {
+        let line = line_at(dram, 0, (n % 8) as u8, 0, 1, (n / 8 % 128) as u16);
+        id += 1;
+        put(dram, id, Kind::Read, line, dram.now());
+    };
+    (0..60).for_each(|n| read(&mut dram, n));
+    for n in 0..47 {
+        let line = line_at(&dram, 0, (n % 8) as u8, 1, 2, n / 8);
+        put(&mut dram, 1000, Kind::Write, line, Ps::ZERO);
+    }
+    for n in 0..200 {
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+        if dram.subchannels()[0].queued().0 < 60 {
+            read(&mut dram, n);
+        }
+    }
+    assert_eq!(dram.stats().wrs, 0, "below the high watermark reads come first");
+    let line = line_at(&dram, 0, 7, 1, 2, 100);
+    let now = dram.now();
+    put(&mut dram, 1000, Kind::Write, line, now);
+    while dram.stats().wrs < 32 {
+        let before = dram.stats();
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+        assert!(dram.stats().rds == before.rds, "no read goes out during the drain");
+    }
+    assert_eq!(dram.subchannels()[0].queued().1, 16);
+    for n in 0..100 {
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+        if dram.subchannels()[0].queued().0 < 60 {
+            read(&mut dram, n);
+        }
+    }
+    assert_eq!(dram.stats().wrs, 32, "at the low watermark reads come first again");
+}
+
+// ---- Order of service ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_younger_row_hit_passes_an_older_row_conflict() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let [a, conflict, hit] = [(5, 0), (6, 0), (5, 1)].map(|(r, c)| line_at(&dram, 0, 3, 1, r, c));
+    for (id, line) in [(1, a), (2, conflict), (3, hit)] {
+        put(&mut dram, id, Kind::Read, line, Ps::ZERO);
+    }
+    dram.drain();
+    let order: Vec<_> = std::iter::from_fn(|| dram.pop_completion()).map(|c| c.id).collect();
+    assert_eq!(order, [1, 3, 2]);
+}
+
+/// Feeds row hits as fast as they are taken, and returns how long the victim waited.
+fn starve(victim: Place, hits: impl Fn(u64) -> Place, age: u32) -> u64 {
+    let spec = DramSpec { channels: 1, read_queue: 8, ..spec() };
+    let sub = SubchannelSpec { read_age: age, ..SubchannelSpec::of(&spec) };
+    let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+    let mut n = 0;
+    let mut feed = |dram: &mut Dram| {
+        let line = dram.map().encode(&hits(n));
+        let taken = dram.can_accept(line, Kind::Read);
+        if taken {
+            put(dram, 0, Kind::Read, line, dram.now());
+            n += 1;
+        }
+        taken
+    };
+    // The row is open and its stream under way before the victim comes.
+    for _ in 0..50 {
+        while feed(&mut dram) {}
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+    }
+    let line = dram.map().encode(&victim);
+    while !dram.can_accept(line, Kind::Read) {
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+    }
+    let start = dram.now();
+    put(&mut dram, 1, Kind::Read, line, start);
+    for _ in 0..20_000 {
+        while feed(&mut dram) {}
+        let at = dram.next_event().unwrap();
+        dram.advance(at);
+        while let Some(done) = dram.pop_completion() {
+            if done.id == 1 {
+                return done.at.since(start).0 / 416;
+            }
+        }
+    }
+    u64::MAX
+}
+
+#[test]
+fn neither_row_hits_nor_another_rank_hold_up_a_read_beyond_its_age() {
+    let place = |rank, row, column| Place {
+        channel: 0,
+        subchannel: 0,
+        rank,
+        bank_group: 0,
+        bank: 0,
+        row,
+        column,
+    };
+    let other_group =
+        |n: u64| Place { bank_group: (n % 8) as u8, ..place(1, 1, (n / 8 % 128) as u16) };
+    for age in [300, 1000, 4000] {
+        // PRE (after tRTP and tRAS), ACT, RD, data, and what is already on the buses.
+        let service = 77 + 39 + 39 + 40 + 8 + 60;
+        let same_bank = starve(place(0, 2, 0), |n| place(0, 1, (n % 128) as u16), age);
+        assert!(
+            (u64::from(age)..u64::from(age) + service).contains(&same_bank),
+            "{age}: {same_bank}"
+        );
+        let other_rank = starve(place(0, 2, 0), other_group, age);
+        assert!(other_rank < u64::from(age) + service, "{age}: {other_rank}");
+    }
+}
+
+#[test]
+fn no_request_waits_beyond_its_age_and_a_full_queue_of_service() {
+    let spec = DramSpec { page_policy: PagePolicy::Open, ..small() };
+    let sub = SubchannelSpec { read_age: 400, write_age: 400, ..SubchannelSpec::of(&spec) };
+    let t = sub.timing;
+    // All that both queues hold, each with a row conflict and a turn of the bus.
+    let one = [P::Ras, P::Rp, P::Rcd, P::Cwl, P::HalfBurst, P::Wr, P::WtrL].map(|p| t.clocks(p));
+    let bound = 400 + u64::from(one.iter().sum::<u32>()) * 14;
+    let mut rng = Prng::new(7);
+    for lines in [8u64, 64, 512] {
+        let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+        let (mut oldest, mut id): (BTreeMap<u64, Ps>, u64) = (BTreeMap::new(), 0);
+        for _ in 0..20_000 {
+            let line = Line(rng.below(lines));
+            let kind = [Kind::Read, Kind::Write, Kind::PartialWrite][rng.below(3) as usize];
+            if dram.can_accept(line, kind) {
+                let now = dram.now();
+                put(&mut dram, id, kind, line, now);
+                oldest.insert(id, now);
+                id += 1;
+            } else {
+                let at = dram.next_event().unwrap();
+                dram.advance(at);
+            }
+            while let Some(done) = dram.pop_completion() {
+                let start = oldest.remove(&done.id).unwrap();
+                assert!(done.at.since(start) < t.tck().times(bound), "{done:?} from {start}");
+            }
+            if let Some((id, start)) = oldest.first_key_value() {
+                assert!(dram.now().since(*start) < t.tck().times(bound), "{id} from {start}");
+            }
+        }
+        dram.drain();
+        assert_eq!(dram.check_conservation(), Ok(()));
+        assert!(dram.stats().reads > 1000, "{lines}");
+    }
+}
+
+// ---- Edges of the interface ------------------------------------------------------------------------------------------
+
+#[test]
+fn an_idle_memory_has_no_next_event_and_time_only_moves_forward() {
+    let mut dram = Dram::new(&spec(), 2).unwrap();
+    assert_eq!(dram.next_event(), None);
+    dram.advance(Ps(5000));
+    dram.advance(Ps(10));
+    assert_eq!(dram.now(), Ps(5000));
+    // An arrival in the past counts as now.
+    put(&mut dram, 1, Kind::Read, Line(77), Ps(10));
+    assert_eq!(dram.next_event(), Some(Ps(13 * 416)));
+    let end = dram.drain();
+    assert_eq!(end, Ps((13 + 39 + 40 + 8) * 416));
+    assert_eq!(dram.pop_completion(), Some(Completion { id: 1, at: end, kind: Kind::Read }));
+    assert_eq!(dram.next_event(), None);
+}
+
+#[test]
+fn every_package_has_its_own_channels() {
+    let mut dram = Dram::new(&spec(), 2).unwrap();
+    dram.record_commands(true);
+    for (id, gib) in [(1u64, 0u64), (2, 1), (3, 2)] {
+        put(&mut dram, id, Kind::Read, Line(gib << 24), Ps::ZERO);
+    }
+    dram.drain();
+    let mut packages: Vec<u8> = dram
+        .take_commands()
+        .iter()
+        .filter(|c| c.command == Command::Rd)
+        .map(|c| c.package)
+        .collect();
+    packages.sort_unstable();
+    assert_eq!(packages, [0, 0, 1]);
+}
+
+#[test]
+fn the_end_of_time_is_reached_without_a_panic() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_6400, PagePolicy::Closed);
+    let line = line_at(&dram, 0, 3, 1, 5, 0);
+    put(&mut dram, 1, Kind::PartialWrite, line, Ps(u64::MAX));
+    put(&mut dram, 2, Kind::Read, Line(u64::MAX), Ps(u64::MAX));
+    assert!(dram.drain().is_horizon());
+}
+
+#[test]
+fn specifications_out_of_range_are_refused_by_name() {
+    let good = spec();
+    let shown: Vec<String> = [
+        DramSpec { channels: 0, ..good },
+        DramSpec { ranks: 8, ..good },
+        DramSpec { bank_groups: 3, ..good },
+        DramSpec { banks_per_group: 8, ..good },
+        DramSpec { lines_per_row: 0, ..good },
+        DramSpec { read_queue: 257, ..good },
+        DramSpec { write_queue: 0, ..good },
+        DramSpec { write_high: 65, ..good },
+        DramSpec { write_low: 48, ..good },
+        DramSpec { channel_interleave: 32, ..good },
+    ]
+    .iter()
+    .map(|spec| Dram::new(spec, 1).unwrap_err().to_string())
+    .chain([Dram::new(&good, 9).unwrap_err().to_string()])
+    .collect();
+    expect_test::expect![[r#"
+        dram.channels is 0, which is out of range or not a power of two
+        dram.ranks is 8, which is out of range or not a power of two
+        dram.bank_groups is 3, which is out of range or not a power of two
+        dram.banks_per_group is 8, which is out of range or not a power of two
+        dram.lines_per_row is 0, which is out of range or not a power of two
+        dram.read_queue is 257, which is out of range or not a power of two
+        dram.write_queue is 0, which is out of range or not a power of two
+        dram.write_high is 65, which is out of range or not a power of two
+        dram.write_low is 48, which is out of range or not a power of two
+        dram.channel_interleave is 32, which is out of range or not a power of two
+        cpu.packages is 9, which is out of range or not a power of two"#]]
+    .assert_eq(&shown.join("\n"));
+    let mut sub = SubchannelSpec::of(&good);
+    sub.timing = sub.timing.with(P::Faw, 1);
+    assert!(matches!(Dram::with_subchannels(&good, 1, sub), Err(SpecError::Timing(_))));
+}
+
+#[test]
+fn the_checker_itself_refuses_each_kind_of_wrong_command() {
+    let t = Timing::of(SpeedGrade::Ddr5_4800);
+    let at = |edge: u64, command, rank, bank_group, row| CommandRecord {
+        at: Ps(edge * 416),
+        package: 0,
+        command,
+        place: Place { channel: 0, subchannel: 0, rank, bank_group, bank: 0, row, column: 0 },
+    };
+    use Command::{Act, Pre, Rd, Wr};
+    let legal =
+        [at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 1), at(77, Pre, 0, 0, 1), at(116, Act, 0, 0, 2)];
+    assert_eq!(check_commands(&t, &legal), Ok(()));
+    for wrong in [
+        vec![at(0, Rd, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(38, Rd, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 2)],
+        vec![at(0, Act, 0, 0, 1), at(200, Act, 0, 0, 2)],
+        vec![at(0, Act, 0, 0, 1), at(76, Pre, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(7, Act, 0, 1, 1)],
+        vec![at(0, Act, 0, 0, 1), at(1, Act, 1, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(8, Act, 1, 0, 1), at(60, Rd, 0, 0, 1), at(69, Rd, 1, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(60, Rd, 0, 0, 1), at(71, Wr, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(60, Wr, 0, 0, 1), at(129, Rd, 0, 0, 1)],
+    ] {
+        assert!(check_commands(&t, &wrong).is_err(), "{wrong:?}");
+    }
+}
