@@ -150,7 +150,8 @@ impl Dram {
         Dram::with_subchannels(spec, packages, SubchannelSpec::of(spec))
     }
 
-    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing and age bounds.
+    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing and age bounds. Ranks and
+    /// banks remain those of `spec`, which the address map uses.
     ///
     /// # Errors
     /// A number outside its range, or a timing that does not fit together.
@@ -160,6 +161,8 @@ impl Dram {
         subchannel: SubchannelSpec,
     ) -> Result<Dram, SpecError> {
         let map = AddressMap::new(spec)?;
+        let subchannel =
+            SubchannelSpec { geometry: SubchannelSpec::of(spec).geometry, ..subchannel };
         subchannel.timing.check()?;
         if !(1..=8).contains(&packages) {
             return Err(SpecError::Value { key: "cpu.packages", found: packages.into() });

@@ -11,7 +11,8 @@
 //! (else another rank's hits could hold it up for ever). This bounds every wait (verification.md §2.11 Q16).
 //!
 //! **Skipping.** Between two commands the state cannot change but by an arrival or by returning underfill data. `wake` is
-//! a lower bound of the next edge at which a command is issued; the scheduler looks at that edge and at no other.
+//! a lower bound of the next edge at which a command is issued; the scheduler looks at that edge and at no other. Which
+//! banks could go is kept in masks; under test every decision is compared with a plain scan of all banks.
 
 use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry};
@@ -329,7 +330,7 @@ impl Subchannel {
     ) -> Result<u16, Full> {
         let before = self.serving_writes();
         let queue = if writes { &mut self.writes } else { &mut self.reads };
-        let Entry { bank, row, deadline, waiting, .. } = entry;
+        let Entry { bank, row, .. } = entry;
         let slot = queue.push(entry, open).ok_or(Full)?;
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
@@ -340,13 +341,10 @@ impl Subchannel {
         }
         self.update_draining();
         let after = self.serving_writes();
-        // What is planned was decided for what was overdue at `wake`; that decision knows nothing of this entry.
+        // What is planned holds only while nothing becomes overdue, this entry included, and while the same queue is served.
         if after != before || self.first_deadline().2 <= self.wake {
             self.look_from(edge);
             return Ok(slot);
-        }
-        if deadline <= self.wake && !waiting {
-            self.look_from(deadline);
         }
         // Only this bank's wish may have changed, or whether its idle row should be closed.
         let stale = self.planned.is_some_and(|p| p.bank == bank);
