@@ -13,7 +13,7 @@ use sim_core::time::Clock;
 use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Op, Ps};
 
 /// Two packages of two cores, caches of a few sets, the erratum, Ci.
-pub fn platform() -> PlatformSpec {
+pub(crate) fn platform() -> PlatformSpec {
     PlatformSpec {
         name: "test".to_owned(),
         title: "a small platform for tests".to_owned(),
@@ -97,7 +97,7 @@ pub fn platform() -> PlatformSpec {
 
 /// Panics the kernel, kills processes, survives TDs.
 #[derive(Default)]
-pub struct Os {
+pub(crate) struct Os {
     /// Every machine check it was told of.
     pub seen: Vec<McRecord>,
 }
@@ -114,7 +114,7 @@ impl McHandler for Os {
 }
 
 /// A machine with agents `cpu0`–`cpu3` (kernel), `user0`, `seam0`, `td2` (HKID 33 on core 2), `dma`, `hw`.
-pub fn machine(spec: &PlatformSpec, speed: Speed, crypto: CryptoKind) -> Machine {
+pub(crate) fn machine(spec: &PlatformSpec, speed: Speed, crypto: CryptoKind) -> Machine {
     spec.validate().unwrap();
     let mut m = Machine::new(spec, Options { speed, crypto, seed: 7, log: true }).unwrap();
     for agent in agents() {
@@ -124,11 +124,11 @@ pub fn machine(spec: &PlatformSpec, speed: Speed, crypto: CryptoKind) -> Machine
 }
 
 /// Names in the order of their ids.
-pub const NAMES: &[&str] =
+pub(crate) const NAMES: &[&str] =
     &["cpu0", "cpu1", "cpu2", "cpu3", "user0", "seam0", "td2", "dma", "hw", "seam1"];
 
 /// The agents of [`NAMES`].
-pub fn agents() -> Vec<AgentSpec> {
+pub(crate) fn agents() -> Vec<AgentSpec> {
     NAMES
         .iter()
         .map(|name| {
@@ -147,12 +147,12 @@ pub fn agents() -> Vec<AgentSpec> {
 }
 
 /// An agent's id.
-pub fn id(name: &str) -> AgentId {
+pub(crate) fn id(name: &str) -> AgentId {
     AgentId(NAMES.iter().position(|n| *n == name).unwrap() as u16)
 }
 
 /// An operation with absolute addresses; a TD's own KeyID is 33, everybody else's 0.
-pub fn op(agent: &str, text: &str) -> Op {
+pub(crate) fn op(agent: &str, text: &str) -> Op {
     let own = if agent.starts_with("td") { 33 } else { 0 };
     let key = |key: Option<KeyRef>| -> Result<KeyId, ()> {
         Ok(KeyId(match key {
@@ -174,7 +174,7 @@ pub fn op(agent: &str, text: &str) -> Op {
 }
 
 /// Runs lines `agent: operation` one after the other; what came of each, as text.
-pub fn run(m: &mut Machine, os: &mut Os, lines: &str) -> Vec<String> {
+pub(crate) fn run(m: &mut Machine, os: &mut Os, lines: &str) -> Vec<String> {
     lines
         .lines()
         .map(str::trim)
@@ -188,7 +188,7 @@ pub fn run(m: &mut Machine, os: &mut Os, lines: &str) -> Vec<String> {
 }
 
 /// A program of lines `agent: operation` and `barrier`.
-pub fn program(lines: &str, order: Order) -> Program {
+pub(crate) fn program(lines: &str, order: Order) -> Program {
     let items = lines
         .lines()
         .map(str::trim)
@@ -202,7 +202,7 @@ pub fn program(lines: &str, order: Order) -> Program {
 }
 
 /// Outcomes in the order of the program.
-pub fn by_item(records: &[StepRecord]) -> Vec<String> {
+pub(crate) fn by_item(records: &[StepRecord]) -> Vec<String> {
     let mut records: Vec<_> = records.iter().collect();
     records.sort_by_key(|r| r.item);
     records.iter().map(|r| r.outcome.to_string()).collect()

@@ -359,7 +359,7 @@ fn every_write_row_is_driven_through_a_step_and_gives_what_the_sheet_says() {
         (Rule::W(8), Ci, false, H1, vec![dma(S1, 8)], (false, true, true)),
         (Rule::W(9), Ci, true, H1, vec![dma(K0, 8)], (true, true, true)),
         (Rule::W(9), Li, true, H1, vec![dma(S1, 8)], (true, false, true)),
-        (Rule::W(10), Ci, true, H1, vec![(t, uc.clone())], (true, true, false)),
+        (Rule::W(10), Ci, true, H1, vec![(t, uc)], (true, true, false)),
         (Rule::W(10), Ci, true, K0, vec![(t, uc)], (true, true, true)),
     ];
     let mut used = BTreeSet::new();
@@ -599,7 +599,7 @@ fn the_attack_matrix_is_that_of_the_sheet() {
             rig.host(Op::SaveLine { at: at(X, K0), slot: 3 });
             rig.direct(X, H1, 0x02);
             for op in &attack {
-                rig.host(op.clone());
+                rig.host(*op);
             }
             let seen = match rig.td(load(X, H1, 64)) {
                 Seen::Data { data, class, .. } => format!("{class:?} {:#x}", data.data().byte(0)),
@@ -633,7 +633,7 @@ fn a_keyid_that_an_agent_cannot_form_faults_and_changes_nothing() {
     let ops =
         [load(X, H1, 8), Op::Clflush { at: at(X, H1) }, movdir64b(X, H1, 0), movnti(X, H1, 1)];
     for who in [Agent::Kernel, Agent::User, Agent::Guest, Agent::Td(H2), Agent::Device] {
-        let ops = if who == Agent::Device { vec![dma.clone()] } else { ops.to_vec() };
+        let ops = if who == Agent::Device { vec![dma] } else { ops.to_vec() };
         let mut rig = Rig::new(spec(Ci, true));
         rig.direct(X, H1, 0xaa);
         let before = rig.r.clone();
@@ -783,7 +783,7 @@ fn a_buffer_or_weak_operation_waits_until_something_forces_it() {
         for (force, then) in &forces {
             let mut rig = Rig::new(spec(Li, false));
             for op in ops.iter().chain(then) {
-                rig.host(op.clone());
+                rig.host(*op);
             }
             if visible(&rig) {
                 seen.push(*force);
@@ -846,7 +846,7 @@ fn poison_is_not_laundered_by_stores_and_ends_only_by_a_whole_line() {
     ] {
         let mut rig = Rig::new(spec(Ci, false));
         rig.host(ue());
-        assert_eq!(rig.by(who, 0, op.clone()), Seen::Done);
+        assert_eq!(rig.by(who, 0, op), Seen::Done);
         rig.host(Op::Wbinvd);
         assert_eq!(rig.bits().1, !cured, "{op:?}");
         assert_eq!(rig.r.births_and_deaths(), (1, u32::from(cured)));
@@ -1037,7 +1037,7 @@ fn uncached_accesses_see_what_is_cached_and_buffered_and_leave_no_copy() {
         rig.host(movnti(X + 8, K0, 2));
         let read = Op::Load { at: at(X, K0), bytes: 64, ty };
         let want = LineData([1, 2, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(rig.host(read.clone()), got(want, DataClass::Plain));
+        assert_eq!(rig.host(read), got(want, DataClass::Plain));
         assert!(rig.r.state().caches.is_empty());
         rig.host(store(X, K0, 3));
         rig.host(movnti(X + 8, K0, 4));
@@ -1201,7 +1201,7 @@ fn a_falsified_step_is_found_by_the_invariant_that_it_breaks() {
             let data = Bytes::known(LineData::filled(0x77));
             out.traffic[0].request = Request::Read { data, class: DataClass::Plain };
         }),
-        lie("L10", &[direct[0].clone(), Op::Sfence, movnti(X, K0, 0)], op(Op::Sfence), |_, out| {
+        lie("L10", &[direct[0], Op::Sfence, movnti(X, K0, 0)], op(Op::Sfence), |_, out| {
             out.traffic[0].after.poison = None;
         }),
         lie("L11", &[], op(load(X, H1, 8)), |r, _| r.state.drawn += 1),
