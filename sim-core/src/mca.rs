@@ -115,22 +115,13 @@ impl McStatus {
     /// A software-recoverable error whose recovery is required: UC, EN, S, AR, with address and MISC
     /// (architecture.md §6.2 row "SRAR").
     pub const fn srar(mscod: u16, mcacod: u16) -> McStatus {
-        McStatus::pack(StatusParts {
-            val: true,
-            over: false,
-            uc: true,
-            en: true,
-            miscv: true,
-            addrv: true,
-            pcc: false,
-            s: true,
-            ar: true,
-            mscod,
-            mcacod,
-        })
+        McStatus::uncorrected(true, mscod, mcacod)
     }
     /// An uncorrected error that requires no action: S=AR=0 (architecture.md §6.2 row "UCNA", §13 MC-20).
     pub const fn ucna(mscod: u16, mcacod: u16) -> McStatus {
+        McStatus::uncorrected(false, mscod, mcacod)
+    }
+    const fn uncorrected(action_required: bool, mscod: u16, mcacod: u16) -> McStatus {
         McStatus::pack(StatusParts {
             val: true,
             over: false,
@@ -139,8 +130,8 @@ impl McStatus {
             miscv: true,
             addrv: true,
             pcc: false,
-            s: false,
-            ar: false,
+            s: action_required,
+            ar: action_required,
             mscod,
             mcacod,
         })
