@@ -236,7 +236,12 @@ impl<'a> Story<'a> {
                     .unwrap_or_default();
                 let mut chain = self.causes(event);
                 if let Some(birth) = self.trace.birth(record.birth) {
-                    chain.extend(self.birth_chain(birth));
+                    // The operation that consumed may be the one that bore: it is named once.
+                    for link in self.birth_chain(birth) {
+                        if link.step.is_none() || !chain.contains(&link) {
+                            chain.push(link);
+                        }
+                    }
                 }
                 MachineCheckReport {
                     core: record.core,
