@@ -1,8 +1,9 @@
 //! Agents: who issues operations.
 
 use serde::{Deserialize, Serialize};
-use sim_core::event::EventId;
-use sim_core::{KeyId, Op, Outcome, Ps};
+use sim_core::event::{BirthId, EventId};
+use sim_core::mca::McAccess;
+use sim_core::{Addr, KeyId, Op, Outcome, Ps};
 
 /// Names an agent of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -104,6 +105,16 @@ pub(crate) struct Flight {
     pub(crate) outcome: Outcome,
     /// Whether more lines are to come.
     pub(crate) more: bool,
+    /// Poison on which the operation retires: a machine check when it is over.
+    pub(crate) poison: Option<Consumed>,
+}
+
+/// Poison that a load or fetch brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Consumed {
+    pub(crate) birth: BirthId,
+    pub(crate) at: Addr,
+    pub(crate) access: McAccess,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

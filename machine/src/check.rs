@@ -1,8 +1,8 @@
 //! Machine checks: what the consumption of poison does (architecture.md §6.2, §6.3).
 
 use crate::Machine;
-use crate::agent::{AgentId, AgentKind};
-use sim_core::event::{BirthId, EventKind};
+use crate::agent::{AgentId, AgentKind, Consumed};
+use sim_core::event::EventKind;
 use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McRecord, McStatus,
     McgStatus,
@@ -19,11 +19,10 @@ impl Machine {
     pub(crate) fn consume<H: McHandler>(
         &mut self,
         agent: AgentId,
-        at: Addr,
-        birth: BirthId,
-        access: McAccess,
+        consumed: Consumed,
         os: &mut H,
     ) -> Outcome {
+        let Consumed { birth, at, access } = consumed;
         let Some(spec) = self.agents.get(usize::from(agent.0)).map(|a| &a.spec) else {
             return Outcome::Done;
         };
@@ -91,9 +90,14 @@ impl Machine {
             McConsequence::Sigbus => self.kill(agent),
             McConsequence::Survived | McConsequence::TdFatal | McConsequence::Shutdown => {}
         }
-        let (mut bus, caches) = self.bus();
-        caches.interrupt(core, &mut bus);
         self.trace.emit(EventKind::Consequence(consequence));
+        // A machine check drains the write-combining buffers of every core that takes it (architecture.md §13 MC-28).
+        let cores = if lmce { core..core + 1 } else { 0..self.spec.cpu.cores };
+        self.traffic.clear();
+        let (mut bus, caches) = self.bus();
+        for core in cores {
+            caches.interrupt(core, &mut bus);
+        }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }
     }

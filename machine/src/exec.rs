@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::Speed;
-use crate::agent::{AgentId, AgentKind};
+use crate::agent::{AgentId, AgentKind, Consumed};
 use cache::{FenceKind as Fence, Level};
 use mktme::dram::Kind;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,6 @@ use sim_core::event::BirthId;
 use sim_core::mca::McAccess;
 use sim_core::op::{MemType, Source, Value};
 use sim_core::outcome::{DataClass, GpReason, Loaded};
-use sim_core::platform::IntegrityMode;
-use sim_core::port::McHandler;
 use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Ps, Tagged};
 
 /// What a machine has counted. Units: operations, accesses (one per line touched) or requests.
@@ -43,11 +41,13 @@ pub(crate) struct Beat {
     pub(crate) after_read: Ps,
     /// Whether lines are left to do.
     pub(crate) more: bool,
+    /// Poison on which it retires.
+    pub(crate) poison: Option<Consumed>,
 }
 
 impl Beat {
-    const fn over(outcome: Outcome, cost: Ps) -> Beat {
-        Beat { outcome, cost, after_read: Ps::ZERO, more: false }
+    pub(crate) const fn over(outcome: Outcome, cost: Ps) -> Beat {
+        Beat { outcome, cost, after_read: Ps::ZERO, more: false, poison: None }
     }
 }
 
@@ -117,6 +117,18 @@ impl Gather {
     }
 }
 
+impl Gather {
+    /// A load or fetch that retires with its bytes, or on poison.
+    fn beat(&self, access: McAccess, cost: Ps, after_read: Ps) -> Beat {
+        let poison = self.poison.map(|(birth, at)| {
+            let at = Addr::new(at.line().hpa(), at.keyid());
+            Consumed { birth, at, access }
+        });
+        let outcome = Outcome::Data(self.loaded);
+        Beat { outcome, cost, after_read, more: false, poison }
+    }
+}
+
 impl Machine {
     /// Why the agent cannot do this at all (architecture.md §2.5); the access reaches neither cache nor memory.
     fn refused(&self, kind: AgentKind, own: sim_core::KeyId, op: &Op) -> Option<Outcome> {
@@ -135,13 +147,17 @@ impl Machine {
     }
 
     /// Issues the next lines of an operation.
-    pub(crate) fn beat<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        op: &Op,
-        done: u32,
-        os: &mut H,
-    ) -> Beat {
+    pub(crate) fn beat(&mut self, id: AgentId, op: &Op, done: u32) -> Beat {
+        let beat = self.act(id, op, done);
+        match (self.options.speed, op) {
+            (Speed::Timed, _) | (_, Op::Delay { .. }) => beat,
+            (Speed::Functional, _) => {
+                Beat { cost: self.spec.functional.op, after_read: Ps::ZERO, ..beat }
+            }
+        }
+    }
+
+    fn act(&mut self, id: AgentId, op: &Op, done: u32) -> Beat {
         let Some(agent) = self.agents.get(usize::from(id.0)) else {
             return Beat::over(Outcome::Done, Ps::ZERO);
         };
@@ -153,15 +169,15 @@ impl Machine {
                 return Beat::over(outcome, issue);
             }
         }
-        let beat = match *op {
+        match *op {
             Op::Load { at, bytes, ty: MemType::Wb } => {
-                self.load(id, core, at, bytes, McAccess::DataLoad, os)
+                self.load(core, at, bytes, McAccess::DataLoad)
             }
             Op::Load { at, bytes, ty: MemType::Uc | MemType::Wc } => {
-                self.load_uncached(id, core, at, bytes, os)
+                self.load_uncached(core, at, bytes)
             }
             Op::Fetch { at } => {
-                let mut beat = self.load(id, core, at, 1, McAccess::Fetch, os);
+                let mut beat = self.load(core, at, 1, McAccess::Fetch);
                 if let Outcome::Data(_) = beat.outcome {
                     beat.outcome = Outcome::Done;
                 }
@@ -174,9 +190,7 @@ impl Machine {
                 self.traffic.iter_mut().for_each(|t| t.demand = false);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Store { at, bytes, value, ty: MemType::Wb } => {
-                self.store(id, core, at, bytes, value, os)
-            }
+            Op::Store { at, bytes, value, ty: MemType::Wb } => self.store(core, at, bytes, value),
             Op::Store { at, bytes, value, ty: MemType::Wc } => {
                 self.store_wc(core, at, bytes, value);
                 Beat::over(Outcome::Done, issue)
@@ -204,12 +218,10 @@ impl Machine {
                 }
                 Beat::over(Outcome::Done, self.spec.latency.direct_store)
             }
-            Op::Movdir64b { dst, src } => self.movdir64b(id, core, dst, src, os),
+            Op::Movdir64b { dst, src } => self.movdir64b(core, dst, src),
             Op::Movdir64bPage { at } => self.movdir64b_page(core, at, done),
-            Op::RepStosb { at, bytes, value } => {
-                self.rep_stosb(id, core, at, bytes, value, done, os)
-            }
-            Op::LockXadd { at, bytes, value } => self.lock_xadd(id, core, at, bytes, value, os),
+            Op::RepStosb { at, bytes, value } => self.rep_stosb(core, at, bytes, value, done),
+            Op::LockXadd { at, bytes, value } => self.lock_xadd(core, at, bytes, value),
             Op::Clflush { at } => {
                 let (mut bus, caches) = self.bus();
                 caches.clflush(core, at.tagged(), &mut bus);
@@ -237,7 +249,14 @@ impl Machine {
                 caches.interrupt(core, &mut bus);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Delay { time } => return Beat::over(Outcome::Done, time),
+            Op::Delay { time } => Beat::over(Outcome::Done, time),
+            // Ring 0 of the host or the module; a TD has no key to program.
+            Op::Pconfig { .. } if kind == AgentKind::User => {
+                Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
+            }
+            Op::Pconfig { .. } if kind == AgentKind::Td => {
+                Beat::over(Outcome::VirtualizationException, issue)
+            }
             Op::Pconfig { keyid, cmd, alg } => {
                 let seam = kind == AgentKind::Seam;
                 let status = self.memory.pconfig(keyid, cmd, alg, seam, &mut self.trace);
@@ -270,12 +289,6 @@ impl Machine {
                 self.tamper(op);
                 Beat::over(Outcome::Done, Ps::ZERO)
             }
-        };
-        match self.options.speed {
-            Speed::Timed => beat,
-            Speed::Functional => {
-                Beat { cost: self.spec.functional.op, after_read: Ps::ZERO, ..beat }
-            }
         }
     }
 
@@ -295,31 +308,21 @@ impl Machine {
         }
     }
 
-    /// What follows when DRAM has answered: the way back, decryption and MAC check, once per fill (verification.md Q15).
+    /// What follows when DRAM has answered a core: the way back, decryption and MAC check.
     fn after_read(&self, at: Tagged) -> Ps {
-        let latency = &self.spec.latency;
-        let encrypted = at.keyid() != sim_core::KeyId::TME || !self.spec.memory.tme_bypass;
-        let checked = self.spec.memory.integrity == IntegrityMode::Ci
-            && self.memory.has_integrity(at.keyid());
-        let mut time = latency.memory_path;
-        if encrypted {
-            time += latency.xts;
-        }
-        if checked {
-            time += latency.mac;
-        }
-        time
+        self.spec.latency.memory_path + self.crypto_latency(at)
     }
 
-    fn load<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        at: Addr,
-        bytes: u32,
-        access: McAccess,
-        os: &mut H,
-    ) -> Beat {
+    /// Decryption and MAC check of a line, once per fill (verification.md Q15).
+    fn crypto_latency(&self, at: Tagged) -> Ps {
+        let latency = &self.spec.latency;
+        let encrypted = at.keyid() != sim_core::KeyId::TME || !self.spec.memory.tme_bypass;
+        let xts = if encrypted { latency.xts } else { Ps::ZERO };
+        let mac = if self.memory.has_integrity(at.keyid()) { latency.mac } else { Ps::ZERO };
+        xts + mac
+    }
+
+    fn load(&mut self, core: u16, at: Addr, bytes: u32, access: McAccess) -> Beat {
         let mut gather = Gather::new(bytes);
         let mut cost = Ps::ZERO;
         let mut after_read = Ps::ZERO;
@@ -332,18 +335,10 @@ impl Machine {
             cost = cost.max(now);
             after_read = after_read.max(later);
         }
-        let outcome = self.retire(id, &gather, access, os);
-        Beat { outcome, cost, after_read, more: false }
+        gather.beat(access, cost, after_read)
     }
 
-    fn load_uncached<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        at: Addr,
-        bytes: u32,
-        os: &mut H,
-    ) -> Beat {
+    fn load_uncached(&mut self, core: u16, at: Addr, bytes: u32) -> Beat {
         let mut gather = Gather::new(bytes);
         let mut after_read = Ps::ZERO;
         for p in pieces(at, bytes) {
@@ -352,39 +347,13 @@ impl Machine {
             gather.add(&p, &fill.data, fill.class, fill.poison);
             after_read = after_read.max(self.after_read(p.at));
         }
-        let outcome = self.retire(id, &gather, McAccess::DataLoad, os);
-        Beat { outcome, cost: self.spec.latency.issue, after_read, more: false }
+        gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }
 
-    /// A load or fetch retires: with its bytes, or with a machine check.
-    fn retire<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        gather: &Gather,
-        access: McAccess,
-        os: &mut H,
-    ) -> Outcome {
-        match gather.poison {
-            None => Outcome::Data(gather.loaded),
-            Some((birth, at)) => {
-                let at = Addr::new(at.line().hpa(), at.keyid());
-                self.consume(id, at, birth, access, os)
-            }
-        }
-    }
-
-    fn store<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        at: Addr,
-        bytes: u32,
-        value: Value,
-        os: &mut H,
-    ) -> Beat {
+    fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {
         let mut cost = Ps::ZERO;
         let mut after_read = Ps::ZERO;
-        let mut outcome = Outcome::Done;
+        let mut poison = None;
         for p in pieces(at, bytes) {
             let (mut bus, caches) = self.bus();
             let hit = caches.store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
@@ -393,11 +362,11 @@ impl Machine {
             cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
             after_read = after_read.max(later);
             if let (Some(birth), true) = (hit.rfo_poison, self.spec.cpu.rfo_poison_mc) {
-                let line = Addr::new(p.at.line().hpa(), p.at.keyid());
-                outcome = self.consume(id, line, birth, McAccess::DataLoad, os);
+                let at = Addr::new(p.at.line().hpa(), p.at.keyid());
+                poison = poison.or(Some(Consumed { birth, at, access: McAccess::DataLoad }));
             }
         }
-        Beat { outcome, cost, after_read, more: false }
+        Beat { outcome: Outcome::Done, cost, after_read, more: false, poison }
     }
 
     fn store_wc(&mut self, core: u16, at: Addr, bytes: u32, value: Value) {
@@ -408,14 +377,7 @@ impl Machine {
         }
     }
 
-    fn movdir64b<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        dst: Addr,
-        src: Source<Addr>,
-        os: &mut H,
-    ) -> Beat {
+    fn movdir64b(&mut self, core: u16, dst: Addr, src: Source<Addr>) -> Beat {
         let cost = self.spec.latency.direct_store;
         if dst.hpa.offset_in_line() != 0 {
             return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), cost);
@@ -423,10 +385,10 @@ impl Machine {
         let (data, mut beat) = match src {
             Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, cost)),
             Source::Mem(src) => {
-                let beat = self.load(id, core, src, 64, McAccess::DataLoad, os);
-                match beat.outcome {
-                    Outcome::Data(loaded) => (loaded.data, beat),
-                    // The load took a machine check: nothing is stored.
+                let beat = self.load(core, src, 64, McAccess::DataLoad);
+                match (beat.outcome, beat.poison) {
+                    (Outcome::Data(loaded), None) => (loaded.data, beat),
+                    // The load takes a machine check: nothing is stored.
                     _ => return beat,
                 }
             }
@@ -462,17 +424,7 @@ impl Machine {
         Beat::over(Outcome::Done, cost)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "an operation's operands and its progress")]
-    fn rep_stosb<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        at: Addr,
-        bytes: u32,
-        value: u8,
-        done: u32,
-        os: &mut H,
-    ) -> Beat {
+    fn rep_stosb(&mut self, core: u16, at: Addr, bytes: u32, value: u8, done: u32) -> Beat {
         let first = at.hpa.offset_in_line() as u32;
         let lines = (first + bytes).div_ceil(LINE_BYTES as u32);
         let timed = self.options.speed == Speed::Timed;
@@ -490,11 +442,11 @@ impl Machine {
                 let (now, _) = self.level_cost(hit.level, piece_at.tagged());
                 beat.cost = beat.cost.max(now);
             } else {
-                let part = self.store(id, core, piece_at, len, Value::Fill(value), os);
+                let part = self.store(core, piece_at, len, Value::Fill(value));
                 beat.cost = beat.cost.max(part.cost);
                 beat.after_read = beat.after_read.max(part.after_read);
-                if part.outcome != Outcome::Done {
-                    beat.outcome = part.outcome;
+                if part.poison.is_some() {
+                    beat.poison = part.poison;
                     return beat;
                 }
             }
@@ -503,24 +455,14 @@ impl Machine {
         beat
     }
 
-    fn lock_xadd<H: McHandler>(
-        &mut self,
-        id: AgentId,
-        core: u16,
-        at: Addr,
-        bytes: u32,
-        value: u64,
-        os: &mut H,
-    ) -> Beat {
+    fn lock_xadd(&mut self, core: u16, at: Addr, bytes: u32, value: u64) -> Beat {
         let fence = self.fence(core, Fence::Locked, self.spec.latency.mfence);
-        let mut beat = self.load(id, core, at, bytes, McAccess::DataLoad, os);
-        let Outcome::Data(old) = beat.outcome else { return beat };
+        let mut beat = self.load(core, at, bytes, McAccess::DataLoad);
+        let (Outcome::Data(old), None) = (beat.outcome, beat.poison) else { return beat };
         let sum = old.data.0[0].wrapping_add(value);
         let kept = if bytes >= 8 { sum } else { sum & ((1 << (8 * bytes)) - 1) };
-        let store = self.store(id, core, at, bytes, Value::Num(kept), os);
-        if store.outcome != Outcome::Done {
-            beat.outcome = store.outcome;
-        }
+        let store = self.store(core, at, bytes, Value::Num(kept));
+        beat.poison = store.poison;
         beat.cost = fence.cost + beat.cost.max(store.cost);
         beat.after_read = beat.after_read.max(store.after_read);
         beat
@@ -583,12 +525,13 @@ impl Machine {
             Some((birth, _)) => Outcome::DmaPoison(birth),
             None => Outcome::Data(gather.loaded),
         };
-        let after_read = if self.traffic.iter().any(|t| t.kind == Kind::Read) {
-            self.spec.latency.xts
-        } else {
-            Ps::ZERO
-        };
-        Beat { outcome, cost: self.spec.latency.dma_path, after_read, more: false }
+        let path = self.spec.latency.dma_path;
+        if !self.traffic.iter().any(|t| t.kind == Kind::Read) {
+            // Caches had all of it.
+            return Beat::over(outcome, path);
+        }
+        let after_read = path + self.crypto_latency(at.tagged());
+        Beat { after_read, ..Beat::over(outcome, self.spec.latency.issue) }
     }
 
     fn tamper(&mut self, op: &Op) {

@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, AgentId, AgentSpec, Flight, Item, Order, Program, StepRecord};
 use crate::bus::Traffic;
+use crate::exec::Beat;
 use crate::{AgentKind, Machine, Wake};
 use mktme::dram::{Kind, Request};
 use sim_core::event::EventKind;
@@ -85,9 +86,9 @@ impl Machine {
     ) -> StepRecord {
         self.begin(agent, op, item);
         loop {
-            self.issue(agent, os);
+            self.issue(agent);
             self.wait(agent);
-            if let Some(record) = self.finish(agent) {
+            if let Some(record) = self.finish(agent, os) {
                 return record;
             }
         }
@@ -127,14 +128,14 @@ impl Machine {
                 None => return,
                 Some(Happened::Elsewhere) => {}
                 Some(Happened::Agent(agent)) => {
-                    if let Some(record) = self.finish(agent) {
+                    if let Some(record) = self.finish(agent, os) {
                         records.push(record);
                         left -= 1;
                         self.vacate(agent);
                         let from = next.get(usize::from(agent.0)).copied().unwrap_or(0);
                         self.begin_next(agent, following(agent, from), &mut next, steps);
                     } else {
-                        self.issue(agent, os);
+                        self.issue(agent);
                     }
                 }
             }
@@ -172,6 +173,7 @@ impl Machine {
                 done: 0,
                 outcome: Outcome::Done,
                 more: true,
+                poison: None,
             });
         }
     }
@@ -196,7 +198,7 @@ impl Machine {
     }
 
     /// Issues the next lines of an agent's operation and sends its requests off.
-    fn issue<H: McHandler>(&mut self, id: AgentId, os: &mut H) {
+    fn issue(&mut self, id: AgentId) {
         let index = usize::from(id.0);
         let Some(agent) = self.agents.get(index) else { return };
         let Some(flight) = agent.flight.as_ref() else { return };
@@ -205,15 +207,15 @@ impl Machine {
             self.trace.cause = sim_core::EventId::NONE;
             let refusal = self.not_run(agent);
             if let Some(outcome) = refusal {
-                self.note(index, outcome, Ps::ZERO, Ps::ZERO, false, event);
+                self.note(index, &Beat::over(outcome, Ps::ZERO), event);
                 return;
             }
             event = self.trace.emit(EventKind::Op { agent: id.0, step: item });
         }
         self.trace.cause = event;
         self.traffic.clear();
-        let beat = self.beat(id, &op, done, os);
-        self.note(index, beat.outcome, beat.cost, beat.after_read, beat.more, event);
+        let beat = self.beat(id, &op, done);
+        self.note(index, &beat, event);
         self.send(Some(id));
         let core = self.agents.get(index).map(|a| a.spec.core);
         if let Some(core) = core {
@@ -222,46 +224,61 @@ impl Machine {
         self.trace.cause = sim_core::EventId::NONE;
     }
 
-    fn note(
-        &mut self,
-        index: usize,
-        outcome: Outcome,
-        cost: Ps,
-        after_read: Ps,
-        more: bool,
-        event: sim_core::EventId,
-    ) {
-        let until = self.trace.now + cost;
+    fn note(&mut self, index: usize, beat: &Beat, event: sim_core::EventId) {
+        let until = self.trace.now + beat.cost;
         let Some(agent) = self.agents.get_mut(index) else { return };
         agent.until = until;
-        agent.after_read = after_read;
+        agent.after_read = beat.after_read;
         if let Some(flight) = agent.flight.as_mut() {
-            flight.outcome = outcome;
-            flight.more = more;
+            flight.outcome = beat.outcome;
+            flight.more = beat.more;
+            flight.poison = beat.poison;
             flight.event = event;
             flight.done += 1;
         }
     }
 
-    /// The record of an agent's operation if all of it has been issued and is over.
-    fn finish(&mut self, id: AgentId) -> Option<StepRecord> {
+    /// The record of an agent's operation if all of it has been issued and is over. If it retires on poison, this is the
+    /// moment of its machine check.
+    fn finish<H: McHandler>(&mut self, id: AgentId, os: &mut H) -> Option<StepRecord> {
         let end = self.trace.now;
         let agent = self.agents.get_mut(usize::from(id.0))?;
         let flight = agent.flight.as_ref()?;
-        let cut_short = self.panicked || agent.dead || end.is_horizon();
-        if flight.done == 0 || flight.more && !cut_short {
+        let cut_short = if self.panicked {
+            Some(NotRun::Panic)
+        } else if agent.dead {
+            Some(NotRun::Killed)
+        } else if end.is_horizon() {
+            Some(NotRun::Horizon)
+        } else {
+            None
+        };
+        if flight.done == 0 || flight.more && cut_short.is_none() {
             return None;
         }
-        let record = StepRecord {
+        let flight = agent.flight.take()?;
+        let outcome = match (flight.poison, cut_short) {
+            // Lines were left to do: it never completed.
+            (_, Some(why)) if flight.more => Outcome::NotRun(why),
+            // Whoever is dead already takes no machine check.
+            (Some(_), Some(why)) => Outcome::NotRun(why),
+            (Some(consumed), None) => {
+                self.trace.cause = flight.event;
+                let outcome = self.consume(id, consumed, os);
+                self.send(None);
+                self.trace.cause = sim_core::EventId::NONE;
+                outcome
+            }
+            (None, _) => flight.outcome,
+        };
+        Some(StepRecord {
             agent: id,
             item: flight.item,
-            outcome: flight.outcome,
+            outcome,
             begin: flight.begin,
             end,
             event: flight.event,
-        };
-        agent.flight = None;
-        Some(record)
+        })
     }
 
     fn is_ready(&self, id: AgentId) -> bool {
