@@ -365,7 +365,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__replay)
-            opts="-h --trace-format --td --keyid --limit --platform --set --seed --speed --format --help"
+            opts="-h --trace-format --td --keyid --limit --allow-truncated --platform --set --seed --speed --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

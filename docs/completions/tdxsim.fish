@@ -62,8 +62,9 @@ functional\t'Every operation costs the same'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l format -d 'Form of the output' -r -f -a "human\t'For people'
 json\t'One JSON object, described by a schema in docs/schemas'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l td -d 'Place the program in a TD: its pages are accepted at first touch and used under a private KeyID'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l allow-truncated -d 'Replay a trace that ends in the middle of a record up to there'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand explain" -l format -d 'Form of the output; must come before TEXT' -r -f -a "human\t'For people'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explain" -l format -d 'Form of the output' -r -f -a "human\t'For people'
 json\t'One JSON object, described by a schema in docs/schemas'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand platform; and not __fish_seen_subcommand_from list show help" -s h -l help -d 'Print help'

@@ -7,7 +7,7 @@
 use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
-use crate::trace::{Access, AccessKind, Format, TraceError, TraceReader};
+use crate::trace::{Access, AccessKind, Format, TraceError, TraceErrorKind, TraceReader};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub seed: u64,
     /// Stop after so many records.
     pub limit: Option<u64>,
+    /// A trace that ends in the middle of a record is replayed up to there.
+    pub allow_truncated: bool,
 }
 
 /// What a replay reports.
@@ -102,6 +104,8 @@ pub struct ReplayReport {
     pub machine_checks: u64,
     /// Simulated time, in picoseconds.
     pub simulated_ps: u64,
+    /// Whether the trace ended in the middle of a record, which was allowed.
+    pub truncated: bool,
     /// Counts that do not add up; empty unless the simulator is broken.
     pub broken: Vec<String>,
 }
@@ -264,8 +268,17 @@ pub fn replay<R: BufRead>(
         1u64 << replay.platform.spec.keyid.address_bits()
     };
     let mut kinds = [0u64; 4];
+    let mut truncated = false;
     while settings.limit.is_none_or(|most| reader.records() < most) {
-        let Some(access) = reader.next()? else { break };
+        let access = match reader.next() {
+            Ok(Some(access)) => access,
+            Ok(None) => break,
+            Err(e) if settings.allow_truncated && e.kind == TraceErrorKind::Truncated => {
+                truncated = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         if access.addr >= limit {
             return Err(reader.refuse(
                 format!("address {:#x}", access.addr),
@@ -278,12 +291,17 @@ pub fn replay<R: BufRead>(
         }
         kinds[access.kind as usize] += 1;
         replay.access(&access);
+        if replay.machine.now().is_horizon() {
+            break;
+        }
         if reader.records().is_multiple_of(1 << 16) {
             progress(reader.records());
         }
     }
     replay.machine.settle();
-    Ok(report(&replay, reader, name, tool, settings, kinds))
+    let mut report = report(&replay, reader, name, tool, settings, kinds);
+    report.truncated = truncated;
+    Ok(report)
 }
 
 fn report<R>(
@@ -302,10 +320,11 @@ fn report<R>(
     if kinds.iter().sum::<u64>() != reader.records() {
         broken.push("records by kind do not add up to records".to_owned());
     }
-    let verdict = match (broken.is_empty(), births) {
-        (false, _) => Verdict::Broken,
-        (true, 0) => Verdict::Pass,
-        (true, _) => Verdict::Fail,
+    let verdict = match (broken.is_empty(), machine.now().is_horizon(), births) {
+        (false, ..) => Verdict::Broken,
+        (true, true, _) => Verdict::Undecided,
+        (true, false, 0) => Verdict::Pass,
+        (true, false, _) => Verdict::Fail,
     };
     ReplayReport {
         schema: SCHEMA,
@@ -336,6 +355,7 @@ fn report<R>(
         births,
         machine_checks: counts.machine_checks,
         simulated_ps: machine.now().0,
+        truncated: false,
         broken,
     }
 }
@@ -380,6 +400,12 @@ impl Display for ReplayReport {
         count(f, "controller writes", self.controller_writes)?;
         count(f, "controller partial writes", self.controller_partial_writes)?;
         writeln!(f, "  {:28} {:>14}", "simulated time", Ps(self.simulated_ps).to_string())?;
+        if self.verdict == Verdict::Undecided {
+            writeln!(f, "  SIMULATED TIME RAN OUT: the rest of the trace was not run")?;
+        }
+        if self.truncated {
+            writeln!(f, "  the trace is truncated: these are the records before its end")?;
+        }
         match self.births {
             0 => writeln!(f, "  no poison was born")?,
             n => {

@@ -13,6 +13,13 @@ use serde::Serialize;
 /// Name and version of the JSON form.
 pub const SCHEMA: &str = "tdxsim.run/1";
 
+/// How many births a report tells of.
+pub const BIRTHS_MAX: usize = 256;
+/// How many machine checks a report tells of.
+pub const MACHINE_CHECKS_MAX: usize = 256;
+/// How many accesses of a line a report tells of.
+pub const HISTORY_MAX: usize = 64;
+
 /// Whether a run was as expected.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -21,6 +28,8 @@ pub enum Verdict {
     Pass,
     /// An expectation was not met.
     Fail,
+    /// Simulated time ran out before the program did.
+    Undecided,
     /// The simulator broke one of its own invariants.
     Broken,
 }
@@ -73,8 +82,10 @@ pub struct RunReport {
     pub expectations: Vec<ExpectationReport>,
     /// Machine checks, in order.
     pub machine_checks: Vec<MachineCheckReport>,
-    /// Births of poison, in order.
+    /// Births of poison, in order; at most [`BIRTHS_MAX`] of them.
     pub births: Vec<BirthReport>,
+    /// What happened to the lines on which poison was born.
+    pub lines: Vec<LineReport>,
     /// What the memory controllers logged.
     pub ucna: Vec<UcnaReport>,
     /// What was counted.
@@ -176,8 +187,17 @@ pub struct BirthReport {
     pub locations: u32,
     /// From the birth back to the scenario's operations.
     pub chain: Vec<Link>,
-    /// Everything that happened to the line.
+}
+
+/// What happened to a line at its controller.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct LineReport {
+    /// The line's address.
+    pub line: String,
+    /// Its first accesses; at most [`HISTORY_MAX`] of them.
     pub history: Vec<HistoryRow>,
+    /// How many accesses there were beyond those.
+    pub omitted: u64,
 }
 
 /// One row of a line's history.
@@ -231,8 +251,10 @@ pub struct CountsReport {
     pub controller_partial_writes: u64,
     /// Births of poison.
     pub births: u64,
-    /// Places that hold poison at the end.
+    /// Births that have not died: final check `live-poison`.
     pub live_poison: u64,
+    /// Places, in DRAM and caches, that hold poison at the end.
+    pub poison_locations: u64,
     /// Machine checks.
     pub machine_checks: u64,
 }

@@ -7,8 +7,8 @@ use crate::format::{
 };
 use crate::platform::{Origin, Override, Platform, load_with};
 use crate::report::{
-    CountsReport, Document, ExpectationReport, RunReport, SCHEMA, StepLabel, StepReport, Story,
-    Verdict,
+    BIRTHS_MAX, CountsReport, Document, ExpectationReport, MACHINE_CHECKS_MAX, RunReport, SCHEMA,
+    StepLabel, StepReport, Story, Verdict,
 };
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
 use machine::{AgentId, AgentSpec, CryptoKind, Item, Machine, Options, StepRecord};
@@ -152,6 +152,7 @@ pub fn run(cell: &Cell, request: &Request) -> RunReport {
         expectations: Vec::new(),
         machine_checks: Vec::new(),
         births: Vec::new(),
+        lines: Vec::new(),
         ucna: Vec::new(),
         counts: CountsReport::default(),
         notes: Vec::new(),
@@ -275,6 +276,7 @@ fn fill(
     }
     let story = Story::new(machine.trace(), &labels);
     report.births = story.births();
+    report.lines = story.lines();
     report.ucna = story.ucna();
     report.machine_checks = story.machine_checks(|record| {
         if record.context == McContext::SeamRoot {
@@ -295,13 +297,6 @@ fn fill(
         }
         Some(text)
     });
-    for check in &mut report.machine_checks {
-        // Taken when the load retires, which is when its operation is over.
-        let step = check.chain.iter().find_map(|l| l.step.as_ref());
-        if let Some(over) = report.steps.iter().find(|s| Some(&s.step) == step) {
-            check.at_ps = over.end_ps;
-        }
-    }
     let counts = machine.counts();
     report.counts = CountsReport {
         operations: counts.operations,
@@ -310,18 +305,26 @@ fn fill(
         controller_writes: counts.controller_writes,
         controller_partial_writes: counts.controller_partial_writes,
         births: machine.trace().births().len() as u64,
-        live_poison: machine.trace().poison_locations(),
+        live_poison: live_poison(machine),
+        poison_locations: machine.trace().poison_locations(),
         machine_checks: counts.machine_checks,
     };
     report.simulated_ps = machine.now().0;
     report.notes = notes(machine);
     let broken = machine.conservation();
-    report.verdict = match (broken.is_empty(), report.expectations.iter().all(|e| e.met)) {
-        (false, _) => Verdict::Broken,
-        (true, true) => Verdict::Pass,
-        (true, false) => Verdict::Fail,
+    let met = report.expectations.iter().all(|e| e.met);
+    report.verdict = match (broken.is_empty(), machine.now().is_horizon(), met) {
+        (false, ..) => Verdict::Broken,
+        (true, true, _) => Verdict::Undecided,
+        (true, false, true) => Verdict::Pass,
+        (true, false, false) => Verdict::Fail,
     };
     report.notes.extend(broken.into_iter().map(|line| format!("broken: {line}")));
+}
+
+fn live_poison(machine: &Machine) -> u64 {
+    let trace = machine.trace();
+    (trace.births().len() as u64).saturating_sub(trace.deaths().into())
 }
 
 /// Whether a final check holds, and what is there instead.
@@ -355,9 +358,7 @@ fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         FinalCheck::TdxDisabled { holds } => flag(machine.is_tdx_disabled(), *holds),
         FinalCheck::Ucna(n) => number(memory.ucna_log().len() as u64, *n),
         FinalCheck::Births(n) => number(trace.births().len() as u64, *n),
-        FinalCheck::LivePoison(n) => {
-            number(trace.births().len() as u64 - u64::from(trace.deaths()), *n)
-        }
+        FinalCheck::LivePoison(n) => number(live_poison(machine), *n),
         FinalCheck::PartialWrites(n) => number(machine.counts().controller_partial_writes, *n),
     }
 }
@@ -374,6 +375,16 @@ fn notes(machine: &Machine) -> Vec<String> {
                 buffer.at.line()
             ));
         }
+    }
+    if machine.now().is_horizon() {
+        notes.push("simulated time ran out (106 days): what came after was not run".to_owned());
+    }
+    let (births, checks) = (machine.trace().births().len(), machine.counts().machine_checks);
+    if births > BIRTHS_MAX || checks > MACHINE_CHECKS_MAX as u64 {
+        notes.push(format!(
+            "{births} births of poison and {checks} machine checks; at most {BIRTHS_MAX} and \
+             {MACHINE_CHECKS_MAX} are told in full"
+        ));
     }
     if machine.trace().lost() > 0 {
         notes.push(format!(

@@ -291,7 +291,12 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether the event is kept even when the log is off: everything about poison and machine checks.
+    /// Whether the event is kept even when the log is full: the roots of causes.
+    const fn is_root(&self) -> bool {
+        matches!(self, EventKind::Op { .. })
+    }
+
+    /// Whether the event is kept even when the log is off or full: everything about poison and machine checks.
     const fn is_essential(&self) -> bool {
         matches!(
             self,
@@ -350,7 +355,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Records every event, up to a million of them.
+    /// How many events are recorded. Operations, births, UCNA entries and machine checks are recorded beyond it too.
     pub const EVENTS_MAX: u32 = 1_000_000;
 
     /// A trace that records everything (`on`) or only births, UCNA entries and machine checks.
@@ -381,7 +386,8 @@ impl Trace {
     }
     #[cold]
     fn push(&mut self, kind: EventKind) -> EventId {
-        if self.events.len() >= self.limit as usize {
+        let kept = kind.is_essential() || kind.is_root();
+        if self.events.len() >= self.limit as usize && !kept {
             self.lost += 1;
             return EventId::NONE;
         }
@@ -484,6 +490,22 @@ mod tests {
         let at = Tagged::new(Line(4), KeyId(1));
         let id = trace.emit(EventKind::Dropped { at, why: Why::Flush });
         assert_eq!(trace.event(id).map(|e| e.cause), Some(EventId(1)));
+    }
+
+    #[test]
+    fn a_full_log_still_keeps_births_and_machine_checks() {
+        let mut trace = Trace::new(true);
+        trace.limit = 3;
+        let at = Tagged::new(Line(4), KeyId(1));
+        for _ in 0..10 {
+            trace.emit(EventKind::Dropped { at, why: Why::Flush });
+        }
+        let root = trace.emit(EventKind::Op { agent: 0, step: 0 });
+        trace.cause = root;
+        trace.born(at, BirthCause::PartialWrite);
+        assert_eq!((trace.events().len(), trace.lost()), (5, 7));
+        assert_eq!(trace.events()[4].cause, root);
+        assert!(matches!(trace.events()[4].kind, EventKind::Birth { .. }));
     }
 
     #[test]

@@ -175,12 +175,14 @@ impl fmt::Display for Loaded {
         if n > 8 && (1..n).all(|i| self.data.byte(i) == first) {
             return write!(f, " fill={first:#x}");
         }
+        if n > 8 {
+            // In the order of memory.
+            f.write_str(" bytes=")?;
+            return (0..n).try_for_each(|i| write!(f, "{:02x}", self.data.byte(i)));
+        }
         // Little-endian, as a store's number is written.
         f.write_str(" 0x")?;
-        let top = (0..n.min(8)).rev().find(|i| self.data.byte(*i) != 0).unwrap_or(0);
-        for i in (0..=top).rev() {
-            write!(f, "{:02x}", self.data.byte(i))?;
-        }
-        if n > 8 { f.write_str("…") } else { Ok(()) }
+        let top = (0..n).rev().find(|i| self.data.byte(*i) != 0).unwrap_or(0);
+        (0..=top).rev().try_for_each(|i| write!(f, "{:02x}", self.data.byte(i)))
     }
 }

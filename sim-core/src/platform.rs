@@ -404,6 +404,14 @@ impl PlatformSpec {
         power_of_two("dram.channel_interleave", dram.channel_interleave, 64, 1 << 30)?;
         in_range("mce.bank_dcu", self.mce.bank_dcu.into(), 0, 63)?;
         in_range("mce.bank_ifu", self.mce.bank_ifu.into(), 0, 63)?;
+        // The channel goes into the low four bits (architecture.md §6.2, "000F 0000 1MMM CCCC").
+        if self.mce.mcacod_imc & 0xf != 0 {
+            return Err(PlatformError::Value {
+                key: "mce.mcacod_imc",
+                found: format!("{:#x}", self.mce.mcacod_imc),
+                expected: "a code whose low four bits, the channel's, are zero".to_owned(),
+            });
+        }
         // One bank for each channel, up to bank 63.
         in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(dram.channels))
     }

@@ -120,6 +120,9 @@ pub struct Replay {
     /// Stop after so many records.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Replay a trace that ends in the middle of a record up to there.
+    #[arg(long)]
+    pub allow_truncated: bool,
     /// The platform (default spr).
     #[command(flatten)]
     pub platform: PlatformChoice,
@@ -139,7 +142,7 @@ pub struct Explain {
         trailing_var_arg = true
     )]
     pub text: Vec<String>,
-    /// Form of the output; must come before TEXT.
+    /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
 }

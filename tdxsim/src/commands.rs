@@ -10,6 +10,7 @@ use crate::cli::{Cli, Subcommands};
 use crate::exit::Exit;
 use crate::output;
 use scenarios::diag::Diag;
+use scenarios::report::Verdict;
 use serde::Serialize;
 
 pub use explain::Explained;
@@ -26,6 +27,16 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::Replay(args) => replay::replay(args),
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
+    }
+}
+
+/// The exit code of a verdict.
+const fn exit_of(verdict: Verdict) -> Exit {
+    match verdict {
+        Verdict::Pass => Exit::Met,
+        Verdict::Fail => Exit::Failed,
+        Verdict::Undecided => Exit::Undecided,
+        Verdict::Broken => Exit::Broken,
     }
 }
 

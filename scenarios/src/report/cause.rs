@@ -1,6 +1,10 @@
 //! From an event back to the operations of the scenario.
 
-use super::{BirthReport, HistoryRow, Link, MachineCheckReport, UcnaReport};
+use super::{
+    BIRTHS_MAX, BirthReport, HISTORY_MAX, HistoryRow, LineReport, Link, MACHINE_CHECKS_MAX,
+    MachineCheckReport, UcnaReport,
+};
+use rustc_hash::FxHashMap;
 use sim_core::event::{
     Birth, BirthCause, BirthId, Event, EventId, EventKind, LineState, Tamper, Trace, WeakKind, Why,
 };
@@ -23,22 +27,52 @@ pub struct Story<'a> {
     trace: &'a Trace,
     /// By item of the program.
     labels: &'a [Option<StepLabel>],
+    /// Places in the log of all events at the controller that concern a line, in order. Only for lines with births.
+    by_line: FxHashMap<Line, Vec<usize>>,
+    /// Places in the log of all stores into the cached copies of such lines.
+    stores: FxHashMap<Tagged, Vec<usize>>,
 }
 
 impl<'a> Story<'a> {
     /// Tells `trace`, whose operations are `labels`, by item of the program.
-    pub const fn new(trace: &'a Trace, labels: &'a [Option<StepLabel>]) -> Story<'a> {
-        Story { trace, labels }
+    pub fn new(trace: &'a Trace, labels: &'a [Option<StepLabel>]) -> Story<'a> {
+        let mut by_line: FxHashMap<Line, Vec<usize>> =
+            trace.births().iter().map(|b| (b.at.line(), Vec::new())).collect();
+        let mut stores: FxHashMap<Tagged, Vec<usize>> = FxHashMap::default();
+        if by_line.is_empty() {
+            return Story { trace, labels, by_line, stores };
+        }
+        for (place, event) in trace.events().iter().enumerate() {
+            let mut note = |line: Line| {
+                if let Some(places) = by_line.get_mut(&line) {
+                    places.push(place);
+                }
+            };
+            match event.kind {
+                EventKind::DramRead { at, .. } | EventKind::DramWrite { at, .. } => note(at.line()),
+                EventKind::Tampered { line, .. } => note(line),
+                EventKind::DramWritePage { page, lines, .. } => {
+                    (0..64).filter(|i| lines >> i & 1 != 0).for_each(|i| note(page.line(i)));
+                }
+                EventKind::CacheStore { at, .. } if by_line.contains_key(&at.line()) => {
+                    stores.entry(at).or_default().push(place);
+                }
+                _ => {}
+            }
+        }
+        Story { trace, labels, by_line, stores }
     }
 
     fn events(&self) -> &'a [Event] {
         self.trace.events()
     }
 
-    /// The events before `id`, newest first.
-    fn before(&self, id: EventId) -> impl Iterator<Item = &'a Event> {
-        let end = (id.0 as usize).saturating_sub(1).min(self.events().len());
-        self.events()[..end].iter().rev()
+    /// Of `places` in the log, those before the event `id`, newest first.
+    fn before(&self, places: Option<&'_ Vec<usize>>, id: EventId) -> Vec<&'a Event> {
+        let places = places.map_or(&[][..], Vec::as_slice);
+        let end = places.partition_point(|p| *p + 1 < id.0 as usize);
+        // The one wanted is among the last few, all but always the last.
+        places[..end].iter().rev().take(64).filter_map(|p| self.events().get(*p)).collect()
     }
 
     fn label(&self, event: &Event) -> Option<&'a StepLabel> {
@@ -97,19 +131,14 @@ impl<'a> Story<'a> {
 
     /// The last event that gave `line` its state before `id`.
     fn last_write(&self, line: Line, id: EventId) -> Option<&'a Event> {
-        self.before(id).find(|e| match e.kind {
-            EventKind::DramWrite { at, .. } => at.line() == line,
-            EventKind::DramWritePage { page, lines, .. } => {
-                line.page() == page && lines >> line.index_in_page() & 1 != 0
-            }
-            EventKind::Tampered { line: tampered, .. } => tampered == line,
-            _ => false,
-        })
+        self.before(self.by_line.get(&line), id)
+            .into_iter()
+            .find(|e| !matches!(e.kind, EventKind::DramRead { .. }))
     }
 
     /// The operation that last stored into the cached copy before it was written back.
     fn last_store(&self, copy: Tagged, id: EventId) -> Option<&'a Event> {
-        self.before(id).find(|e| matches!(e.kind, EventKind::CacheStore { at, .. } if at == copy))
+        self.before(self.stores.get(&copy), id).into_iter().next()
     }
 
     /// Why the poison was born, effect first.
@@ -173,13 +202,15 @@ impl<'a> Story<'a> {
                  TD bit is 1"
             ),
             BirthCause::PartialWrite => {
-                let bytes = match bearing.map(|e| e.kind) {
-                    Some(EventKind::DramWrite { mask, .. }) => mask.count(),
-                    _ => 0,
+                let part = match bearing.map(|e| e.kind) {
+                    Some(EventKind::DramWrite { mask, .. }) => {
+                        format!("{} of the 64 bytes", mask.count())
+                    }
+                    _ => "some of the bytes".to_owned(),
                 };
                 format!(
-                    "{rule}{bytes} of the 64 bytes of line {line} were written with KeyID {key}; \
-                     its TD bit is 1 and the part has the erratum"
+                    "{rule}{part} of line {line} were written with KeyID {key}; its TD bit is 1 \
+                     and the part has the erratum"
                 )
             }
             BirthCause::UncorrectableError => {
@@ -205,17 +236,28 @@ impl<'a> Story<'a> {
             born_ps: birth.born.0,
             locations: birth.locations,
             chain: self.birth_chain(birth),
-            history: self.history(birth.at.line()),
         }
     }
 
-    /// The reports of all births.
+    /// The reports of the first births.
     pub fn births(&self) -> Vec<BirthReport> {
         let ids = (1u32..).filter_map(|n| std::num::NonZeroU32::new(n).map(BirthId));
-        self.trace.births().iter().zip(ids).map(|(birth, id)| self.birth(id, birth)).collect()
+        let births = self.trace.births().iter().zip(ids).take(BIRTHS_MAX);
+        births.map(|(birth, id)| self.birth(id, birth)).collect()
     }
 
-    /// The reports of all machine checks. `grade` puts Linux's grade in words.
+    /// What happened to the lines of [`Story::births`], in the order of their first births.
+    pub fn lines(&self) -> Vec<LineReport> {
+        let mut lines: Vec<Line> = Vec::new();
+        for birth in self.trace.births().iter().take(BIRTHS_MAX) {
+            if !lines.contains(&birth.at.line()) {
+                lines.push(birth.at.line());
+            }
+        }
+        lines.into_iter().map(|line| self.history(line)).collect()
+    }
+
+    /// The reports of the first machine checks. `grade` puts Linux's grade in words.
     pub fn machine_checks(
         &self,
         mut grade: impl FnMut(&McRecord) -> Option<String>,
@@ -226,6 +268,7 @@ impl<'a> Story<'a> {
                 EventKind::MachineCheck(record) => Some((event, record)),
                 _ => None,
             })
+            .take(MACHINE_CHECKS_MAX)
             .map(|(event, record)| {
                 let consequence = self.events()[event.id.0 as usize..]
                     .iter()
@@ -278,10 +321,11 @@ impl<'a> Story<'a> {
             .collect()
     }
 
-    /// Everything that happened to a line at its controller.
-    pub fn history(&self, line: Line) -> Vec<HistoryRow> {
+    /// What happened to a line at its controller.
+    fn history(&self, line: Line) -> LineReport {
+        let places = self.by_line.get(&line).map_or(&[][..], Vec::as_slice);
         let mut rows = Vec::new();
-        for event in self.events() {
+        for event in places.iter().take(HISTORY_MAX).filter_map(|p| self.events().get(*p)) {
             let step = || self.root(event).map(|l| l.step.clone());
             let row =
                 |what: String, rule: Option<String>, key: KeyId, state: &LineState| HistoryRow {
@@ -335,7 +379,8 @@ impl<'a> Story<'a> {
                 _ => {}
             }
         }
-        rows
+        let omitted = places.len().saturating_sub(HISTORY_MAX) as u64;
+        LineReport { line: line.to_string(), history: rows, omitted }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A run, told to people: 80 columns, no colour, fit for a mail.
 
 use super::{
-    BirthReport, ExpectationReport, HistoryRow, Link, MachineCheckReport, RunReport, StepReport,
-    Verdict,
+    BirthReport, ExpectationReport, HistoryRow, LineReport, Link, MachineCheckReport, RunReport,
+    StepReport, Verdict,
 };
 use sim_core::Ps;
 use std::fmt::{self, Display, Write};
@@ -38,7 +38,10 @@ impl Display for Narrative<'_> {
             writeln!(f, "Poison {} in line {} ({})", birth.birth, birth.line, birth.cause)?;
             chain(f, &birth.chain)?;
             fate(f, birth)?;
-            history(f, birth)?;
+        }
+        for line in &run.lines {
+            writeln!(f)?;
+            history(f, line)?;
         }
         for ucna in &run.ucna {
             writeln!(f)?;
@@ -77,13 +80,14 @@ pub const fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "as expected",
         Verdict::Fail => "NOT as expected",
+        Verdict::Undecided => "UNDECIDED",
         Verdict::Broken => "SIMULATOR BROKEN",
     }
 }
 
 /// What came of a run, in a few words: how much poison was born, and what machine checks did.
 pub fn summary(run: &RunReport) -> String {
-    let mut text = match run.births.len() {
+    let mut text = match run.counts.births {
         0 => "no poison".to_owned(),
         n => format!("poison born {n}×"),
     };
@@ -131,13 +135,7 @@ fn machine_check(
         wrap(f, "  Linux: ", "         ", grade)?;
     }
     chain(f, &check.chain)?;
-    match run.births.iter().find(|b| b.birth == check.birth) {
-        Some(birth) => {
-            fate(f, birth)?;
-            history(f, birth)
-        }
-        None => Ok(()),
-    }
+    run.births.iter().find(|b| b.birth == check.birth).map_or(Ok(()), |birth| fate(f, birth))
 }
 
 fn chain(f: &mut fmt::Formatter<'_>, links: &[Link]) -> fmt::Result {
@@ -159,8 +157,8 @@ fn fate(f: &mut fmt::Formatter<'_>, birth: &BirthReport) -> fmt::Result {
     }
 }
 
-fn history(f: &mut fmt::Formatter<'_>, birth: &BirthReport) -> fmt::Result {
-    writeln!(f, "  History of line {}:", birth.line)?;
+fn history(f: &mut fmt::Formatter<'_>, birth: &LineReport) -> fmt::Result {
+    writeln!(f, "History of line {}", birth.line)?;
     let name = birth
         .history
         .iter()
@@ -171,13 +169,16 @@ fn history(f: &mut fmt::Formatter<'_>, birth: &BirthReport) -> fmt::Result {
     let what = birth.history.iter().map(|r| r.what.len()).chain([4]).max().unwrap_or(4);
     writeln!(
         f,
-        "    {:>11}  {:name$}  {:what$}  {:5}  {:>5}  TD  MAC  poison",
+        "  {:>11}  {:name$}  {:what$}  {:5}  {:>5}  TD  MAC  poison",
         "time", "by", "what", "row", "KeyID"
     )?;
     for row in &birth.history {
         history_row(f, row, name, what)?;
     }
-    Ok(())
+    match birth.omitted {
+        0 => Ok(()),
+        n => writeln!(f, "  ... and {n} more"),
+    }
 }
 
 fn history_row(
@@ -191,7 +192,7 @@ fn history_row(
     let key = row.keyid.map_or_else(|| "-".to_owned(), |k| k.to_string());
     writeln!(
         f,
-        "    {:>11}  {:name$}  {:what$}  {:5}  {key:>5}  {:2}  {:3}  {}",
+        "  {:>11}  {:name$}  {:what$}  {:5}  {key:>5}  {:2}  {:3}  {}",
         Ps(row.at_ps).to_string(),
         row.step.as_deref().unwrap_or("-"),
         row.what,

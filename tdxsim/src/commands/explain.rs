@@ -26,8 +26,15 @@ pub(super) fn explain(args: &Explain) -> Exit {
     let text = match args.text.as_slice() {
         [dash] if dash == "-" => {
             let mut bytes = Vec::new();
-            if let Err(error) = std::io::stdin().lock().take(STDIN_MAX).read_to_end(&mut bytes) {
+            if let Err(error) = std::io::stdin().lock().take(STDIN_MAX + 1).read_to_end(&mut bytes)
+            {
                 output::message(&format!("cannot read stdin: {error}"));
+                return Exit::BadInput;
+            }
+            if bytes.len() as u64 > STDIN_MAX {
+                output::message(
+                    "stdin: found more than 1 MiB, expected the lines of a log that are to be explained",
+                );
                 return Exit::BadInput;
             }
             String::from_utf8_lossy(&bytes).into_owned()

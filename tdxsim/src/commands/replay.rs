@@ -1,13 +1,12 @@
 //! `tdxsim replay`
 
-use super::{TOOL, json, refuse, run};
+use super::{TOOL, exit_of, json, refuse, run};
 use crate::cli::{Format, Replay};
 use crate::exit::Exit;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use scenarios::platform::{Origin, Platform, load_with};
 use scenarios::replay::{Place, Settings};
-use scenarios::report::Verdict;
 use scenarios::trace::{self, Format as TraceFormat};
 use sim_core::KeyId;
 
@@ -29,6 +28,7 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
         speed: run::speed(&args.platform),
         seed: args.platform.seed,
         limit: args.limit,
+        allow_truncated: args.allow_truncated,
     };
     let format = match &args.trace_format {
         None => None,
@@ -53,11 +53,7 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
         });
     bar.finish_and_clear();
     let report = report.map_err(bad_trace)?;
-    let exit = match report.verdict {
-        Verdict::Pass => Exit::Met,
-        Verdict::Fail => Exit::Failed,
-        Verdict::Broken => Exit::Broken,
-    };
+    let exit = exit_of(report.verdict);
     Ok(match args.format {
         Format::Human => output::data(&report.to_string(), exit),
         Format::Json => json(&report, exit),

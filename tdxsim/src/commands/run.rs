@@ -1,6 +1,6 @@
 //! `tdxsim run`
 
-use super::{TOOL, json, pairs, refuse};
+use super::{TOOL, exit_of, json, pairs, refuse};
 use crate::cli::{Format, PlatformChoice, Run, SpeedArg};
 use crate::exit::Exit;
 use crate::output;
@@ -33,11 +33,7 @@ pub(super) fn run(args: &Run) -> Exit {
         Err(diag) => return refuse(&diag),
     };
     let document = run_all(&cells, &request, TOOL);
-    let exit = match document.verdict {
-        Verdict::Pass => Exit::Met,
-        Verdict::Fail => Exit::Failed,
-        Verdict::Broken => Exit::Broken,
-    };
+    let exit = exit_of(document.verdict);
     match args.format {
         Format::Json => json(&document, exit),
         Format::Human => output::data(&human(&document, args), exit),
