@@ -470,3 +470,66 @@ fn every_keyid_width_works_from_its_first_private_keyid_to_its_last() {
         }
     }
 }
+
+#[test]
+fn the_speed_may_change_at_any_operation_without_changing_any_outcome() {
+    let spec = platform();
+    let lines = "seam0: movdir64b [0x1000@33] fill=0x11
+                 seam0: mfence
+                 td2: store [0x1000] 8 0x22
+                 cpu0: store.wc [0x2000] 16 fill=0x3
+                 cpu1: store [0x3000] 8 0x4
+                 cpu0: sfence
+                 hw: evict [0x1000@33]
+                 user0: movnti [0x1008] 8 0x1
+                 user0: mfence
+                 td2: load [0x1000] 8
+                 cpu3: load [0x3000] 8
+                 user0: load [0x1000] 8";
+    let mut want: Option<(Vec<String>, Vec<_>)> = None;
+    for pattern in [0u32, u32::MAX, 0x5555, 0x3333, 0x0f0f, 0x1248] {
+        let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+        let mut os = Os::default();
+        let mut got = Vec::new();
+        for (i, line) in lines.lines().enumerate() {
+            let timed = pattern >> i & 1 == 0;
+            m.set_speed(if timed { Speed::Timed } else { Speed::Functional });
+            got.extend(run(&mut m, &mut os, line));
+        }
+        m.settle();
+        assert_eq!(m.conservation(), [""; 0]);
+        let state: Vec<_> =
+            [0x1000, 0x2000, 0x3000].map(|a| m.memory().line(Hpa(a).line())).to_vec();
+        match &want {
+            None => want = Some((got, state)),
+            Some(want) => assert_eq!((got, state), *want, "{pattern:#x}"),
+        }
+    }
+    let (outcomes, _) = want.unwrap();
+    assert!(outcomes.iter().any(|o| o.starts_with("mc")), "{outcomes:?}");
+}
+
+#[test]
+fn a_machine_check_happens_when_its_load_is_over() {
+    let spec = platform();
+    let text = "hw: inject-ue [0x1000]
+                barrier
+                cpu1: load [0x1000] 8
+                cpu0: delay 10ns
+                cpu0: delay 10ns
+                cpu0: delay 500ns
+                cpu0: mfence
+                cpu2: movdir64b.page [0x4000]";
+    let options = Options { speed: Speed::Timed, crypto: CryptoKind::Symbolic, seed: 1, log: true };
+    let mut m = Machine::new(&spec, options).unwrap();
+    let records = m.run(&program(text, Order::Concurrent), &mut Os::default());
+    let got = by_item(&records);
+    assert_eq!(got[1], "mc srar data-load panic");
+    assert_eq!(got[2..5], ["done", "done", "done"], "what was under way is not undone");
+    assert_eq!(got[5], "not-run panic");
+    assert_eq!(got[6], "not-run panic", "an operation cut short has not completed");
+    let check =
+        m.trace().events().iter().find(|e| matches!(e.kind, EventKind::MachineCheck(_))).unwrap();
+    let over = records.iter().find(|r| r.agent == id("cpu1")).unwrap();
+    assert_eq!(check.at, over.end);
+}

@@ -330,6 +330,7 @@ impl Scenario {
             agents.push(binder.agent(agent)?);
         }
         let mut counts: Vec<u32> = vec![0; agents.len()];
+        let mut saved = 0u16;
         let mut lines = Vec::new();
         for line in &self.program {
             let Line::Op { agent: name, op, at } = line else {
@@ -350,6 +351,15 @@ impl Scenario {
             };
             let own = agents.get(agent).map_or(KeyId::TME, |a| a.keyid);
             let bound = binder.op(op, *at, own)?;
+            // An attack that never happens would look harmless.
+            match bound {
+                Op::SaveLine { slot, .. } => saved |= 1 << (slot & 15),
+                Op::ReplayLine { slot, .. } if saved >> (slot & 15) & 1 == 0 => {
+                    let expected = "a slot that a `save-line` above has filled";
+                    return Err(binder.diag(at.span(), trouble(format!("slot {slot}"), expected)));
+                }
+                _ => {}
+            }
             let mut index = 0;
             if let Some(count) = counts.get_mut(agent) {
                 *count += 1;

@@ -1,9 +1,9 @@
 //! Outcome patterns: what an expectation says about an [`Outcome`].
 
 use serde::{Deserialize, Serialize};
-use sim_core::Outcome;
 use sim_core::outcome::Loaded;
 use sim_core::units::clip;
+use sim_core::{LineData, Outcome};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -15,7 +15,7 @@ pub enum Slot {
     One(&'static [&'static str]),
     /// This word, or the next slot at once.
     Maybe(&'static str),
-    /// A number, or `fill=BYTE`.
+    /// A number, `fill=BYTE` or `bytes=HEX`.
     Value,
 }
 
@@ -109,6 +109,8 @@ enum Bytes {
     Num(u64),
     /// All bytes loaded.
     Fill(u8),
+    /// All bytes loaded, so many, in the order of memory.
+    All(LineData, u8),
 }
 
 impl Bytes {
@@ -116,6 +118,9 @@ impl Bytes {
         let n = loaded.bytes.min(64) as usize;
         match self {
             Bytes::Fill(byte) => (0..n).all(|i| loaded.data.byte(i) == byte),
+            Bytes::All(data, len) => {
+                n == usize::from(len) && (0..n).all(|i| loaded.data.byte(i) == data.byte(i))
+            }
             Bytes::Num(number) => {
                 let known = n.min(8);
                 let fits = known == 8 || number >> (8 * known) == 0;
@@ -173,6 +178,10 @@ impl fmt::Display for Alternative {
             None => Ok(()),
             Some(Bytes::Num(n)) => write!(f, " {n:#x}"),
             Some(Bytes::Fill(byte)) => write!(f, " fill={byte:#x}"),
+            Some(Bytes::All(data, len)) => {
+                f.write_str(" bytes=")?;
+                (0..usize::from(len)).try_for_each(|i| write!(f, "{:02x}", data.byte(i)))
+            }
         }
     }
 }
@@ -216,11 +225,25 @@ fn bytes(at: usize, word: &str) -> Result<Bytes, PatternError> {
         let byte = number(byte).and_then(|n| u8::try_from(n).ok());
         return byte.map(Bytes::Fill).ok_or_else(|| trouble(at, word, "fill=BYTE, 0 to 255"));
     }
-    // A report prints `…` after the first eight of more bytes.
-    let digits = word.strip_suffix('…').unwrap_or(word);
-    number(digits)
+    if let Some(digits) = word.strip_prefix("bytes=") {
+        let expected = "bytes=HEX, two digits for each of at most 64 bytes";
+        return all_bytes(digits).ok_or_else(|| trouble(at, word, expected));
+    }
+    number(word)
         .map(Bytes::Num)
-        .ok_or_else(|| trouble(at, word, "a number of at most 64 bits, or fill=BYTE"))
+        .ok_or_else(|| trouble(at, word, "a number of at most 64 bits, fill=BYTE or bytes=HEX"))
+}
+
+fn all_bytes(digits: &str) -> Option<Bytes> {
+    let even = !digits.is_empty() && digits.len().is_multiple_of(2) && digits.len() <= 128;
+    if !even || !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut data = LineData::ZERO;
+    for (i, pair) in digits.as_bytes().chunks_exact(2).enumerate() {
+        data.set_byte(i, u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?);
+    }
+    Some(Bytes::All(data, (digits.len() / 2) as u8))
 }
 
 /// Reads one alternative, `text` starting at `offset` of the whole. `heads` are the outcomes allowed here.

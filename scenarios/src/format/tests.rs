@@ -686,7 +686,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an empty alternative
             s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
         a value of 65 bits
-            s.toml:34:18: found `0x10000000000000000`, expected a number of at most 64 bits, or fill=BYTE
+            s.toml:34:18: found `0x10000000000000000`, expected a number of at most 64 bits, fill=BYTE or bytes=HEX
         a fill of 9 bits
             s.toml:34:18: found `fill=256`, expected fill=BYTE, 0 to 255
         a final check that is text
@@ -1206,7 +1206,22 @@ fn values_are_compared_as_bytes_not_as_text() {
     let two = Outcome::Data(loaded(LineData([0x1122, 0, 0, 0, 0, 0, 0, 0]), 2, DataClass::Plain));
     assert!(pattern("data 0x1122").matches(&two));
     assert!(!pattern("data 0x331122").matches(&two));
-    assert!(pattern("zeros | data 0x1122…").matches(&two));
+    assert!(pattern("zeros | data bytes=2211").matches(&two));
+    assert!(!pattern("data bytes=2212").matches(&two));
+    assert!(!pattern("data bytes=221100").matches(&two), "another number of bytes");
+    for bad in ["data bytes=", "data bytes=221", "data bytes=2g", "data bytes=+1"] {
+        assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_replay_needs_a_line_that_was_saved() {
+    let lone = parse(&around("hw : replay-line 3 [P0]"));
+    let error = lone.and_then(|s| s.bind(&spr())).unwrap_err();
+    assert_eq!(error.expected, "a slot that a `save-line` above has filled");
+    assert_eq!((error.line, error.column), (7, 6));
+    let saved = around("hw : save-line [P0] 3\nhw : replay-line 3 [P0]");
+    parse(&saved).unwrap().bind(&spr()).unwrap();
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn every_row_of_the_table_can_be_set_and_changes_the_platform() {
             "dram.write_high" => &[("dram.write_high", "20")],
             "dram.write_queue" => &[("dram.write_queue", "64")],
             "dram.write_low" => &[("dram.write_low", "8")],
+            "mce.mcacod_imc" => &[("mce.mcacod_imc", "0x80")],
             key => match (param.kind, row.value.as_str()) {
                 (Kind::Bool, "true") => &[("", "false")],
                 (Kind::Bool, _) => &[("", "true")],
