@@ -372,7 +372,7 @@ impl Refinement {
         let line_by_line = matches!(op, Op::RepStosb { .. } | Op::Movdir64bPage { .. });
         let package = self.reference.spec.package_of(core);
         let mut out = Record::default();
-        let mut stores = 0;
+        let (mut stores, mut checked) = (0, false);
         for event in events {
             let requests = out.requests.len();
             let timed = matches!(
@@ -380,7 +380,7 @@ impl Refinement {
                 EventKind::WcLeave { why: Why::Time, .. }
                     | EventKind::WeakDone { why: Why::Time, .. }
             );
-            let after = timed && !line_by_line;
+            let after = checked || timed && !line_by_line;
             // What the page displaces, not what a buffer displaces that leaves before or after.
             let displaced = page_at_once
                 && trace.event(event.cause).is_some_and(|c| matches!(c.kind, EventKind::Op { .. }));
@@ -388,6 +388,8 @@ impl Refinement {
                 |want: Want| out.choices.push_back(Due { requests, stores, after, want });
             match event.kind {
                 EventKind::CacheStore { .. } => stores += 1,
+                // It ends the operation.
+                EventKind::MachineCheck(_) => checked = true,
                 EventKind::WriteBack { at, why, kept } => match why {
                     Why::Capacity if kept => choose(Want::Clean { at }),
                     Why::Capacity => choose(Want::Leave { at, dirty: true }),

@@ -353,8 +353,15 @@ fn scratch() {
     }
 }
 
+/// More cases on request: `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if asked { ProptestConfig::default().cases } else { 1500 };
+    ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(config())]
     #[test]
     fn every_run_of_the_machine_is_one_that_the_reference_allows(setting in settings(), items in items()) {
         for speed in [Speed::Functional, Speed::Timed] {
