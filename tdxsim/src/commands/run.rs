@@ -128,5 +128,6 @@ fn request(args: &Run) -> Result<Request, Exit> {
         }),
         speed: speed(&args.platform),
         seed: args.platform.seed,
+        check: args.check,
     })
 }
