@@ -220,6 +220,19 @@ impl Hierarchy {
         access
     }
 
+    /// The RFO of a store that is not made yet: the core becomes the only holder, and the line stays clean if it was
+    /// (architecture.md §13 MC-30 with `rfo_poison_mc`).
+    pub fn own_for_store<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let dirty = self.slab.find(at).is_some_and(|slot| self.slab.get(slot).is_dirty());
+        let access = self.own(c, at, true, port);
+        if !dirty {
+            self.slab.get_mut(access.slot.0).state = Mesi::Exclusive;
+        }
+        access
+    }
+
     /// A store of a whole line that takes ownership without reading it, so that neither old data nor old poison is
     /// fetched (architecture.md §13 MC-29).
     pub fn store_line_no_rfo<P: LinePort>(

@@ -224,10 +224,9 @@ impl Hierarchy {
         port: &mut P,
     ) {
         let c = self.core_index(core);
-        // A buffer for the same line holds older stores of this core; weak operations on the line are queued in order.
-        if let Some(i) = self.cores.at(c).waiting.wc.iter().position(|b| b.at == at) {
-            self.finish(c, Entry::Wc(i), Why::OwnAccess, port);
-        }
+        // A buffer for the same line holds older stores of this core, and a direct store is not combined with younger ones
+        // (architecture.md §3 3.5): what waits for the line goes first.
+        self.own_access(c, at, port);
         if self.cores.at(c).waiting.weak.len() >= usize::from(self.weak_slots) {
             self.finish(c, Entry::Weak(0), Why::Capacity, port);
         }

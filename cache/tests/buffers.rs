@@ -8,6 +8,7 @@
 
 mod common;
 
+use cache::mesi::Mesi;
 use cache::{FenceKind, Hierarchy, Level};
 use common::*;
 use sim_core::event::{BirthCause, WeakKind, Why};
@@ -445,6 +446,40 @@ fn a_whole_line_store_launders_the_copy_and_its_write_back_kills_the_poison() {
         h.evict(td, &mut m);
         assert_eq!((m.trace.poison_locations(), m.trace.deaths()), (0, 1));
     }
+}
+
+#[test]
+fn owning_a_line_for_a_store_that_may_not_be_made_takes_every_copy_and_dirties_nothing() {
+    let (mut h, mut m) = new();
+    let td = poisoned(&mut h, &mut m);
+    let birth = h.inspect(td).and_then(|v| v.poison);
+    let access = h.own_for_store(1, td, &mut m);
+    assert_eq!(access.rfo_poison, birth);
+    assert_eq!((h.mesi(0, td), h.mesi(1, td)), (Mesi::Invalid, Mesi::Exclusive));
+    h.evict(td, &mut m);
+    assert_eq!(m.writes(), []);
+    // A modified line stays modified: the duty to write back moves with it.
+    h.store(0, X, &fill(1), first(8), &mut m);
+    h.own_for_store(1, X, &mut m);
+    assert_eq!((h.mesi(0, X), h.mesi(1, X)), (Mesi::Invalid, Mesi::Modified));
+    h.check_invariants().unwrap();
+    h.evict(X, &mut m);
+    assert_eq!(m.writes().len(), 1);
+}
+
+#[test]
+fn a_direct_store_is_not_combined_with_a_younger_one_of_its_line() {
+    let (mut h, mut m) = new();
+    h.movdir64b(0, X, &fill(1), NOW, &mut m);
+    h.movdir64b(0, X, &fill(2), NOW, &mut m);
+    assert_eq!(m.writes(), [Call::Write(X, fill(1), None)], "architecture.md §3 3.5");
+    h.clwb(0, X, NOW, &mut m);
+    assert_eq!(m.writes().last(), Some(&Call::Write(X, fill(2), None)));
+    assert_eq!(weak_dones(&m), [(WeakKind::Movdir64b, Why::OwnAccess); 2]);
+    assert_eq!(h.weak_ops(0).count(), 1);
+    // The same line under another KeyID is no reason.
+    h.clwb(0, at(4, 33), NOW, &mut m);
+    assert_eq!(h.weak_ops(0).count(), 2);
 }
 
 #[test]

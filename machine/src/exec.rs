@@ -132,12 +132,35 @@ impl Gather {
 impl Machine {
     /// Why the agent cannot do this at all (architecture.md §2.5); the access reaches neither cache nor memory.
     fn refused(&self, kind: AgentKind, own: sim_core::KeyId, op: &Op) -> Option<Outcome> {
+        // Alignment is checked on the operand, before the address is translated.
+        let misaligned = match op {
+            Op::NtStore { at, bytes, .. } => {
+                *bytes >= 16 && !at.hpa.0.is_multiple_of(u64::from(*bytes))
+            }
+            Op::Movdir64b { dst, .. } => dst.hpa.offset_in_line() != 0,
+            Op::Movdir64bPage { at } => !at.hpa.0.is_multiple_of(sim_core::PAGE_BYTES),
+            _ => false,
+        };
+        if misaligned {
+            return Some(Outcome::GeneralProtection(GpReason::Misaligned));
+        }
         let private = op
             .addresses()
             .into_iter()
             .flatten()
             .map(|a| a.keyid)
             .find(|k| self.spec.keyid.is_private(*k) && !(kind == AgentKind::Td && *k == own));
+        match (op, kind) {
+            // A prefetch never faults: what cannot be translated is dropped.
+            (Op::Prefetch { .. }, _) if kind != AgentKind::Seam => {
+                return private.map(|_| Outcome::Done);
+            }
+            // A TD's fetch from a shared address is a #PF; the vocabulary has only this one.
+            (Op::Fetch { at }, AgentKind::Td) if at.keyid != own && private.is_none() => {
+                return Some(Outcome::PageFaultRsvd);
+            }
+            _ => {}
+        }
         match kind {
             AgentKind::Kernel | AgentKind::User => private.map(|_| Outcome::PageFaultRsvd),
             AgentKind::Td => private.map(|_| Outcome::EptMisconfiguration),
@@ -204,9 +227,6 @@ impl Machine {
                 Beat::over(Outcome::Done, issue + self.spec.latency.write_post)
             }
             Op::NtStore { at, bytes, value } => {
-                if bytes >= 16 && !at.hpa.0.is_multiple_of(u64::from(bytes)) {
-                    return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), issue);
-                }
                 self.store_wc(core, at, bytes, value);
                 Beat::over(Outcome::Done, self.spec.latency.direct_store)
             }
@@ -259,7 +279,9 @@ impl Machine {
             }
             Op::Pconfig { keyid, cmd, alg } => {
                 let seam = kind == AgentKind::Seam;
-                let status = self.memory.pconfig(keyid, cmd, alg, seam, &mut self.trace);
+                let package = self.spec.package_of(core);
+                let status =
+                    self.memory.pconfig_on(package, keyid, cmd, alg, seam, &mut self.trace);
                 Beat::over(Outcome::Pconfig(status), self.spec.latency.pconfig)
             }
             Op::DmaRead { at, bytes } => self.dma_read(at, bytes),
@@ -318,7 +340,7 @@ impl Machine {
         let latency = &self.spec.latency;
         let encrypted = at.keyid() != sim_core::KeyId::TME || !self.spec.memory.tme_bypass;
         let xts = if encrypted { latency.xts } else { Ps::ZERO };
-        let mac = if self.memory.has_integrity(at.keyid()) { latency.mac } else { Ps::ZERO };
+        let mac = if self.memory.has_integrity(at) { latency.mac } else { Ps::ZERO };
         xts + mac
     }
 
@@ -353,20 +375,36 @@ impl Machine {
     fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {
         let mut cost = Ps::ZERO;
         let mut after_read = Ps::ZERO;
-        let mut poison = None;
+        let early = self.spec.cpu.rfo_poison_mc;
+        if early {
+            // Every line is owned before any is written: a machine check leaves none half done (MC-30).
+            let mut poison = None;
+            for p in pieces(at, bytes) {
+                let (mut bus, caches) = self.bus();
+                let hit = caches.own_for_store(core, p.at, &mut bus);
+                let (now, later) = self.level_cost(hit.level, p.at);
+                cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
+                after_read = after_read.max(later);
+                let at = Addr::new(p.at.line().hpa(), p.at.keyid());
+                let access = McAccess::DataLoad;
+                poison = poison.or(hit.rfo_poison.map(|birth| Consumed { birth, at, access }));
+            }
+            if poison.is_some() {
+                return Beat { outcome: Outcome::Done, cost, after_read, more: false, poison };
+            }
+        }
         for p in pieces(at, bytes) {
             let (mut bus, caches) = self.bus();
             let hit = caches.store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
+            if early {
+                continue;
+            }
             let (now, later) = self.level_cost(hit.level, p.at);
             // A store that hits retires into the store buffer.
             cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
             after_read = after_read.max(later);
-            if let (Some(birth), true) = (hit.rfo_poison, self.spec.cpu.rfo_poison_mc) {
-                let at = Addr::new(p.at.line().hpa(), p.at.keyid());
-                poison = poison.or(Some(Consumed { birth, at, access: McAccess::DataLoad }));
-            }
         }
-        Beat { outcome: Outcome::Done, cost, after_read, more: false, poison }
+        Beat { outcome: Outcome::Done, cost, after_read, more: false, poison: None }
     }
 
     fn store_wc(&mut self, core: u16, at: Addr, bytes: u32, value: Value) {
@@ -379,9 +417,6 @@ impl Machine {
 
     fn movdir64b(&mut self, core: u16, dst: Addr, src: Source<Addr>) -> Beat {
         let cost = self.spec.latency.direct_store;
-        if dst.hpa.offset_in_line() != 0 {
-            return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), cost);
-        }
         let (data, mut beat) = match src {
             Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, cost)),
             Source::Mem(src) => {
@@ -403,9 +438,6 @@ impl Machine {
 
     fn movdir64b_page(&mut self, core: u16, at: Addr, done: u32) -> Beat {
         let cost = self.spec.latency.direct_store;
-        if !at.hpa.0.is_multiple_of(sim_core::PAGE_BYTES) {
-            return Beat::over(Outcome::GeneralProtection(GpReason::Misaligned), cost);
-        }
         let (page, keyid) = (at.hpa.page(), at.keyid);
         let now = self.trace.now;
         if self.options.speed == Speed::Timed {

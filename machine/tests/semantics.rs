@@ -9,7 +9,7 @@ use machine::{CryptoKind, Machine, Options, Order, Speed};
 use sim_core::event::{BirthCause, EventKind};
 use sim_core::mca::{McStatus, McgStatus};
 use sim_core::platform::IntegrityMode;
-use sim_core::{Hpa, KeyIdLayout, Ps};
+use sim_core::{Hpa, KeyId, KeyIdLayout, Ps, Tagged};
 
 const SPEEDS: [Speed; 2] = [Speed::Functional, Speed::Timed];
 
@@ -301,6 +301,85 @@ fn a_store_to_poison_raises_only_where_the_platform_says_so() {
         );
         assert_eq!(got[1], want, "MC-30");
     }
+}
+
+#[test]
+fn a_store_that_traps_on_one_of_its_lines_writes_none_and_traps_once() {
+    for poison in [0x1000, 0x1040] {
+        let mut spec = platform();
+        spec.cpu.rfo_poison_mc = true;
+        let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+        let mut os = Os::default();
+        let got = run(
+            &mut m,
+            &mut os,
+            &format!(
+                "cpu0: movdir64b [0x1000] fill=0x11
+                 cpu0: movdir64b [0x1040] fill=0x11
+                 cpu0: mfence
+                 hw: inject-ue [{poison:#x}]
+                 user0: store [0x103c] 8 fill=0x22
+                 dma: dma-read [0x1000] 8"
+            ),
+        );
+        assert_eq!(got[4], "mc srar data-load sigbus", "MC-30");
+        assert_eq!(os.seen.len(), 1);
+        assert_eq!(os.seen[0].at.hpa.0, poison);
+        for line in [Hpa(0x1000), Hpa(0x1040)] {
+            let view = m.caches().inspect(Tagged::new(line.line(), KeyId(0))).unwrap();
+            assert!(!view.dirty);
+        }
+    }
+}
+
+#[test]
+fn a_prefetch_never_faults() {
+    let (got, m, _) = outcomes(
+        "cpu0: prefetch [0x1000@33]
+         user0: prefetch [0x1000@33]
+         td2: prefetch [0x1000@34]
+         seam0: prefetch [0x2000@34]",
+    );
+    assert_eq!(got, ["done"; 4]);
+    assert_eq!(m.counts().controller_reads, 1);
+}
+
+#[test]
+fn misalignment_is_found_before_the_address_is_translated() {
+    let (got, ..) = outcomes(
+        "cpu0: movdir64b [0x1008@33] fill=0x1
+         cpu0: movdir64b.page [0x1040@33]
+         td2: movntdq [0x1008@34] 16
+         cpu0: movdir64b [0x1000@33] fill=0x1",
+    );
+    assert_eq!(got, ["gp misaligned", "gp misaligned", "gp misaligned", "pf rsvd"]);
+}
+
+#[test]
+fn a_td_fetches_from_private_memory_only() {
+    let (got, m, _) = outcomes(
+        "td2: fetch [0x1000@0]
+         td2: fetch [0x1000@34]",
+    );
+    assert_eq!(got, ["pf rsvd", "ept-misconfiguration"], "architecture.md §2.5");
+    assert_eq!(m.counts().controller_reads, 0);
+}
+
+#[test]
+fn pconfig_is_for_ring_0_and_programs_its_own_package() {
+    let (got, m, _) = outcomes(
+        "user0: pconfig 1 set-random
+         td2: pconfig 1 set-random
+         cpu2: movdir64b [0x1000@1] fill=0x11
+         cpu2: movdir64b [0x40001000@1] fill=0x11
+         cpu2: mfence
+         cpu2: pconfig 1 set-random
+         cpu2: load [0x1000@1] 8
+         cpu2: load [0x40001000@1] 8",
+    );
+    assert_eq!(got[..2], ["gp privilege", "ve"]);
+    assert!(got[6].starts_with("data") && got[7].starts_with("garbage"), "{got:?}");
+    assert_eq!(m.memory().stats().pconfigs, 1);
 }
 
 #[test]

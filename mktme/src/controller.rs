@@ -11,20 +11,20 @@ use crate::tables::{
     WriteSize, birth_signal, erratum_effect, read_checks_mac, read_row, write_makes_mac, write_row,
 };
 use serde::{Deserialize, Serialize};
-use sim_core::addr::{Addr, Line, Page, Tagged};
+use sim_core::addr::{Addr, Line, PAGE_BYTES, Page, Tagged};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::event::{BirthCause, BirthId, EventKind, LineState, Location, Rule, Tamper, Trace};
 use sim_core::keyid::{KeyId, KeyIdLayout, LayoutError};
 use sim_core::mca::{McStatus, UcnaRecord};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::{DataClass, PconfigStatus};
-use sim_core::platform::{DramSpec, IntegrityMode, MceSpec, MemorySpec, PlatformSpec};
+use sim_core::platform::{DramSpec, HOME_BYTES, IntegrityMode, MceSpec, MemorySpec, PlatformSpec};
 use sim_core::port::Fill;
 use std::ops::Range;
 use thiserror::Error;
 
-/// What a controller is made of. One controller stands for those of all packages: what an outcome is does not depend on
-/// which of them a line belongs to.
+/// What a controller is made of. One controller stands for those of all packages: what an outcome is depends on which of
+/// them a line belongs to only by the key table.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ControllerSpec {
     /// KeyID layout: which KeyIDs are private, and the KeyID bits of MCi_ADDR.
@@ -35,6 +35,8 @@ pub struct ControllerSpec {
     pub mce: MceSpec,
     /// Which channel a line belongs to; nothing else of it is used here.
     pub dram: DramSpec,
+    /// How many packages, each with its own key table (architecture.md §8); 0 counts as 1.
+    pub packages: u8,
     /// How encryption is done.
     pub crypto: CryptoKind,
     /// Where keys and the content at power-on come from.
@@ -66,6 +68,7 @@ impl ControllerSpec {
             memory: platform.memory,
             mce: platform.mce,
             dram: platform.dram,
+            packages: platform.cpu.packages,
             crypto,
             seed,
         }
@@ -189,7 +192,7 @@ impl Controller {
     pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
         spec.validate()?;
         Ok(Controller {
-            keys: KeyRing::new(spec.layout, spec.memory),
+            keys: KeyRing::new(spec.layout, spec.memory, spec.packages),
             mac_key: mac_key(spec.seed),
             store: Store::default(),
             ucna: Vec::new(),
@@ -224,7 +227,7 @@ impl Controller {
     /// Reads a line: architecture.md §2.2, §2.3. May bear poison, which is then stored (MC-02) and logged.
     pub fn read(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
         let line = at.line();
-        let key = self.keys.key(at.keyid());
+        let key = self.keys.key(at);
         self.store.touch(line);
         self.warm(line, key);
         self.stats.reads += 1;
@@ -250,7 +253,7 @@ impl Controller {
         trace: &mut Trace,
     ) {
         let line = at.line();
-        let key = self.keys.key(at.keyid());
+        let key = self.keys.key(at);
         let memory = &self.spec.memory;
         let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
         // Whole-line rows do not look at the TD bit.
@@ -290,7 +293,7 @@ impl Controller {
             return self.write(at, data, None, trace);
         }
         let line = at.line();
-        let key = self.keys.key(at.keyid());
+        let key = self.keys.key(at);
         let memory = self.spec.memory;
         let view = self.store.view(line);
         let (td, old) = (view.td, view.poison);
@@ -341,7 +344,7 @@ impl Controller {
         if lines == 0 {
             return;
         }
-        let key = self.keys.key(keyid);
+        let key = self.keys.key(Tagged::new(page.line(0), keyid));
         let memory = &self.spec.memory;
         let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, false);
@@ -375,10 +378,28 @@ impl Controller {
         data: &LineData,
         trace: &mut Trace,
     ) {
-        if pages.start >= pages.end {
-            return;
+        // Pages of one package at a time: each has its own key.
+        let mut first = pages.start;
+        while first < pages.end {
+            let turn = HOME_BYTES / PAGE_BYTES;
+            let end = match self.spec.packages {
+                0 | 1 => pages.end,
+                _ => Page((first.0 / turn + 1) * turn).min(pages.end),
+            };
+            self.write_pages_of_one(first..end, keyid, data, trace);
+            first = end;
         }
-        let key = self.keys.key(keyid);
+    }
+
+    /// [`Controller::write_pages`] where one package serves all pages.
+    fn write_pages_of_one(
+        &mut self,
+        pages: Range<Page>,
+        keyid: KeyId,
+        data: &LineData,
+        trace: &mut Trace,
+    ) {
+        let key = self.keys.key(Tagged::new(pages.start.line(0), keyid));
         let memory = &self.spec.memory;
         let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, false);
@@ -395,8 +416,7 @@ impl Controller {
         }
     }
 
-    /// PCONFIG: architecture.md §8. `seam` says whether it runs in SEAM, where alone private KeyIDs can be programmed (§2.5).
-    /// Lines, caches and translations stay as they are (§4.1 4.1.5).
+    /// [`Controller::pconfig_on`] the first package.
     pub fn pconfig(
         &mut self,
         keyid: KeyId,
@@ -405,7 +425,21 @@ impl Controller {
         seam: bool,
         trace: &mut Trace,
     ) -> PconfigStatus {
-        let status = self.keys.pconfig(keyid, cmd, alg, seam);
+        self.pconfig_on(0, keyid, cmd, alg, seam, trace)
+    }
+
+    /// PCONFIG on a core of this package: programs the key table of its controllers only (architecture.md §8). `seam` says whether it runs in SEAM, where alone private KeyIDs can be programmed (§2.5).
+    /// Lines, caches and translations stay as they are (§4.1 4.1.5).
+    pub fn pconfig_on(
+        &mut self,
+        package: u8,
+        keyid: KeyId,
+        cmd: PconfigCmd,
+        alg: Option<KeyAlg>,
+        seam: bool,
+        trace: &mut Trace,
+    ) -> PconfigStatus {
+        let status = self.keys.pconfig(package, keyid, cmd, alg, seam);
         self.stats.pconfigs += u64::from(status == PconfigStatus::Ok);
         trace.emit(EventKind::Pconfig { keyid, status });
         status
@@ -413,11 +447,11 @@ impl Controller {
 
     // ---- Inspection ----------------------------------------------------------------------------------------------
 
-    /// Whether lines under this KeyID carry a MAC that reads check: private KeyIDs in Ci, shared ones only if PCONFIG
+    /// Whether a line under this KeyID carries a MAC that reads check: private KeyIDs in Ci, shared ones only if PCONFIG
     /// gave them an algorithm with integrity (architecture.md §2.1 2.1.2, 2.1.5).
-    pub fn has_integrity(&self, keyid: KeyId) -> bool {
+    pub fn has_integrity(&self, at: Tagged) -> bool {
         self.spec.memory.integrity == IntegrityMode::Ci
-            && self.keys.key(keyid).class != KeyClass::Shared
+            && self.keys.key(at).class != KeyClass::Shared
     }
 
     /// What a line holds besides its ciphertext. No effect.
@@ -428,7 +462,7 @@ impl Controller {
 
     /// What a read would return and by which row. No effect.
     pub fn probe(&self, at: Tagged) -> Probe {
-        let Judged { row, data, class, poison } = self.judge(at.line(), self.keys.key(at.keyid()));
+        let Judged { row, data, class, poison } = self.judge(at.line(), self.keys.key(at));
         Probe { rule: row.rule, data, class, poisoned: row.poison, poison, birth: row.cause }
     }
 

@@ -2,10 +2,11 @@
 
 use crate::tables::{KeyClass, pconfig_accepts, pconfig_default_integrity};
 use serde::{Deserialize, Serialize};
+use sim_core::Tagged;
 use sim_core::keyid::{KeyId, KeyIdLayout};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::PconfigStatus;
-use sim_core::platform::{IntegrityMode, MemorySpec, XtsWidth};
+use sim_core::platform::{IntegrityMode, MemorySpec, XtsWidth, home_of};
 
 /// Names a piece of key material. Two KeyIDs with the same material encrypt alike: after "clear key" both hold the TME
 /// key, and two direct keys of the same number and width are one key.
@@ -64,12 +65,14 @@ pub(crate) struct Key {
     pub(crate) class: KeyClass,
 }
 
-/// The key table of the controller.
+/// The key tables of all packages: PCONFIG programs that of its own package (architecture.md §8).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRing {
     layout: KeyIdLayout,
     memory: MemorySpec,
-    /// By KeyID, as far as programmed; beyond that [`KeyRing::unprogrammed`].
+    /// At least 1.
+    packages: u8,
+    /// By KeyID, then package, as far as programmed; beyond that [`KeyRing::unprogrammed`].
     slots: Vec<Slot>,
     /// By material id, from 2.
     materials: Vec<Material>,
@@ -79,12 +82,14 @@ pub(crate) struct KeyRing {
 
 impl KeyRing {
     /// Before any PCONFIG every KeyID has the TME key (MC-27); KeyID 0 none in bypass (MC-09).
-    pub(crate) fn new(layout: KeyIdLayout, memory: MemorySpec) -> KeyRing {
+    pub(crate) fn new(layout: KeyIdLayout, memory: MemorySpec, packages: u8) -> KeyRing {
+        let packages = packages.max(1);
         let zero = if memory.tme_bypass { MaterialId::PLAIN } else { MaterialId::TME };
         KeyRing {
             layout,
             memory,
-            slots: vec![Slot { material: zero, integrity: false, generation: 0 }],
+            packages,
+            slots: vec![Slot { material: zero, integrity: false, generation: 0 }; packages.into()],
             materials: vec![Material { origin: KeyOrigin::Tme, width: memory.xts }],
             direct: Vec::new(),
         }
@@ -94,10 +99,16 @@ impl KeyRing {
         Slot { material: MaterialId::TME, integrity: false, generation: 0 }
     }
 
-    /// What a request with this KeyID meets.
+    const fn index(&self, package: u8, keyid: KeyId) -> usize {
+        keyid.0 as usize * self.packages as usize + package as usize
+    }
+
+    /// What a request with this KeyID for this line meets: the key table of the package whose controllers serve the line.
     #[inline]
-    pub(crate) fn key(&self, keyid: KeyId) -> Key {
-        let slot = match self.slots.get(usize::from(keyid.0)) {
+    pub(crate) fn key(&self, at: Tagged) -> Key {
+        let keyid = at.keyid();
+        let home = if self.packages == 1 { 0 } else { home_of(at.line(), self.packages) };
+        let slot = match self.slots.get(self.index(home, keyid)) {
             Some(slot) => *slot,
             None => KeyRing::unprogrammed(),
         };
@@ -127,6 +138,7 @@ impl KeyRing {
     /// command that needs none is checked all the same.
     pub(crate) fn pconfig(
         &mut self,
+        package: u8,
         keyid: KeyId,
         cmd: PconfigCmd,
         alg: Option<KeyAlg>,
@@ -147,9 +159,11 @@ impl KeyRing {
                 (width, alg.has_integrity())
             }
         };
-        let index = usize::from(keyid.0);
-        let old = self.slots.get(index).copied().unwrap_or(KeyRing::unprogrammed());
-        let generation = old.generation.saturating_add(1);
+        let index = self.index(package.min(self.packages - 1), keyid);
+        // Counted over all packages, so that no two draw the same key.
+        let first = self.index(0, keyid);
+        let of_keyid = self.slots.iter().skip(first).take(self.packages.into());
+        let generation = of_keyid.map(|s| s.generation).max().unwrap_or(0).saturating_add(1);
         let (material, integrity) = match cmd {
             PconfigCmd::ClearKey => (Some(MaterialId::TME), false),
             PconfigCmd::NoEncrypt => (Some(MaterialId::PLAIN), false),

@@ -826,7 +826,7 @@ const fn alg(
 #[rustfmt::skip]
 pub const PCONFIG_ALGS: [AlgRow; 8] = [
     alg(IntegrityMode::Ci, true,  true,  true,  true,  "§1.3 1.3.1, 1.3.3"),
-    alg(IntegrityMode::Ci, true,  false, false, false, "§1.3 1.3.1: integrity is forced on for all private HKIDs"),
+    alg(IntegrityMode::Ci, true,  false, true,  false, "§1.3 1.3.1: integrity is forced on for all private HKIDs"),
     alg(IntegrityMode::Ci, false, true,  true,  false, "§2.2 RC-07 to RC-12"),
     alg(IntegrityMode::Ci, false, false, true,  true,  "§2.2 RC-13 to RC-16"),
     alg(IntegrityMode::Li, true,  true,  false, false, "§1.3 1.3.3; §2.1 2.1.5"),

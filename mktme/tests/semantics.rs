@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use mktme::{Controller, CryptoKind, SpecError};
-use sim_core::addr::{Line, Page};
+use sim_core::addr::{Line, Page, Tagged};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::event::{BirthCause, EventKind, LineState, Location};
 use sim_core::keyid::KeyId;
@@ -558,6 +558,76 @@ fn pconfig_refuses_keyid_0_unconfigured_ones_and_private_ones_outside_seam() {
     assert_eq!(pconfig(33, true), PconfigStatus::Ok);
     assert_eq!(pconfig(31, false), PconfigStatus::Ok);
     assert_eq!(pconfig(63, true), PconfigStatus::Ok);
+}
+
+#[test]
+fn pconfig_programs_the_key_table_of_its_own_package_only() {
+    for kind in KINDS {
+        let mut s = spec(IntegrityMode::Ci, false, kind);
+        s.packages = 2;
+        let mut b = Bench::bare(s, true);
+        // Two lines that package 0 serves, and one of package 1.
+        let (here, beside, there) = (Line(1), Line(2), Line(1 << 24));
+        let lines = [here, beside, there];
+        let at = |line| Tagged::new(line, KA);
+        let read = |b: &mut Bench, line| b.c.read(at(line), &mut b.t).class;
+        let set = |b: &mut Bench, package| {
+            let cmd = PconfigCmd::SetRandom;
+            let got = b.c.pconfig_on(package, KA, cmd, None, true, &mut b.t);
+            assert_eq!(got, PconfigStatus::Ok);
+        };
+        for line in lines {
+            b.c.write(at(line), &LineData::filled(1), None, &mut b.t);
+        }
+        set(&mut b, 1);
+        assert_eq!(read(&mut b, here), DataClass::Plain, "{kind:?}");
+        assert_eq!(read(&mut b, there), DataClass::Blocked, "{kind:?}");
+        set(&mut b, 0);
+        assert_eq!(read(&mut b, beside), DataClass::Blocked, "{kind:?}");
+        // The same bytes, drawn keys: the two packages' keys are two.
+        for line in lines {
+            b.c.write(at(line), &LineData::filled(1), None, &mut b.t);
+        }
+        b.c.move_line(there, here, &mut b.t);
+        assert_eq!(read(&mut b, here), DataClass::Blocked, "{kind:?}");
+        assert_eq!(read(&mut b, there), DataClass::Plain, "{kind:?}");
+    }
+}
+
+#[test]
+fn pages_of_two_packages_are_written_with_the_key_of_each() {
+    let mut s = spec(IntegrityMode::Ci, false, CryptoKind::Symbolic);
+    s.packages = 2;
+    let (mut bulk, mut single) = (Bench::bare(s.clone(), false), Bench::bare(s, false));
+    let border = 1 << 18;
+    let (pages, data) = (Page(border - 2)..Page(border + 2), LineData::filled(7));
+    for b in [&mut bulk, &mut single] {
+        for package in [0, 1] {
+            let cmd = PconfigCmd::SetRandom;
+            b.c.pconfig_on(package, KA, cmd, None, true, &mut b.t);
+        }
+    }
+    bulk.c.write_pages(pages.clone(), KA, &data, &mut bulk.t);
+    for page in pages.start.0..pages.end.0 {
+        for i in 0..64 {
+            let line = Page(page).line(i);
+            single.c.write(Tagged::new(line, KA), &data, None, &mut single.t);
+            let got = bulk.c.read(Tagged::new(line, KA), &mut bulk.t);
+            assert_eq!((got.class, got.data), (DataClass::Plain, data), "page {page} line {i}");
+        }
+    }
+    let lines = (pages.start.0..pages.end.0).flat_map(|p| (0..64).map(move |i| Page(p).line(i)));
+    assert!(bulk.c.same_content(&single.c, lines));
+}
+
+#[test]
+fn a_private_key_has_integrity_whatever_algorithm_is_given() {
+    let mut b = Bench::new(IntegrityMode::Ci, false, CryptoKind::Symbolic);
+    assert_eq!(b.program(KA, Some(KeyAlg::Xts128)), PconfigStatus::Ok);
+    b.write(1, KA, 0x11);
+    assert_eq!(b.read(1, KA).class, DataClass::Plain);
+    b.c.flip_bit(Line(1), 0, &mut b.t);
+    assert!(b.read(1, KA).poison.is_some());
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod diag;
 pub mod format;
 pub mod library;
 pub mod platform;
+pub mod refine;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -6,6 +6,7 @@ use crate::format::{
     AgentKind, BoundCheck, Case, FinalCheck, Order, Program, ProgramLine, Scenario,
 };
 use crate::platform::{Origin, Override, Platform, load_with};
+use crate::refine;
 use crate::report::{
     BIRTHS_MAX, CountsReport, Document, ExpectationReport, MACHINE_CHECKS_MAX, RunReport, SCHEMA,
     StepLabel, StepReport, Story, Verdict,
@@ -36,6 +37,8 @@ pub struct Request {
     pub speed: Speed,
     /// Seed of keys and power-on content.
     pub seed: u64,
+    /// Whether every operation is checked against the reference model ([`crate::refine`]).
+    pub check: bool,
 }
 
 impl Default for Request {
@@ -48,6 +51,7 @@ impl Default for Request {
             crypto: None,
             speed: Speed::Timed,
             seed: 0,
+            check: false,
         }
     }
 }
@@ -166,9 +170,46 @@ pub fn run(cell: &Cell, request: &Request) -> RunReport {
         }
     };
     let mut os = linux(spec);
-    let records = machine.run(&machine_program(&cell.program), &mut os);
+    let program = machine_program(&cell.program);
+    let (records, checked) = match (request.check, program.order) {
+        (true, machine::Order::Program) => refine::run(&mut machine, &program, &mut os),
+        (_, _) => (machine.run(&program, &mut os), Ok(())),
+    };
     fill(&mut report, cell, &machine, &os, &records);
+    if request.check {
+        note_check(&mut report, program.order, &checked);
+    }
     report
+}
+
+/// Enters what came of the check against the reference model.
+fn note_check(
+    report: &mut RunReport,
+    order: machine::Order,
+    checked: &Result<(), refine::Disagreement>,
+) {
+    match checked {
+        Ok(()) if order == machine::Order::Concurrent => report.notes.push(
+            "not checked against the reference model: that is not built yet for order = \"concurrent\""
+                .to_owned(),
+        ),
+        Ok(()) => {
+            let n = report.steps.len();
+            report.notes.push(format!("checked against the reference model: {n} operations agree"));
+        }
+        Err(d) if d.difference == refine::Difference::NoLog => {
+            let n = d.program.len().saturating_sub(1);
+            let why = &d.difference;
+            report.notes.push(format!("checked against the reference model: {n} operations agree, then {why}"));
+        }
+        Err(d) => {
+            report.verdict = Verdict::Broken;
+            let last = d.program.last().map_or("power-on", String::as_str);
+            let why = &d.difference;
+            report.notes.push(format!("broken: not what the reference model does: after `{last}`: {why}"));
+            report.notes.push(format!("the operations up to there: {}", d.program.join("; ")));
+        }
+    }
 }
 
 /// The kernel that a scenario without one gets: Linux of 6.12 or later, as far as machine checks go.
@@ -394,4 +435,51 @@ fn notes(machine: &Machine) -> Vec<String> {
         ));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library;
+    use machine::Order;
+    use refine::{Difference, Disagreement};
+
+    fn report(check: bool) -> RunReport {
+        let scenario = Scenario::parse(library::find("partial-write").unwrap().source()).unwrap();
+        let request = Request { check, ..Request::default() };
+        run(plan(&scenario, &request).unwrap().first().unwrap(), &request)
+    }
+
+    #[test]
+    fn a_check_changes_nothing_but_a_note() {
+        let (plain, mut checked) = (report(false), report(true));
+        let note = checked.notes.pop().unwrap();
+        assert!(note.ends_with("operations agree"), "{note}");
+        assert_eq!(plain, checked);
+    }
+
+    #[test]
+    fn a_disagreement_breaks_the_run_and_tells_the_program() {
+        let mut broken = report(false);
+        let difference = Difference::Choice { choice: "drops clean 0x40@0".to_owned() };
+        let program = vec!["cpu0: mfence".to_owned(), "cpu1: sfence".to_owned()];
+        note_check(&mut broken, Order::Program, &Err(Disagreement { difference, program }));
+        assert_eq!(broken.verdict, Verdict::Broken);
+        let told = broken.notes.join("\n");
+        assert!(told.contains("after `cpu1: sfence`: the machine drops clean 0x40@0"), "{told}");
+        assert!(told.contains("cpu0: mfence; cpu1: sfence"), "{told}");
+    }
+
+    #[test]
+    fn what_cannot_be_checked_is_said_and_is_no_failure() {
+        for (order, checked) in [
+            (Order::Concurrent, Ok(())),
+            (Order::Program, Err(Disagreement { difference: Difference::NoLog, program: vec![] })),
+        ] {
+            let mut run = report(false);
+            let (before, verdict) = (run.notes.len(), run.verdict);
+            note_check(&mut run, order, &checked);
+            assert_eq!((run.notes.len(), run.verdict), (before + 1, verdict));
+        }
+    }
 }

@@ -431,8 +431,11 @@ impl PlatformSpec {
     }
 }
 
-/// Which of `packages` serves a line: 1 GiB in turn (assumed; timing.md §2.4 lists 1 GiB among the granularities).
+/// Bytes that a package's controllers serve in a row (assumed; timing.md §2.4 lists 1 GiB among the granularities).
+pub const HOME_BYTES: u64 = 1 << 30;
+
+/// Which of `packages` serves a line: [`HOME_BYTES`] in turn.
 pub const fn home_of(line: Line, packages: u8) -> u8 {
     let packages = if packages == 0 { 1 } else { packages as u64 };
-    ((line.0 >> 24) % packages) as u8
+    (line.0 / (HOME_BYTES / 64) % packages) as u8
 }

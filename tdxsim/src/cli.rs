@@ -94,6 +94,9 @@ pub struct Run {
     /// Cryptography, symbolic or real. Replaces the scenario's own.
     #[arg(long, value_name = "KIND", value_parser = ["symbolic", "real"])]
     pub crypto: Option<String>,
+    /// Check every operation against the reference model.
+    #[arg(long)]
+    pub check: bool,
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

@@ -74,6 +74,18 @@ fn the_whole_library_is_as_expected_timed_and_functional() {
 }
 
 #[test]
+fn the_whole_library_agrees_with_the_reference_model() {
+    let report = json(&["run", "--all", "--check", "--format", "json"]);
+    assert_eq!(report["verdict"], "pass");
+    let runs = report["runs"].as_array().unwrap();
+    let checked = |run: &serde_json::Value| {
+        let notes = run["notes"].as_array().unwrap();
+        notes.iter().any(|n| n.as_str().unwrap().contains("checked against the reference model"))
+    };
+    assert!(runs.len() > 100 && runs.iter().all(checked));
+}
+
+#[test]
 fn same_inputs_give_the_same_bytes_with_any_number_of_threads() {
     let run = |threads: &str| {
         Command::new(env!("CARGO_BIN_EXE_tdxsim"))

@@ -51,7 +51,7 @@ pub const INVARIANTS: &[Invariant] = &[
     inv("C2",  "coherence", "all copies of a (line, KeyID) hold the same bytes and the same poison; a load that hits returns them"),
     inv("C3",  "HWL", "a load is served by a copy with its own KeyID, or by the controller"),
     inv("C4",  "HWL", "a new copy comes from the controller under its own KeyID, or from a store of the whole line"),
-    inv("C5",  "HWL", "a copy stops being dirty by a write of its bytes and its poison under its own KeyID"),
+    inv("C5",  "HWL", "a copy stops being dirty by a write of its bytes and its poison under its own KeyID, or because a device overwrites the whole line"),
     inv("C6",  "coherence", "evicting a clean copy does nothing to DRAM"),
     inv("C7",  "AX from C3; architecture.md §4.1 4.1.8", "a flush of one KeyID leaves copies under other KeyIDs alone"),
     inv("C8",  "LNX tdx_clear_page; architecture.md §3", "a visible MOVDIR64B leaves no copy of its own KeyID, its data in DRAM, no poison, and foreign copies alone"),
@@ -465,7 +465,9 @@ impl Checker {
             }
             let same = |t: &Transaction| {
                 let Request::Write { mask, data, source } = t.request else { return false };
-                t.at == *at && mask.is_full() && data == copy.data && source == copy.poison
+                let device = matches!(c.step, Step::Op(Agent::Device, ..));
+                let own = data == copy.data && source == copy.poison;
+                t.at == *at && mask.is_full() && (own || device)
             };
             let written = c.out.traffic.iter().any(same);
             self.claim("C5", written, || format!("{at} by {:?}", c.step));

@@ -256,6 +256,17 @@ pub enum Step {
     Choice(Choice),
 }
 
+/// How far an operation has come when hardware may choose within it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Requests at the controller so far, those of choices within the operation included.
+    pub requests: usize,
+    /// Stores into cached lines so far.
+    pub stores: usize,
+    /// Whether the operation has done all it does; what it sees is decided.
+    pub over: bool,
+}
+
 /// Why a step cannot be made in this state. The state has not changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum NotAllowed {
@@ -280,7 +291,8 @@ pub enum NotAllowed {
     /// Nothing that runs on the core can form the KeyID.
     #[error("{0:?} cannot form KeyID {1}")]
     CannotForm(Agent, KeyId),
-    /// A device cannot run instructions, a core does no DMA; TDs, guests and processes do not run privileged ones.
+    /// A device cannot run instructions, a core does no DMA; what a guest's privileged instructions do is its VMM's
+    /// business.
     #[error("{0:?} cannot do this operation")]
     WrongAgent(Agent),
     /// A size, an address or a slot that does not exist.
@@ -317,6 +329,8 @@ pub enum Seen {
     GeneralProtection(GpReason),
     /// EPT misconfiguration.
     EptMisconfiguration,
+    /// #VE.
+    VirtualizationException,
     /// The device's access was aborted.
     DmaAbort,
     /// The device got an error response.
@@ -333,6 +347,7 @@ impl Seen {
             (Seen::Done, Outcome::Done)
             | (Seen::PageFaultRsvd, Outcome::PageFaultRsvd)
             | (Seen::EptMisconfiguration, Outcome::EptMisconfiguration)
+            | (Seen::VirtualizationException, Outcome::VirtualizationException)
             | (Seen::DmaAbort, Outcome::DmaAbort)
             | (Seen::DmaPoison(_), Outcome::DmaPoison(_)) => true,
             (Seen::Data { data, bytes, class }, Outcome::Data(l)) => {
@@ -475,7 +490,23 @@ impl Reference {
         step: &Step,
         sub_block: impl Fn(Tagged) -> u32,
     ) -> Result<StepOutcome, NotAllowed> {
-        let mut run = Run::new(self);
+        self.step_among(step, sub_block, |_, _| None)
+    }
+
+    /// Makes one step with choices within it. An operation on several lines is not one moment: before its first line,
+    /// between two of them and after its last, `choose` is asked, with the state and the progress of that moment, until it
+    /// has no more to choose. An operation on one line is asked about before and after it; a choice is not asked.
+    ///
+    /// # Errors
+    /// The step cannot be made in this state, which has not changed; or a choice within it could not be made, and then the
+    /// state is that of an operation broken off in the middle.
+    pub fn step_among(
+        &mut self,
+        step: &Step,
+        sub_block: impl Fn(Tagged) -> u32,
+        mut choose: impl FnMut(&Reference, Progress) -> Option<Choice>,
+    ) -> Result<StepOutcome, NotAllowed> {
+        let mut run = Run::new(self, &mut choose);
         let seen = match step {
             Step::Choice(choice) => {
                 run.choose(*choice)?;
@@ -483,16 +514,20 @@ impl Reference {
             }
             Step::Op(who, core, op) => {
                 run.check(*who, *core, op)?;
-                run.op(*who, *core, op, &sub_block).unwrap_or_else(|early| early)
+                run.between(false);
+                let seen = run.op(*who, *core, op, &sub_block).unwrap_or_else(|early| early);
+                run.between(true);
+                if matches!(seen, Seen::MachineCheck { .. }) {
+                    run.drain_wc(*core); // MC-28
+                }
+                seen
             }
         };
-        if matches!(seen, Seen::MachineCheck { .. })
-            && let Step::Op(_, core, _) = step
-        {
-            run.drain_wc(*core); // MC-28
+        let Run { traffic, births, ucna, refused, .. } = run;
+        match refused {
+            Some(why) => Err(why),
+            None => Ok(StepOutcome { seen, traffic, births, ucna }),
         }
-        let Run { traffic, births, ucna, .. } = run;
-        Ok(StepOutcome { seen, traffic, births, ucna })
     }
 
     /// The key slot behind a tagged line: that of the package whose controllers serve the line.

@@ -68,6 +68,7 @@ pub fn spec(mode: IntegrityMode, erratum: bool, crypto: CryptoKind) -> Controlle
             page_policy: PagePolicy::Open,
             channel_interleave: 256,
         },
+        packages: 1,
         crypto,
         seed: 7,
     }

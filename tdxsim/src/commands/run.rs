@@ -125,5 +125,6 @@ fn request(args: &Run) -> Result<Request, Exit> {
         }),
         speed: speed(&args.platform),
         seed: args.platform.seed,
+        check: args.check,
     })
 }

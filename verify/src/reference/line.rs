@@ -110,13 +110,12 @@ impl DramLine {
     /// What the line decrypts to at `line` with `key`.
     pub fn decrypt(&self, line: Line, key: Key) -> (Bytes, DataClass) {
         match &self.ct {
-            // Without encryption the address does not matter.
-            Some(ct)
-                if ct.key == key
-                    && (ct.line == line || key == Key::None)
-                    && ct.flips.is_empty() =>
-            {
+            Some(ct) if ct.key == key && ct.flips.is_empty() && ct.line == line => {
                 (ct.plain, DataClass::Plain)
+            }
+            // Without encryption the bytes do not depend on the address; tampered with they are all the same.
+            Some(ct) if ct.key == key && ct.flips.is_empty() && key == Key::None => {
+                (ct.plain, DataClass::Garbage)
             }
             _ => (Bytes::UNKNOWN, DataClass::Garbage),
         }

@@ -3,8 +3,8 @@
 use super::line::{Bytes, Cipher, DramLine, Key};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Reference, Request,
-    Seen, Transaction, WcBuffer, Weak,
+    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
+    Reference, Request, Seen, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -29,17 +29,32 @@ fn spans(at: Addr, bytes: u32) -> impl Iterator<Item = Span> {
 /// Ends an operation early with what its agent sees.
 type Flow<T> = Result<T, Seen>;
 
+/// Who makes choices within an operation.
+pub(super) type Chooser<'a> = dyn FnMut(&Reference, Progress) -> Option<Choice> + 'a;
+
 /// A step being made.
 pub(super) struct Run<'a> {
     m: &'a mut Reference,
+    chooser: &'a mut Chooser<'a>,
+    stores: usize,
+    pub(super) refused: Option<NotAllowed>,
     pub(super) traffic: Vec<Transaction>,
     pub(super) births: Vec<BirthId>,
     pub(super) ucna: Vec<BirthId>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(m: &'a mut Reference) -> Run<'a> {
-        Run { m, traffic: vec![], births: vec![], ucna: vec![] }
+    pub(super) fn new(m: &'a mut Reference, chooser: &'a mut Chooser<'a>) -> Run<'a> {
+        let (traffic, births, ucna) = (vec![], vec![], vec![]);
+        Run { m, chooser, stores: 0, refused: None, traffic, births, ucna }
+    }
+    /// Between two lines of an operation, before the first or after the last, hardware may choose.
+    pub(super) fn between(&mut self, over: bool) {
+        while self.refused.is_none() {
+            let progress = Progress { requests: self.traffic.len(), stores: self.stores, over };
+            let Some(choice) = (self.chooser)(self.m, progress) else { return };
+            self.refused = self.choose(choice).err();
+        }
     }
 }
 
@@ -262,6 +277,8 @@ impl Run<'_> {
             copy.poison = None;
         }
         self.put(at, Place::Core(core), copy);
+        self.stores += 1;
+        self.between(false);
     }
     /// Flushes every copy in a package that `chosen` picks.
     fn flush_all(&mut self, package: u8, keep: bool, chosen: &dyn Fn(Tagged) -> bool) {
@@ -458,7 +475,7 @@ impl Run<'_> {
             }
             self.operand(at.hpa, bytes)
         };
-        let (mut dma, mut physical, mut privileged) = (false, false, false);
+        let (mut dma, mut physical) = (false, false);
         match op {
             Op::Load { at, bytes, .. } | Op::Store { at, bytes, .. } => sized(at, *bytes, 64)?,
             Op::NtStore { at, bytes, .. } => sized(at, *bytes, 64)?,
@@ -482,8 +499,11 @@ impl Run<'_> {
                 dma = true;
                 sized(at, *bytes, 4096)?;
             }
-            Op::Wbinvd | Op::Wbnoinvd | Op::Pconfig { .. } => privileged = true,
-            Op::Wbinvdp { .. } | Op::Wbnoinvdp { .. } => {}
+            Op::Wbinvd
+            | Op::Wbnoinvd
+            | Op::Pconfig { .. }
+            | Op::Wbinvdp { .. }
+            | Op::Wbnoinvdp { .. } => {}
             Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
             Op::Evict { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
                 physical = true;
@@ -516,8 +536,8 @@ impl Run<'_> {
         if physical || matches!(op, Op::Delay { .. }) {
             return Ok(());
         }
-        let unprivileged = matches!(who, Agent::User | Agent::Guest | Agent::Td(_));
-        if dma != (who == Agent::Device) || privileged && unprivileged {
+        let privileged = matches!(op, Op::Wbinvd | Op::Wbnoinvd | Op::Pconfig { .. });
+        if dma != (who == Agent::Device) || privileged && who == Agent::Guest {
             return Err(NotAllowed::WrongAgent(who));
         }
         if dma { Ok(()) } else { self.core(core) }
@@ -536,20 +556,30 @@ impl Run<'_> {
             Agent::Device => Some(Seen::DmaAbort),
         }
     }
+    /// What an instruction for ring 0 meets elsewhere (architecture.md §4.4, row WBINVD).
+    fn privileged(&self, who: Agent) -> Flow<()> {
+        match who {
+            Agent::User => Err(Seen::GeneralProtection(GpReason::Privilege)),
+            Agent::Td(_) => Err(Seen::VirtualizationException),
+            _ => Ok(()),
+        }
+    }
     fn form(&self, who: Agent, at: &Addr) -> Flow<()> {
         self.fault(who, at.keyid).map_or(Ok(()), Err)
     }
 
     /// An access that retires: consumes poison.
-    fn consume(&mut self, at: Tagged, poison: Option<BirthId>, access: McAccess) -> Flow<()> {
+    fn consume(&self, at: Tagged, poison: Option<BirthId>, access: McAccess) -> Flow<()> {
         match poison {
             Some(birth) => Err(Seen::MachineCheck { access, at, birth }),
             None => Ok(()),
         }
     }
-    /// A retired load.
+    /// A retired load. All its lines are accessed before it retires, so a poisoned line does not keep the others from
+    /// being read; #MC is raised when it retires (MC-06), for the poisoned line with the lowest address.
     fn load(&mut self, core: u16, at: Addr, bytes: u32, ty: MemType) -> Flow<(Bytes, DataClass)> {
         let (mut data, mut class) = (Bytes::ZERO, DataClass::Plain);
+        let mut consumed = Ok(());
         for (tag, offset, len, skip) in spans(at, bytes) {
             self.own_access(core, tag);
             let (line, line_class, poison) = if ty == MemType::Wb {
@@ -559,22 +589,27 @@ impl Run<'_> {
                 self.expel(tag);
                 self.read(tag)
             };
-            self.consume(tag, poison, McAccess::DataLoad)?;
+            consumed = consumed.and(self.consume(tag, poison, McAccess::DataLoad));
             data.merge(&line.moved(offset, len, skip), ByteMask::span(skip, len));
             class = class.max(line_class);
+            self.between(false);
         }
-        Ok((data, class))
+        consumed.map(|()| (data, class))
     }
     /// A write-back store. All lines are owned before the first is written: a machine check leaves none half done.
     fn store_wb(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Flow<()> {
+        let mut consumed = Ok(());
         for (tag, ..) in spans(at, bytes) {
             self.own_access(core, tag);
             let had = self.own(core, tag).is_some();
             let copy = self.own_exclusively(core, tag);
             if self.m.spec.rfo_poison_mc && !had {
-                self.consume(tag, copy.poison, McAccess::DataLoad)?; // MC-30
+                // MC-30
+                consumed = consumed.and(self.consume(tag, copy.poison, McAccess::DataLoad));
             }
+            self.between(false);
         }
+        consumed?;
         for (tag, offset, len, skip) in spans(at, bytes) {
             let data = Bytes::known(value.line(skip, offset));
             self.store(core, tag, data, ByteMask::span(offset, len));
@@ -627,6 +662,7 @@ impl Run<'_> {
                         self.expel(tag);
                         self.write(tag, data, mask, None);
                     }
+                    self.between(false);
                 }
             }
             Op::NtStore { at, bytes, value } => {
@@ -637,6 +673,7 @@ impl Run<'_> {
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = Bytes::known(value.line(skip, offset));
                     self.wc_store(core, tag, ByteMask::span(offset, len), data);
+                    self.between(false);
                 }
             }
             Op::Movdiri { at, bytes, value } => {
@@ -644,6 +681,7 @@ impl Run<'_> {
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = Bytes::known(value.line(skip, offset));
                     self.weak(core, WeakKind::Movdiri, tag, ByteMask::span(offset, len), data);
+                    self.between(false);
                 }
             }
             Op::Movdir64b { dst, src } => {
@@ -667,6 +705,7 @@ impl Run<'_> {
                 self.form(who, at)?;
                 for (tag, ..) in spans(*at, 4096) {
                     self.weak(core, WeakKind::Movdir64b, tag, ByteMask::FULL, Bytes::ZERO);
+                    self.between(false);
                 }
             }
             Op::RepStosb { at, bytes, value } => {
@@ -720,11 +759,16 @@ impl Run<'_> {
                 self.weak(core, kind, at.tagged(), ByteMask::NONE, Bytes::ZERO);
             }
             Op::Wbinvd | Op::Wbnoinvd => {
+                self.privileged(who)?;
                 self.drain(core);
                 let keep = *op == Op::Wbnoinvd;
                 self.flush_all(self.m.spec.package_of(core), keep, &|_| true);
             }
             Op::Wbinvdp { block } | Op::Wbnoinvdp { block } => {
+                if matches!(who, Agent::Td(_)) {
+                    // A TD is not outside SEAM (4.1.10), but neither may it flush: as its WBINVD (§4.4).
+                    return Err(Seen::VirtualizationException);
+                }
                 if who != Agent::SeamRoot {
                     return Err(Seen::GeneralProtection(GpReason::NotInSeam));
                 }
@@ -740,11 +784,13 @@ impl Run<'_> {
             Op::Lfence | Op::Delay { .. } => {}
             Op::Interrupt => self.drain_wc(core),
             Op::Pconfig { keyid, cmd, alg } => {
+                self.privileged(who)?;
                 return Ok(Seen::Pconfig(self.pconfig(who, core, *keyid, *cmd, *alg)));
             }
             Op::DmaRead { at, bytes } => {
                 self.form(who, at)?;
                 let (mut data, mut class) = (Bytes::ZERO, DataClass::Plain);
+                let mut poisoned = None;
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let cached =
                         self.m.copies(tag).next().map(|(_, c)| (c.data, c.class, c.poison));
@@ -752,11 +798,14 @@ impl Run<'_> {
                         Some(copy) => copy,
                         None => self.read(tag),
                     };
-                    if let Some(birth) = poison {
-                        return Err(Seen::DmaPoison(birth)); // MC-13
-                    }
+                    // Each line is a request of its own; the device gets the first line's error.
+                    poisoned = poisoned.or(poison);
                     data.merge(&line.moved(offset, len, skip), ByteMask::span(skip, len));
                     class = class.max(line_class);
+                    self.between(false);
+                }
+                if let Some(birth) = poisoned {
+                    return Err(Seen::DmaPoison(birth)); // MC-13
                 }
                 return Ok(Seen::Data { data, bytes: *bytes, class });
             }
@@ -764,8 +813,17 @@ impl Run<'_> {
                 self.form(who, at)?;
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = Bytes::known(value.line(skip, offset));
-                    self.expel(tag);
-                    self.write(tag, data, ByteMask::span(offset, len), None);
+                    let mask = ByteMask::span(offset, len);
+                    if mask.is_full() {
+                        // Nothing of a copy outlives a whole-line write (MC-13): it need not be written back first.
+                        for (place, _) in self.all(tag) {
+                            self.take(tag, place);
+                        }
+                    } else {
+                        self.expel(tag);
+                    }
+                    self.write(tag, data, mask, None);
+                    self.between(false);
                 }
             }
             Op::Evict { at } => self.expel(at.tagged()),
@@ -788,6 +846,8 @@ impl Run<'_> {
         let state = Coherence::Modified;
         let copy = Copy { state, data, class: DataClass::Plain, poison: None };
         self.put(at, Place::Core(core), copy);
+        self.stores += 1;
+        self.between(false);
     }
 
     /// PCONFIG (architecture.md §8, §1.3). It touches neither caches nor memory (§4.1 4.1.5).

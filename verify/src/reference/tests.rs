@@ -661,6 +661,97 @@ fn a_keyid_that_an_agent_cannot_form_faults_and_changes_nothing() {
 }
 
 #[test]
+fn privileged_instructions_fault_outside_ring_0_and_change_nothing() {
+    let mut rig = Rig::new(spec(Ci, true));
+    rig.host(store(X, K0, 1));
+    let before = rig.r.clone();
+    let pconfig = Op::Pconfig { keyid: S1, cmd: PconfigCmd::SetRandom, alg: None };
+    for op in [Op::Wbinvd, Op::Wbnoinvd, pconfig] {
+        let gp = Seen::GeneralProtection(GpReason::Privilege);
+        assert_eq!(rig.by(Agent::User, 0, op), gp, "{op:?}");
+        assert_eq!(rig.by(Agent::Td(H1), 0, op), Seen::VirtualizationException, "{op:?}");
+    }
+    let by_msr = Op::Wbinvdp { block: 0 };
+    assert_eq!(rig.by(Agent::Td(H1), 0, by_msr), Seen::VirtualizationException);
+    assert_eq!(rig.r, before);
+}
+
+#[test]
+fn a_load_across_two_poisoned_lines_reads_both_and_consumes_the_first() {
+    for who in [Agent::Kernel, Agent::Device] {
+        let mut rig = Rig::new(spec(Ci, false));
+        for line in [X, X + 64] {
+            rig.host(Op::InjectUe { at: at(line, K0) });
+        }
+        let a = at(X + 60, K0);
+        let op = if who == Agent::Device {
+            Op::DmaRead { at: a, bytes: 8 }
+        } else {
+            Op::Load { at: a, bytes: 8, ty: MemType::Wb }
+        };
+        let out = rig.out(who, 0, op);
+        let first = rig.x().poison.unwrap();
+        let named = match out.seen {
+            Seen::MachineCheck { at, birth, .. } => {
+                assert_eq!(at.line(), Hpa(X).line());
+                birth
+            }
+            Seen::DmaPoison(birth) => birth,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((named, out.traffic.len()), (first, 2), "{who:?}");
+    }
+}
+
+#[test]
+fn a_choice_within_an_operation_is_made_between_its_lines() {
+    // A dirty private copy of the second line leaves after the first was read and before the second is.
+    let mut rig = Rig::new(spec(Ci, false));
+    rig.direct(X, K0, 1);
+    rig.direct(X + 64, K0, 2);
+    let (private, td) = (at(X + 64, H1), Agent::Td(H1));
+    let fill = Op::RepStosb { at: private, bytes: 64, value: 3 };
+    assert_eq!(rig.by(td, 1, fill), Seen::Done);
+    let step = Step::Op(Agent::Kernel, 0, load(X + 60, K0, 8));
+    let mut asked = vec![];
+    let out = rig.r.step_among(
+        &step,
+        |_| 0,
+        |model, progress| {
+            asked.push(progress);
+            let there = model.copies(private.tagged()).next().is_some();
+            let due = there && progress.requests == 1;
+            due.then_some(Choice::Evict(Place::Core(1), private.tagged()))
+        },
+    );
+    let out = out.unwrap();
+    let order: Vec<_> = out.traffic.iter().map(|t| (t.at, t.after.td)).collect();
+    let (a, b) = (at(X, K0).tagged(), at(X + 64, K0).tagged());
+    assert_eq!(order, [(a, false), (private.tagged(), true), (b, true)]);
+    let Seen::Data { data, class, .. } = out.seen else { panic!("{:?}", out.seen) };
+    assert_eq!((data.data().0[0], class), (0x0101_0101, DataClass::Blocked));
+    assert!(asked.last().is_some_and(|p| p.over && p.requests == 3));
+}
+
+#[test]
+fn a_choice_within_an_operation_that_cannot_be_made_is_an_error() {
+    let mut rig = Rig::new(spec(Ci, false));
+    let step = Step::Op(Agent::Kernel, 0, Op::Mfence);
+    let got = rig.r.step_among(&step, |_| 0, |_, _| Some(Choice::WeakComplete(0, 0)));
+    assert_eq!(got, Err(NotAllowed::NoSuchWeakOp(0, 0)));
+}
+
+#[test]
+fn a_device_that_overwrites_a_whole_line_needs_no_write_back_first() {
+    let mut rig = Rig::new(spec(Ci, false));
+    rig.host(store(X, K0, 1));
+    let write = Op::DmaWrite { at: at(X, K0), bytes: 64, value: Value::Fill(7) };
+    let out = rig.out(Agent::Device, 0, write);
+    assert_eq!((out.traffic.len(), rig.r.state().caches.len()), (1, 0));
+    assert_eq!(rig.host(load(X, K0, 64)), fill(7));
+}
+
+#[test]
 fn illegal_choices_and_operands_are_refused_by_name_and_change_nothing() {
     let mut rig = Rig::new(spec(Ci, true));
     rig.direct(X, K0, 0);
@@ -681,7 +772,7 @@ fn illegal_choices_and_operands_are_refused_by_name_and_change_nothing() {
         Step::Op(Agent::Kernel, 2, Op::Mfence),
         Step::Op(Agent::Device, 0, Op::Mfence),
         Step::Op(Agent::Kernel, 0, Op::DmaRead { at: at(X, K0), bytes: 1 }),
-        Step::Op(Agent::Td(H1), 0, Op::Wbinvd),
+        Step::Op(Agent::Guest, 0, Op::Wbinvd),
         Step::Op(Agent::Kernel, 0, load(X, K0, 65)),
         Step::Op(Agent::Kernel, 0, load(X, K0, 0)),
         Step::Op(Agent::Kernel, 0, far),
@@ -706,7 +797,7 @@ fn illegal_choices_and_operands_are_refused_by_name_and_change_nothing() {
         there is no core 2
         Device cannot do this operation
         Kernel cannot do this operation
-        Td(KeyId(32)) cannot do this operation
+        Guest cannot do this operation
         an operand is out of range
         an operand is out of range
         an operand is out of range
