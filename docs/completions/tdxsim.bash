@@ -411,7 +411,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__run)
-            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --format --quiet --help"
+            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --check --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

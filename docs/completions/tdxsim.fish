@@ -47,6 +47,7 @@ real\t''"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l format -d 'Form of the output' -r -f -a "human\t'For people'
 json\t'One JSON object, described by a schema in docs/schemas'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l all -d 'Run every built-in scenario'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l check -d 'Check every operation against the reference model'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s q -l quiet -d 'Only the verdicts'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace; found out where absent' -r -f -a "lackey\t''
