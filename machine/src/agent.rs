@@ -3,35 +3,12 @@
 use serde::{Deserialize, Serialize};
 use sim_core::event::{BirthId, EventId};
 use sim_core::mca::McAccess;
+pub use sim_core::setting::{AgentKind, Order};
 use sim_core::{Addr, KeyId, Op, Outcome, Ps};
 
 /// Names an agent of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct AgentId(pub u16);
-
-/// What an agent is: which KeyIDs it can emit (architecture.md §2.5) and what a machine check does to it (§6.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum AgentKind {
-    /// The host kernel on a core.
-    Kernel,
-    /// A host user process on a core.
-    User,
-    /// The TDX module on a core (SEAM root).
-    Seam,
-    /// A TD's virtual processor on a core (SEAM non-root).
-    Td,
-    /// A device.
-    Device,
-    /// The hardware's own choices, and physical faults and attacks.
-    Hardware,
-}
-
-impl AgentKind {
-    /// Whether it runs on a core.
-    pub const fn has_core(self) -> bool {
-        !matches!(self, AgentKind::Device | AgentKind::Hardware)
-    }
-}
 
 /// An agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,15 +21,6 @@ pub struct AgentSpec {
     pub core: u16,
     /// Of a TD: its HKID.
     pub keyid: KeyId,
-}
-
-/// How the operations of several agents are ordered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// An operation begins when the one before it in the program is over.
-    Program,
-    /// Agents run side by side; barriers join them.
-    Concurrent,
 }
 
 /// One item of a program.

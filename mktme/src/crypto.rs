@@ -13,22 +13,9 @@ use sim_core::addr::Line;
 use sim_core::data::LineData;
 use sim_core::platform::XtsWidth;
 use sim_core::prng::mix;
+pub use sim_core::setting::CryptoKind;
 use std::fmt;
 use xts_mode::Xts128;
-
-/// Which kind of crypto a controller uses.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
-)]
-pub enum CryptoKind {
-    /// Identities instead of bits: fast, and a MAC never collides.
-    #[default]
-    #[serde(rename = "symbolic")]
-    Symbolic,
-    /// AES-XTS and a MAC truncated to `memory.mac_bits`, bit by bit.
-    #[serde(rename = "real")]
-    Real,
-}
 
 /// The MAC field of a stored line.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

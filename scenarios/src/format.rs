@@ -25,6 +25,8 @@ pub use pattern::{
     OUTCOMES, OutcomeForm, Pattern, PatternError, ReadPattern, Slot, outcomes_markdown,
 };
 
+pub use sim_core::setting::{AgentKind, CryptoKind as Crypto, Order};
+
 use crate::diag::{Diag, SourceFile};
 use crate::platform::{Origin, Override, Platform, load_with};
 use serde::{Deserialize, Serialize};
@@ -103,85 +105,6 @@ impl PartialEq for Scenario {
     }
 }
 impl Eq for Scenario {}
-
-/// How the lines of a program follow each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Order {
-    /// A line starts when the line above has completed.
-    #[default]
-    #[serde(rename = "program")]
-    Program,
-    /// Agents run side by side, each its own lines in order; `barrier` lines join them.
-    #[serde(rename = "concurrent")]
-    Concurrent,
-}
-
-/// What stands for AES-XTS and the MAC.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
-pub enum Crypto {
-    /// Keys and tags as symbols: a wrong key gives garbage, a MAC never matches by chance.
-    #[default]
-    #[serde(rename = "symbolic")]
-    Symbolic,
-    /// Real AES-XTS and a MAC of `memory.mac_bits` bits.
-    #[serde(rename = "real")]
-    Real,
-}
-
-/// What an agent is: it decides which KeyIDs it can emit (architecture.md §2.5).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum AgentKind {
-    /// The host kernel on a core.
-    #[serde(rename = "kernel")]
-    Kernel,
-    /// A host user process on a core.
-    #[serde(rename = "user")]
-    User,
-    /// SEAM root, the TDX module, on a core.
-    #[serde(rename = "seam")]
-    Seam,
-    /// SEAM non-root, a TD, on a core.
-    #[serde(rename = "td")]
-    Td,
-    /// A device that does DMA.
-    #[serde(rename = "device")]
-    Device,
-    /// The hardware's own choices, and physical faults and attacks.
-    #[serde(rename = "hw")]
-    Hw,
-}
-
-macro_rules! words {
-    ($ty:ident: $($variant:ident $word:literal),* $(,)?) => {
-        impl $ty {
-            /// Every value, in order.
-            pub const ALL: &[$ty] = &[$($ty::$variant),*];
-            /// The word of a scenario file.
-            pub const fn word(self) -> &'static str {
-                match self { $($ty::$variant => $word),* }
-            }
-            /// The value of that word.
-            pub fn from_word(word: &str) -> Option<$ty> {
-                $ty::ALL.iter().copied().find(|v| v.word() == word)
-            }
-        }
-        impl fmt::Display for $ty {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.word())
-            }
-        }
-    };
-}
-words!(Order: Program "program", Concurrent "concurrent");
-words!(Crypto: Symbolic "symbolic", Real "real");
-words!(AgentKind: Kernel "kernel", User "user", Seam "seam", Td "td", Device "device", Hw "hw");
-
-impl AgentKind {
-    /// Whether the agent is a thread on a core.
-    pub const fn has_core(self) -> bool {
-        !matches!(self, AgentKind::Device | AgentKind::Hw)
-    }
-}
 
 /// Where something stands in the file: bytes of its text. All places are equal.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

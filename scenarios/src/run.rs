@@ -2,9 +2,7 @@
 //! expected.
 
 use crate::diag::Diag;
-use crate::format::{
-    AgentKind, BoundCheck, Case, FinalCheck, Order, Program, ProgramLine, Scenario,
-};
+use crate::format::{BoundCheck, Case, FinalCheck, Program, ProgramLine, Scenario};
 use crate::platform::{Origin, Override, Platform, load_with};
 use crate::refine;
 use crate::report::{
@@ -12,7 +10,7 @@ use crate::report::{
     StepLabel, StepReport, Story, Verdict,
 };
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
-use machine::{AgentId, AgentSpec, CryptoKind, Item, Machine, Options, StepRecord};
+use machine::{AgentId, AgentSpec, Item, Machine, Options, StepRecord};
 use rayon::prelude::*;
 use sim_core::PlatformSpec;
 use sim_core::mca::McContext;
@@ -136,10 +134,7 @@ pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Document {
 /// Runs one cell.
 pub fn run(cell: &Cell, request: &Request) -> RunReport {
     let spec = &cell.platform.spec;
-    let crypto = match cell.program.crypto {
-        Crypto::Symbolic => CryptoKind::Symbolic,
-        Crypto::Real => CryptoKind::Real,
-    };
+    let crypto = cell.program.crypto;
     let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
     let mut report = RunReport {
         scenario: cell.program.name.clone(),
@@ -222,21 +217,13 @@ pub fn linux(spec: &PlatformSpec) -> LinuxMce {
 }
 
 fn machine_program(program: &Program) -> machine::Program {
-    let kind = |kind| match kind {
-        AgentKind::Kernel => machine::AgentKind::Kernel,
-        AgentKind::User => machine::AgentKind::User,
-        AgentKind::Seam => machine::AgentKind::Seam,
-        AgentKind::Td => machine::AgentKind::Td,
-        AgentKind::Device => machine::AgentKind::Device,
-        AgentKind::Hw => machine::AgentKind::Hardware,
-    };
     machine::Program {
         agents: program
             .agents
             .iter()
             .map(|a| AgentSpec {
                 name: a.name.clone(),
-                kind: kind(a.kind),
+                kind: a.kind,
                 core: a.core.unwrap_or(0),
                 keyid: a.keyid,
             })
@@ -249,10 +236,7 @@ fn machine_program(program: &Program) -> machine::Program {
                 ProgramLine::Barrier => Item::Barrier,
             })
             .collect(),
-        order: match program.order {
-            Order::Program => machine::Order::Program,
-            Order::Concurrent => machine::Order::Concurrent,
-        },
+        order: program.order,
     }
 }
 

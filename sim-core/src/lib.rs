@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod platform;
 pub mod port;
 pub mod prng;
+pub mod setting;
 pub mod tdx;
 pub mod time;
 pub mod units;

@@ -48,7 +48,7 @@ pub const AGENT_KINDS: &[AgentForm] = &[
     a(AgentKind::Seam,   Some("seam"), "SEAM root (TDX module) on core N",      "architecture.md §2.5 row 2"),
     a(AgentKind::Td,     None,         "SEAM non-root (a TD) on its core",      "architecture.md §2.5 row 3"),
     a(AgentKind::Device, Some("dma"),  "device N",                              "architecture.md §2.5 row 6"),
-    a(AgentKind::Hw,     Some("hw"),   "the hardware's choices, faults and attacks; there is one, without number", "verification.md §1.3"),
+    a(AgentKind::Hardware,     Some("hw"),   "the hardware's choices, faults and attacks; there is one, without number", "verification.md §1.3"),
 ];
 
 /// [`AGENT_KINDS`] as a table of the manual.
@@ -57,7 +57,7 @@ pub fn agent_kinds_markdown() -> String {
     for row in AGENT_KINDS {
         let name = match row.prefix {
             None => "must be declared".to_owned(),
-            Some(prefix) if row.kind == AgentKind::Hw => format!("`{prefix}`"),
+            Some(prefix) if row.kind == AgentKind::Hardware => format!("`{prefix}`"),
             Some(prefix) => format!("`{prefix}N`"),
         };
         out.push_str(&format!("| {} | {name} | {} | {} |\n", row.kind, row.meaning, row.cite));
@@ -70,7 +70,7 @@ pub(super) fn agent_by_name(name: &str, at: Place) -> Option<Agent> {
     let make = |kind, core| Agent { name: name.to_owned(), kind, core, keyid: None, at };
     for row in AGENT_KINDS {
         let Some(rest) = row.prefix.and_then(|prefix| name.strip_prefix(prefix)) else { continue };
-        if row.kind == AgentKind::Hw {
+        if row.kind == AgentKind::Hardware {
             if rest.is_empty() {
                 return Some(make(row.kind, None));
             }
@@ -98,7 +98,7 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
         | Op::MoveLine { .. }
         | Op::SaveLine { .. }
         | Op::ReplayLine { .. }
-        | Op::InjectUe { .. } => (kind == AgentKind::Hw, "the agent `hw` for this operation"),
+        | Op::InjectUe { .. } => (kind == AgentKind::Hardware, "the agent `hw` for this operation"),
         Op::Load { .. }
         | Op::Fetch { .. }
         | Op::Prefetch { .. }
@@ -124,7 +124,9 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
     };
     match (fits, kind) {
         (true, _) => Ok(()),
-        (false, AgentKind::Hw) => Err("a choice of the hardware, a fault, an attack or delay"),
+        (false, AgentKind::Hardware) => {
+            Err("a choice of the hardware, a fault, an attack or delay")
+        }
         (false, AgentKind::Device) => Err("dma-read, dma-write or delay"),
         (false, _) => Err(whose),
     }

@@ -123,7 +123,7 @@ fn a_bound_program_has_addresses_keyids_and_places() {
             ("seam0", AgentKind::Seam, Some(0)),
             ("cpu0", AgentKind::Kernel, Some(0)),
             ("cpu1", AgentKind::Kernel, Some(1)),
-            ("hw", AgentKind::Hw, None),
+            ("hw", AgentKind::Hardware, None),
         ]
     );
     let steps: Vec<String> = program
@@ -1004,7 +1004,7 @@ fn every_kind_of_agent_has_a_row_and_its_name_gives_the_kind() {
                 assert_eq!(agent_by_name("td0", Place::default()), None);
                 continue;
             }
-            (Some(prefix), AgentKind::Hw) => prefix.to_owned(),
+            (Some(prefix), AgentKind::Hardware) => prefix.to_owned(),
             (Some(prefix), _) => format!("{prefix}7"),
         };
         let agent = agent_by_name(&name, Place::default()).unwrap();
@@ -1025,7 +1025,7 @@ fn every_operation_belongs_to_some_kind_of_agent() {
             "delay" => AgentKind::ALL,
             "dma-read" | "dma-write" => &[AgentKind::Device],
             "evict" | "wc-evict" | "flip-bit" | "flip-td" | "move-line" | "save-line"
-            | "replay-line" | "inject-ue" => &[AgentKind::Hw],
+            | "replay-line" | "inject-ue" => &[AgentKind::Hardware],
             _ => &[AgentKind::Kernel, AgentKind::User, AgentKind::Seam, AgentKind::Td],
         };
         assert_eq!(kinds, want, "{op}");
