@@ -7,7 +7,7 @@ use crate::{Runner, SetupError, Workload, scattered, spr};
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use scenarios::run::linux;
 use sim_core::op::{MemType, Op, Value};
-use sim_core::{Addr, Hpa, KeyId};
+use sim_core::{Addr, Hpa, KeyId, Page};
 
 /// 16 KiB: a third of L1D.
 const IN_L1: u32 = 8;
@@ -52,7 +52,7 @@ pub const WORKLOADS: &[Workload] = &[
 
 /// Lines that L2 and LLC of the preset hold together, and some more: from then on every fill of a footprint beyond them
 /// drives a line out.
-const FULL: u64 = 1 << 21;
+const FULL: u64 = 1 << 20;
 
 /// One core that walks a footprint.
 pub struct Walk {
@@ -88,6 +88,11 @@ impl Walk {
     /// None, unless the preset is broken.
     pub fn new(speed: Speed, bits: u32, store: bool) -> Result<Walk, SetupError> {
         let mut walk = Walk::cold(Speed::Functional, bits, store)?;
+        // Memory that somebody has written, as a program's is.
+        for page in 0..1u64 << bits.saturating_sub(6) {
+            let at = Addr::new(Page(page).hpa(), KeyId::TME);
+            walk.machine.execute(walk.agent, &Op::Movdir64bPage { at }, 0, &mut walk.os);
+        }
         walk.run(FULL.min(1 << bits));
         walk.machine.set_speed(speed);
         Ok(walk)
