@@ -1,73 +1,45 @@
-//! Set-associative tag arrays with LRU replacement.
+//! Set-associative arrays with LRU replacement.
 //!
-//! An array decides capacity and replacement only; what a line holds is in the slab. Entries are (tag, slab slot).
-//! Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and a snapshot
-//! holds only what was used.
+//! An array decides capacity and replacement only; what a line holds, and whether anybody has it at all, is in the slab.
+//! So the entries of a set are slab numbers and nothing else, the most recently used first: 16 ways are one line of the
+//! host's cache. Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and
+//! a snapshot holds only what was used.
 
 use serde::{Deserialize, Serialize};
 use sim_core::platform::CacheGeometry;
 use sim_core::{Line, Tagged};
 
-/// Most ways of a set: one nibble each in a word.
+/// Most ways of a set.
 pub(crate) const WAYS_MAX: usize = 16;
 const CHUNK_BITS: u32 = 6;
 const CHUNK: usize = 1 << CHUNK_BITS;
-/// Way 0 most recently used, way 15 least.
-const IDENTITY: u64 = 0xfedc_ba98_7654_3210;
-const NIBBLES: u64 = 0x1111_1111_1111_1111;
 
 /// The name of a slab entry; 0 is none.
 pub(crate) type SlotId = u32;
 
+/// Slab entries by recency, the most recently used first. Empty ways come last.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Set {
-    /// Tag word plus one; 0 where the way is empty.
-    tags: [u64; WAYS_MAX],
-    slots: [SlotId; WAYS_MAX],
-    /// Ways by recency, one nibble each, the most recent lowest. Empty ways come last among the ways in use.
-    order: u64,
-}
-
-/// Position (in bits) of a way's nibble in an order word that is a permutation.
-#[inline]
-const fn position(order: u64, way: usize) -> u32 {
-    let zero_where_equal = order ^ (NIBBLES * (way as u64 & 15));
-    // The lowest zero nibble is found exactly; borrows disturb only nibbles above it.
-    let hit = zero_where_equal.wrapping_sub(NIBBLES) & !zero_where_equal & (NIBBLES << 3);
-    (hit.trailing_zeros() & !3) & 63
-}
-
-/// The order with `way` most recently used.
-#[inline]
-const fn to_front(order: u64, way: usize) -> u64 {
-    let p = position(order, way);
-    let above = order & !(u64::MAX >> (60 - p));
-    let below = order & ((1 << p) - 1);
-    above | below << 4 | (way as u64 & 15)
-}
-
-/// The order with `way` least recently used of the first `ways` places, 1 to 16.
-const fn to_back(order: u64, way: usize, ways: u32) -> u64 {
-    let p = position(order, way);
-    let last = 4 * (ways - 1);
-    if p >= last {
-        return order;
-    }
-    let outside = order & (((1 << p) - 1) | !(u64::MAX >> (60 - last)));
-    let between = order & (u64::MAX >> (60 - last)) & !(u64::MAX >> (60 - p));
-    outside | between >> 4 | (way as u64 & 15) << last
-}
+#[repr(align(64))]
+struct Set([SlotId; WAYS_MAX]);
 
 impl Set {
-    const EMPTY: Set = Set { tags: [0; WAYS_MAX], slots: [0; WAYS_MAX], order: IDENTITY };
+    const EMPTY: Set = Set([0; WAYS_MAX]);
 
+    /// The place of an entry, 0 to 15.
     #[inline]
-    fn way_of(&self, want: u64) -> Option<usize> {
+    fn place_of(&self, slot: SlotId) -> Option<usize> {
+        // Without branches, so that it becomes a few vector compares.
         let mut hits = 0u32;
-        for (way, tag) in self.tags.iter().enumerate() {
-            hits |= u32::from(*tag == want) << way;
+        for (place, entry) in self.0.iter().enumerate() {
+            hits |= u32::from(*entry == slot) << place;
         }
-        (hits != 0).then(|| hits.trailing_zeros() as usize & 15)
+        (hits != 0).then(|| hits.trailing_zeros() as usize & (WAYS_MAX - 1))
+    }
+    /// Moves the entries before `place` one place back and puts `slot` first.
+    #[inline]
+    fn put_first(&mut self, place: usize, slot: SlotId) {
+        self.0.copy_within(0..place & (WAYS_MAX - 1), 1);
+        self.0[0] = slot;
     }
 }
 
@@ -88,7 +60,7 @@ pub(crate) const fn fold(line: Line) -> u64 {
     l ^ l >> 11 ^ l >> 22 ^ l >> 33
 }
 
-/// A tag array.
+/// An array. Whoever asks for a line names its slab entry as well.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Array {
     chunks: Vec<Vec<Set>>,
@@ -113,12 +85,18 @@ impl Array {
     pub(crate) const fn slots(&self) -> u64 {
         (self.set_mask.saturating_add(1)).saturating_mul(self.ways as u64)
     }
+    /// The number of the set that a line belongs to.
+    #[inline]
+    pub(crate) const fn set_of(&self, at: Tagged) -> u64 {
+        self.set_mask
+            & match self.indexing {
+                Indexing::Low => at.line().0,
+                Indexing::Folded => fold(at.line()),
+            }
+    }
     #[inline]
     const fn index(&self, at: Tagged) -> (usize, usize) {
-        let set = match self.indexing {
-            Indexing::Low => at.line().0,
-            Indexing::Folded => fold(at.line()),
-        } & self.set_mask;
+        let set = self.set_of(at);
         ((set >> CHUNK_BITS) as usize, set as usize & (CHUNK - 1))
     }
     #[inline]
@@ -131,78 +109,67 @@ impl Array {
         let (chunk, set) = self.index(at);
         self.chunks.get_mut(chunk)?.get_mut(set)
     }
-
-    /// Finds an entry and makes it the most recently used of its set.
-    #[inline]
-    pub(crate) fn touch(&mut self, at: Tagged) -> Option<SlotId> {
-        let set = self.set_mut(at)?;
-        let want = at.word() + 1;
-        let recent = set.order as usize & 15;
-        if set.tags[recent] == want {
-            return Some(set.slots[recent]);
-        }
-        let way = set.way_of(want)?;
-        set.order = to_front(set.order, way);
-        Some(set.slots[way])
+    /// The place of the least recently used way. A damaged snapshot may say anything.
+    const fn last(&self) -> usize {
+        (self.ways as usize).wrapping_sub(1) & (WAYS_MAX - 1)
     }
-    /// Finds an entry and changes nothing.
+
+    /// Makes an entry the most recently used of its set. Returns whether it is there.
     #[inline]
-    pub(crate) fn peek(&self, at: Tagged) -> Option<SlotId> {
-        let set = self.set(at)?;
-        set.way_of(at.word() + 1).map(|way| set.slots[way])
+    pub(crate) fn touch(&mut self, at: Tagged, slot: SlotId) -> bool {
+        let Some(set) = self.set_mut(at) else { return false };
+        if set.0[0] == slot {
+            return true;
+        }
+        let Some(place) = set.place_of(slot) else { return false };
+        set.put_first(place, slot);
+        true
+    }
+    /// Whether an entry is there.
+    #[inline]
+    pub(crate) fn holds(&self, at: Tagged, slot: SlotId) -> bool {
+        self.set(at).is_some_and(|set| set.place_of(slot).is_some())
     }
     /// Puts an entry that is not there in place of the least recently used of its set, which is returned.
     pub(crate) fn insert(&mut self, at: Tagged, slot: SlotId) -> Option<SlotId> {
+        let last = self.last();
         let (chunk, index) = self.index(at);
-        // A damaged snapshot may say anything; the shifts below must not overflow.
-        let last = 4 * (self.ways.clamp(1, WAYS_MAX as u32) - 1);
         let chunk = self.chunks.get_mut(chunk)?;
         if chunk.is_empty() {
             chunk.resize(CHUNK.min((self.set_mask as usize).saturating_add(1)), Set::EMPTY);
         }
         let set = chunk.get_mut(index)?;
-        let way = (set.order >> last) as usize & 15;
-        let victim = (set.tags[way] != 0).then_some(set.slots[way]);
-        set.tags[way] = at.word() + 1;
-        set.slots[way] = slot;
-        set.order = to_front(set.order, way);
-        victim
+        let victim = set.0[last];
+        set.put_first(last, slot);
+        (victim != 0).then_some(victim)
     }
-    /// Removes an entry, if it is there; its way is the next to be filled.
-    pub(crate) fn remove(&mut self, at: Tagged) -> bool {
-        let ways = self.ways.clamp(1, WAYS_MAX as u32);
+    /// Removes an entry, if it is there.
+    pub(crate) fn remove(&mut self, at: Tagged, slot: SlotId) -> bool {
         let Some(set) = self.set_mut(at) else { return false };
-        let Some(way) = set.way_of(at.word() + 1) else { return false };
-        set.tags[way] = 0;
-        set.slots[way] = 0;
-        set.order = to_back(set.order, way, ways);
+        let Some(place) = set.place_of(slot) else { return false };
+        set.0.copy_within(place + 1.., place);
+        set.0[WAYS_MAX - 1] = 0;
         true
     }
-    /// All entries: tag word and slot. For checks only.
+    /// All entries, with the set they are in. For checks only.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, SlotId)> + '_ {
-        self.chunks
-            .iter()
-            .flatten()
-            .flat_map(|set| set.tags.iter().zip(&set.slots))
-            .filter(|(tag, _)| **tag != 0)
-            .map(|(tag, slot)| (*tag - 1, *slot))
+        self.chunks.iter().zip(0u64..).flat_map(|(chunk, c)| {
+            chunk.iter().zip(0u64..).flat_map(move |(set, s)| {
+                let filled = set.0.iter().filter(|slot| **slot != 0);
+                filled.map(move |slot| (c << CHUNK_BITS | s, *slot))
+            })
+        })
     }
-    /// Whether every order is a permutation with the empty ways last. For checks only.
+    /// Whether every set has its empty ways last and no entry twice. For checks only.
     pub(crate) fn orders_are_sound(&self) -> bool {
         self.chunks.iter().flatten().all(|set| {
-            let mut seen = 0u32;
-            let mut empty_seen = false;
-            let mut sound = true;
-            for place in 0..WAYS_MAX {
-                let way = (set.order >> (4 * place)) as usize & 15;
-                seen |= 1 << way;
-                let in_use = place < self.ways as usize;
-                let empty = set.tags[way] == 0;
-                sound &= in_use || empty;
-                sound &= !in_use || empty || !empty_seen;
-                empty_seen |= in_use && empty;
-            }
-            sound && seen == 0xffff
+            let filled = set.0.iter().take_while(|slot| **slot != 0).count();
+            let mut entries = set.0[..filled].to_vec();
+            entries.sort_unstable();
+            entries.dedup();
+            filled <= self.ways as usize
+                && set.0[filled..].iter().all(|slot| *slot == 0)
+                && entries.len() == filled
         })
     }
 }
@@ -214,27 +181,6 @@ mod tests {
     use sim_core::KeyId;
 
     proptest! {
-        #[test]
-        fn an_order_word_behaves_like_a_list(
-            ways in 1usize..=16, moves in proptest::collection::vec((0usize..16, any::<bool>()), 1..60),
-        ) {
-            let mut order = IDENTITY;
-            let mut list: Vec<usize> = (0..16).collect();
-            for (way, front) in moves {
-                let way = way % ways;
-                list.retain(|w| *w != way);
-                if front {
-                    order = to_front(order, way);
-                    list.insert(0, way);
-                } else {
-                    order = to_back(order, way, ways as u32);
-                    list.insert(ways - 1, way);
-                }
-                let got: Vec<usize> = (0..16).map(|i| (order >> (4 * i)) as usize & 15).collect();
-                prop_assert_eq!(&got, &list);
-            }
-        }
-
         #[test]
         fn an_array_keeps_the_most_recently_used_lines_of_a_set(
             ways in 1u8..=16, ops in proptest::collection::vec((0u64..24, 0u8..4), 1..200),
@@ -250,23 +196,28 @@ mod tests {
                 match op {
                     0 => {
                         list.retain(|m| *m != n);
-                        prop_assert_eq!(array.remove(at), had);
+                        prop_assert_eq!(array.remove(at, n as u32 + 1), had);
                     }
                     _ if had => {
                         list.retain(|m| *m != n);
                         list.insert(0, n);
-                        prop_assert_eq!(array.touch(at), Some(n as u32 + 1));
+                        prop_assert!(array.touch(at, n as u32 + 1));
                     }
                     _ => {
-                        prop_assert_eq!(array.touch(at), None);
+                        prop_assert!(!array.touch(at, n as u32 + 1));
                         let victim = (list.len() == usize::from(ways)).then(|| list.pop().unwrap());
                         prop_assert_eq!(array.insert(at, n as u32 + 1), victim.map(|v| v as u32 + 1));
                         list.insert(0, n);
                     }
                 }
                 prop_assert!(array.orders_are_sound());
-                let held = array.entries().count();
-                prop_assert_eq!(held, want.iter().map(Vec::len).sum::<usize>());
+                prop_assert_eq!(array.holds(at, n as u32 + 1), want[(n & 1) as usize].contains(&n));
+                // Entries come set by set, by recency.
+                let entries: Vec<(u64, u32)> = array.entries().collect();
+                let listed: Vec<(u64, u32)> = (0..2)
+                    .flat_map(|s| want[s as usize].iter().map(move |n| (s, *n as u32 + 1)))
+                    .collect();
+                prop_assert_eq!(entries, listed);
             }
         }
     }
@@ -279,7 +230,8 @@ mod tests {
         assert_eq!(array.slots(), (120 << 20) / 64);
         array.insert(Tagged::new(Line(12345), KeyId(1)), 1);
         assert_eq!(array.chunks.iter().map(Vec::len).sum::<usize>(), CHUNK);
-        assert_eq!(array.peek(Tagged::new(Line(12345), KeyId(1))), Some(1));
-        assert_eq!(array.peek(Tagged::new(Line(12345), KeyId(2))), None);
+        assert!(array.holds(Tagged::new(Line(12345), KeyId(1)), 1));
+        assert!(!array.holds(Tagged::new(Line(12345), KeyId(1)), 2));
+        assert!(!array.holds(Tagged::new(Line(54321), KeyId(1)), 1));
     }
 }

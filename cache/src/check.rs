@@ -1,8 +1,9 @@
 //! Looking at the hierarchy without changing it, and checking it against itself.
 
+use crate::array::SlotId;
 use crate::hierarchy::Hierarchy;
 use crate::mesi::Mesi;
-use crate::slab::CachedLine;
+use crate::slab::{CachedLine, Entry};
 use crate::stats::Stats;
 use sim_core::outcome::DataClass;
 use sim_core::{BirthId, LineData, Tagged};
@@ -44,9 +45,10 @@ fn broken(rule: &'static str, detail: String) -> Result<(), Violation> {
 impl Hierarchy {
     /// The cached copy of this (line, KeyID), if there is one.
     pub fn inspect(&self, at: Tagged) -> Option<View> {
-        let line = self.slab.get(self.slab.find(at)?);
+        let slot = self.slab.find(at)?;
+        let line = self.slab.get(slot);
         Some(View {
-            data: line.data,
+            data: *self.slab.data(slot),
             poison: line.poison,
             class: line.class,
             dirty: line.is_dirty(),
@@ -66,8 +68,8 @@ impl Hierarchy {
     }
 
     /// All cached lines. The order is that in which they found room: the same for the same history.
-    pub fn resident_lines(&self) -> impl Iterator<Item = &CachedLine> {
-        self.slab.iter().map(|(_, line)| line)
+    pub fn resident_lines(&self) -> impl Iterator<Item = CachedLine> {
+        self.slab.iter().map(|(slot, _)| self.slab.whole(slot))
     }
 
     /// Counters since the hierarchy was built.
@@ -75,7 +77,7 @@ impl Hierarchy {
         &self.stats
     }
 
-    /// Checks every invariant: SWMR, the exactness of the directory, agreement of tag arrays and slab, one duty to write
+    /// Checks every invariant: SWMR, the exactness of the directory, agreement of arrays and slab, one duty to write
     /// back, bounded buffers.
     ///
     /// # Errors
@@ -84,8 +86,8 @@ impl Hierarchy {
         if let Some(detail) = self.slab.defect() {
             return broken("slab", detail);
         }
-        for (_, line) in self.slab.iter() {
-            self.check_line(line)?;
+        for (slot, line) in self.slab.iter() {
+            self.check_line(slot, line)?;
         }
         self.check_arrays()?;
         for (c, core) in self.cores.iter().enumerate() {
@@ -109,7 +111,7 @@ impl Hierarchy {
         Ok(())
     }
 
-    fn check_line(&self, line: &CachedLine) -> Result<(), Violation> {
+    fn check_line(&self, slot: SlotId, line: &Entry) -> Result<(), Violation> {
         let at = line.tag;
         let owned = matches!(line.state, Mesi::Exclusive | Mesi::Modified);
         if owned && (line.cores.count_ones() != 1 || line.llc != 0) {
@@ -126,13 +128,13 @@ impl Hierarchy {
             }
         }
         for (c, core) in self.cores.iter().enumerate() {
-            let holds = core.l1.peek(at).is_some() || core.l2.peek(at).is_some();
+            let holds = core.l1.holds(at, slot) || core.l2.holds(at, slot);
             if holds != (line.cores >> c & 1 != 0) {
                 return broken("C10", format!("{at}: core {c} holds it: {holds}; {line:?}"));
             }
         }
         for (p, llc) in self.llcs.iter().enumerate() {
-            let holds = llc.peek(at).is_some();
+            let holds = llc.holds(at, slot);
             if holds != (line.llc >> p & 1 != 0) {
                 return broken("C10", format!("{at}: LLC {p} holds it: {holds}; {line:?}"));
             }
@@ -145,31 +147,31 @@ impl Hierarchy {
         let mut entries = 0;
         for array in of_cores.chain(self.llcs.iter()) {
             if !array.orders_are_sound() {
-                return broken("replacement order", "not a permutation".to_owned());
+                return broken("replacement order", "an entry twice, or a gap".to_owned());
             }
-            for (word, slot) in array.entries() {
+            for (set, slot) in array.entries() {
                 entries += 1;
                 let line = self.slab.get(slot);
                 if !line.is_held()
-                    || line.tag.word() != word
+                    || array.set_of(line.tag) != set
                     || self.slab.find(line.tag) != Some(slot)
                 {
-                    return broken("C3", format!("tag {word:#x} points to slot {slot}: {line:?}"));
+                    return broken("C3", format!("slot {slot} in set {set:#x}: {line:?}"));
                 }
             }
         }
         // Every entry points to a line and every holder was found, so equal numbers mean that no set holds a line twice.
         let mut held = 0;
-        for (_, line) in self.slab.iter() {
+        for (slot, line) in self.slab.iter() {
             let l1_and_l2 = |core: &crate::hierarchy::Core| {
-                usize::from(core.l1.peek(line.tag).is_some())
-                    + usize::from(core.l2.peek(line.tag).is_some())
+                usize::from(core.l1.holds(line.tag, slot))
+                    + usize::from(core.l2.holds(line.tag, slot))
             };
             held += self.cores.iter().map(l1_and_l2).sum::<usize>();
             held += line.llc.count_ones() as usize;
         }
         if entries != held {
-            return broken("C10", format!("{entries} tag entries for {held} places"));
+            return broken("C10", format!("{entries} entries for {held} places"));
         }
         Ok(())
     }

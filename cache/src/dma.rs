@@ -14,7 +14,7 @@ impl Hierarchy {
         match self.slab.find(at) {
             Some(slot) => {
                 let line = self.slab.get(slot);
-                Fill { data: line.data, poison: line.poison, class: line.class }
+                Fill { data: *self.slab.data(slot), poison: line.poison, class: line.class }
             }
             None => port.read(at),
         }

@@ -4,7 +4,7 @@ use crate::array::{Array, Indexing, SlotId};
 use crate::buffers::Waiting;
 use crate::mesi::{Effect, Elsewhere, Mesi, MesiEvent, next};
 use crate::rows::Rows;
-use crate::slab::{CachedLine, Slab};
+use crate::slab::{CachedLine, Entry, Slab};
 use crate::stats::Stats;
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Location, Why};
@@ -251,8 +251,15 @@ impl Hierarchy {
 
     /// The line that an access met.
     #[inline]
-    pub fn line(&self, slot: Slot) -> &CachedLine {
-        self.slab.get(slot.0)
+    pub fn line(&self, slot: Slot) -> CachedLine {
+        self.slab.whole(slot.0)
+    }
+
+    /// What a load returns of the line that it met: its bytes, what they are, and their poison.
+    #[inline]
+    pub fn loaded(&self, slot: Slot) -> (&LineData, DataClass, Option<BirthId>) {
+        let line = self.slab.get(slot.0);
+        (self.slab.data(slot.0), line.class, line.poison)
     }
 
     /// The hardware's choice: the line leaves every cache, written back if modified, as if for lack of room. Returns
@@ -294,23 +301,34 @@ impl Hierarchy {
     #[inline]
     fn bring<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
         // A hit changes no state: mesi::tests::a_load_never_changes_a_valid_copy.
-        if let Some(slot) = self.cores.at_mut(c).l1.touch(at) {
+        let found = self.slab.find(at);
+        if let Some(slot) = found
+            && self.cores.at_mut(c).l1.touch(at, slot)
+        {
             self.stats.l1.hits += 1;
             return Access { level: Level::L1, slot: Slot(slot), rfo_poison: None };
         }
-        self.bring_missing(c, at, port)
+        self.bring_missing(c, at, found, port)
     }
 
     #[inline(never)]
-    fn bring_missing<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
+    fn bring_missing<P: LinePort>(
+        &mut self,
+        c: usize,
+        at: Tagged,
+        found: Option<SlotId>,
+        port: &mut P,
+    ) -> Access {
         self.stats.l1.misses += 1;
-        if let Some(slot) = self.cores.at_mut(c).l2.touch(at) {
+        if let Some(slot) = found
+            && self.is_in_l2(c, at, slot)
+        {
             self.stats.l2.hits += 1;
             self.fill_l1(c, at, slot, port);
             return Access { level: Level::L2, slot: Slot(slot), rfo_poison: None };
         }
         self.stats.l2.misses += 1;
-        let (level, slot) = match self.slab.find(at) {
+        let (level, slot) = match found {
             Some(slot) => (self.join(c, slot, port), slot),
             None => (Level::Memory, self.read_in(c, at, port)),
         };
@@ -318,6 +336,14 @@ impl Hierarchy {
         self.fill_l1(c, at, slot, port);
         self.fill_l2(c, at, slot, port);
         Access { level, slot: Slot(slot), rfo_poison: None }
+    }
+
+    /// Whether a line that is not in the core's L1 is in its L2, where it then becomes the most recently used.
+    #[inline]
+    fn is_in_l2(&mut self, c: usize, at: Tagged, slot: SlotId) -> bool {
+        // The directory is exact (verification.md C10), so it spares most misses the search.
+        self.slab.get(slot).cores & Self::core_bit(c) != 0
+            && self.cores.at_mut(c).l2.touch(at, slot)
     }
 
     fn count_answer(&mut self, level: Level) {
@@ -348,13 +374,13 @@ impl Hierarchy {
             }
             trace.cause = cause;
         }
-        let slot = self.slab.add(at, c, fill.data, fill.poison, fill.class);
+        let slot = self.slab.add(at, c, &fill.data, fill.poison, fill.class);
         self.slab.get_mut(slot).state = next(Mesi::Invalid, MesiEvent::Load, Elsewhere::Nobody).0;
         slot
     }
 
     /// Who answers a core of `package` for a line that somebody else holds.
-    fn answerer(&self, line: &CachedLine, package: u8) -> Level {
+    fn answerer(&self, line: &Entry, package: u8) -> Level {
         let here = line.cores & self.cores_of(package) != 0;
         match line.state {
             Mesi::Modified if here => Level::PeerModified,
@@ -366,7 +392,7 @@ impl Hierarchy {
 
     /// Who answers a core of `package` that wants the line for itself: the slowest of those who hold it, since all have to
     /// give it up.
-    fn surrenderer(&self, line: &CachedLine, package: u8) -> Level {
+    fn surrenderer(&self, line: &Entry, package: u8) -> Level {
         if line.cores & !self.cores_of(package) != 0 || line.llc & !(1u8 << (package & 7)) != 0 {
             return Level::PeerRemote;
         }
@@ -411,22 +437,22 @@ impl Hierarchy {
         };
         line.cores |= Self::core_bit(c);
         if level == Level::Llc {
-            self.llcs.at_mut(package.into()).touch(line.tag);
+            self.llcs.at_mut(package.into()).touch(line.tag, slot);
         }
         level
     }
 
     /// Makes the core the only holder, ready to write. `fetch` is whether the old content is wanted.
     fn own<P: LinePort>(&mut self, c: usize, at: Tagged, fetch: bool, port: &mut P) -> Access {
-        let core = self.cores.at_mut(c);
-        let here = match core.l1.touch(at) {
-            Some(slot) => {
+        let found = self.slab.find(at);
+        let here = match found {
+            Some(slot) if self.cores.at_mut(c).l1.touch(at, slot) => {
                 self.stats.l1.hits += 1;
                 Some((Level::L1, slot))
             }
-            None => {
+            _ => {
                 self.stats.l1.misses += 1;
-                core.l2.touch(at).map(|slot| (Level::L2, slot))
+                found.filter(|slot| self.is_in_l2(c, at, *slot)).map(|slot| (Level::L2, slot))
             }
         };
         if let Some((mut level, slot)) = here {
@@ -438,7 +464,7 @@ impl Hierarchy {
             let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
             if effect == Effect::Upgrade {
                 self.stats.upgrades += 1;
-                let others = CachedLine { cores: line.cores & !Self::core_bit(c), ..line };
+                let others = Entry { cores: line.cores & !Self::core_bit(c), ..line };
                 if others.is_held() {
                     level = level.max(self.surrenderer(&others, self.package_of_index(c)));
                 }
@@ -448,7 +474,7 @@ impl Hierarchy {
             return Access { level, slot: Slot(slot), rfo_poison: None };
         }
         self.stats.l2.misses += 1;
-        let (level, slot) = match self.slab.find(at) {
+        let (level, slot) = match found {
             Some(slot) => {
                 let level = self.surrenderer(self.slab.get(slot), self.package_of_index(c));
                 self.count_answer(level);
@@ -461,7 +487,7 @@ impl Hierarchy {
             }
             None => {
                 self.stats.unread_owned += 1;
-                (Level::Llc, self.slab.add(at, c, LineData::ZERO, None, DataClass::Plain))
+                (Level::Llc, self.slab.add(at, c, &LineData::ZERO, None, DataClass::Plain))
             }
         };
         let line = self.slab.get_mut(slot);
@@ -492,8 +518,8 @@ impl Hierarchy {
         mask: ByteMask,
         port: &mut P,
     ) {
+        self.slab.data_mut(slot).merge(data, mask);
         let line = self.slab.get_mut(slot);
-        line.data.merge(data, mask);
         let mut laundered = None;
         if mask.is_full() {
             laundered = line.poison.take();
@@ -519,14 +545,14 @@ impl Hierarchy {
         self.stats.l1.evictions += 1;
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
-        if core.l2.peek(tag).is_some() {
+        if core.l2.holds(tag, victim) {
             return;
         }
         // L2 is not inclusive of L1 (timing.md §1.1): a modified victim needs a place there, a clean one is dropped.
         if next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver {
             self.fill_l2(c, tag, victim, port);
         } else {
-            self.leave_cores(victim, Self::core_bit(c));
+            self.has_left(victim, c);
             self.release_if_free(victim, Why::Capacity, port);
         }
     }
@@ -537,11 +563,11 @@ impl Hierarchy {
         self.stats.l2.evictions += 1;
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
-        if core.l1.peek(tag).is_some() {
+        if core.l1.holds(tag, victim) {
             return;
         }
         let dirty = next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver;
-        self.leave_cores(victim, Self::core_bit(c));
+        self.has_left(victim, c);
         self.settle_in_llc(self.package_of_index(c), victim, dirty, port);
     }
 
@@ -554,7 +580,7 @@ impl Hierarchy {
         line.llc_dirty |= dirty;
         let llc = self.llcs.at_mut(package.into());
         if there {
-            llc.touch(tag);
+            llc.touch(tag, slot);
             return;
         }
         let Some(victim) = llc.insert(tag, slot) else { return };
@@ -569,6 +595,15 @@ impl Hierarchy {
         }
     }
 
+    /// The line is in neither of the core's caches any more.
+    fn has_left(&mut self, slot: SlotId, c: usize) {
+        let line = self.slab.get_mut(slot);
+        line.cores &= !Self::core_bit(c);
+        if line.cores == 0 {
+            line.state = Mesi::Invalid;
+        }
+    }
+
     /// The line leaves these cores' caches. Whoever calls looks after a duty to write back.
     pub(crate) fn leave_cores(&mut self, slot: SlotId, cores: u128) {
         let line = self.slab.get_mut(slot);
@@ -580,8 +615,8 @@ impl Hierarchy {
         }
         while leaving != 0 {
             let core = self.cores.at_mut(leaving.trailing_zeros() as usize);
-            core.l1.remove(tag);
-            core.l2.remove(tag);
+            core.l1.remove(tag, slot);
+            core.l2.remove(tag, slot);
             leaving &= leaving - 1;
         }
     }
@@ -593,7 +628,7 @@ impl Hierarchy {
         let mut leaving = line.llc & packages;
         line.llc &= !packages;
         while leaving != 0 {
-            self.llcs.at_mut(leaving.trailing_zeros() as usize).remove(tag);
+            self.llcs.at_mut(leaving.trailing_zeros() as usize).remove(tag, slot);
             leaving &= leaving - 1;
         }
     }
@@ -613,7 +648,7 @@ impl Hierarchy {
         let line = *line;
         self.stats.write_backs += 1;
         let cause = port.trace().emit_cause(EventKind::WriteBack { at: line.tag, why, kept });
-        port.write(line.tag, &line.data, line.poison);
+        port.write(line.tag, self.slab.data(slot), line.poison);
         if !kept {
             self.forget(slot, port);
         }

@@ -19,6 +19,7 @@ mod check;
 mod dma;
 pub mod flushes;
 mod hierarchy;
+mod index;
 pub mod mesi;
 mod rows;
 mod slab;

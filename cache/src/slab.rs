@@ -4,15 +4,15 @@
 //! stands for all of them.
 
 use crate::array::{SlotId, fold};
+use crate::index::Index;
 use crate::mesi::Mesi;
 use crate::rows::Rows;
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use sim_core::outcome::DataClass;
 use sim_core::{BirthId, KeyId, Line, LineData, Tagged};
 
 /// A cached (line, KeyID).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CachedLine {
     /// Which.
     pub tag: Tagged,
@@ -33,16 +33,6 @@ pub struct CachedLine {
 }
 
 impl CachedLine {
-    const VACANT: CachedLine = CachedLine {
-        tag: Tagged::new(Line(0), KeyId(0)),
-        data: LineData::ZERO,
-        poison: None,
-        class: DataClass::Plain,
-        state: Mesi::Invalid,
-        cores: 0,
-        llc: 0,
-        llc_dirty: false,
-    };
     /// Whether memory is older than this copy.
     pub const fn is_dirty(&self) -> bool {
         self.llc_dirty || matches!(self.state, Mesi::Modified)
@@ -53,24 +43,68 @@ impl CachedLine {
     }
 }
 
+/// A cached line without its bytes, which most accesses do not look at: half a line of the host's cache. The fields are
+/// those of [`CachedLine`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[repr(align(32))]
+pub(crate) struct Entry {
+    pub(crate) tag: Tagged,
+    pub(crate) poison: Option<BirthId>,
+    pub(crate) class: DataClass,
+    pub(crate) state: Mesi,
+    pub(crate) llc: u8,
+    pub(crate) llc_dirty: bool,
+    pub(crate) cores: u128,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+/// The bytes of a cached line: one line of the host's cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[repr(align(64))]
+struct Bytes(LineData);
+
+impl Entry {
+    const VACANT: Entry = Entry {
+        tag: Tagged::new(Line(0), KeyId(0)),
+        poison: None,
+        class: DataClass::Plain,
+        state: Mesi::Invalid,
+        llc: 0,
+        llc_dirty: false,
+        cores: 0,
+    };
+    /// As [`CachedLine::is_dirty`].
+    pub(crate) const fn is_dirty(&self) -> bool {
+        self.llc_dirty || matches!(self.state, Mesi::Modified)
+    }
+    /// As [`CachedLine::is_held`].
+    pub(crate) const fn is_held(&self) -> bool {
+        self.cores != 0 || self.llc != 0
+    }
+}
+
 /// All cached lines. Slot 0 is never used.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
 pub(crate) struct Slab {
-    lines: Rows<CachedLine>,
+    lines: Rows<Entry>,
+    /// Bytes of each line; those of a free slot mean nothing.
+    data: Rows<Bytes>,
     /// Sub-block of each line, apart from it so that a walk of one sub-block reads little.
     blocks: Vec<u32>,
     free: Vec<SlotId>,
     sub_blocks: u32,
-    /// Slot of each held line. Derived, so neither stored nor iterated.
+    /// Slot of each held line. Derived, so not stored.
     #[serde(skip_serializing)]
-    index: FxHashMap<u64, SlotId>,
+    index: Index,
 }
 
 /// A slab as it is stored.
 #[derive(Deserialize)]
 struct Stored {
-    lines: Rows<CachedLine>,
+    lines: Rows<Entry>,
+    data: Rows<Bytes>,
     blocks: Vec<u32>,
     free: Vec<SlotId>,
     sub_blocks: u32,
@@ -79,17 +113,25 @@ struct Stored {
 impl TryFrom<Stored> for Slab {
     type Error = &'static str;
     fn try_from(stored: Stored) -> Result<Slab, Self::Error> {
-        let Stored { lines, blocks, free, sub_blocks } = stored;
-        if blocks.len() != lines.len() || free.len() >= lines.len() || sub_blocks == 0 {
+        let Stored { lines, data, blocks, free, sub_blocks } = stored;
+        let fits = data.len() == lines.len() && blocks.len() == lines.len();
+        if !fits || free.len() >= lines.len() || sub_blocks == 0 {
             return Err("the cached lines of the snapshot do not fit together");
         }
-        let mut index = FxHashMap::default();
-        for (slot, line) in lines.iter().enumerate().skip(1).filter(|(_, line)| line.is_held()) {
-            if index.insert(line.tag.word(), slot as SlotId).is_some() {
+        let mut slab = Slab { lines, data, blocks, free, sub_blocks, index: Index::default() };
+        let slots = 1..slab.lines.len() as SlotId;
+        for slot in slots {
+            let line = slab.get(slot);
+            if !line.is_held() {
+                continue;
+            }
+            let tag = line.tag;
+            if slab.find(tag).is_some() {
                 return Err("a line is cached twice in the snapshot");
             }
+            slab.index.insert(tag, slot);
         }
-        Ok(Slab { lines, blocks, free, sub_blocks, index })
+        Ok(slab)
     }
 }
 
@@ -101,68 +143,85 @@ pub(crate) fn sub_block_of(line: Line, sub_blocks: u32) -> u32 {
 impl Slab {
     pub(crate) fn new(sub_blocks: u32) -> Slab {
         Slab {
-            lines: Rows::new(CachedLine::VACANT, std::iter::empty()),
+            lines: Rows::new(Entry::VACANT, std::iter::empty()),
+            data: Rows::new(Bytes(LineData::ZERO), std::iter::empty()),
             blocks: vec![u32::MAX],
             free: Vec::new(),
             sub_blocks: sub_blocks.max(1),
-            index: FxHashMap::default(),
+            index: Index::default(),
         }
     }
     #[inline]
-    pub(crate) fn get(&self, slot: SlotId) -> &CachedLine {
+    pub(crate) fn get(&self, slot: SlotId) -> &Entry {
         self.lines.at(slot as usize)
     }
     #[inline]
-    pub(crate) fn get_mut(&mut self, slot: SlotId) -> &mut CachedLine {
+    pub(crate) fn get_mut(&mut self, slot: SlotId) -> &mut Entry {
         self.lines.at_mut(slot as usize)
     }
+    /// The bytes of a line.
+    #[inline]
+    pub(crate) fn data(&self, slot: SlotId) -> &LineData {
+        &self.data.at(slot as usize).0
+    }
+    #[inline]
+    pub(crate) fn data_mut(&mut self, slot: SlotId) -> &mut LineData {
+        &mut self.data.at_mut(slot as usize).0
+    }
+    /// A line with its bytes.
+    pub(crate) fn whole(&self, slot: SlotId) -> CachedLine {
+        let Entry { tag, poison, class, state, llc, llc_dirty, cores } = *self.get(slot);
+        let data = *self.data(slot);
+        CachedLine { tag, data, poison, class, state, cores, llc, llc_dirty }
+    }
     /// The slot of a line that somebody holds.
+    #[inline]
     pub(crate) fn find(&self, at: Tagged) -> Option<SlotId> {
-        self.index.get(&at.word()).copied()
+        self.index.find(at, |slot| self.get(slot).tag == at)
     }
     /// Takes in a line that is not there and that `core` now holds alone.
     pub(crate) fn add(
         &mut self,
         tag: Tagged,
         core: usize,
-        data: LineData,
+        data: &LineData,
         poison: Option<BirthId>,
         class: DataClass,
     ) -> SlotId {
-        let line = CachedLine {
+        let line = Entry {
             tag,
-            data,
             poison,
             class,
             state: Mesi::Exclusive,
-            cores: 1 << (core & 127),
             llc: 0,
             llc_dirty: false,
+            cores: 1 << (core & 127),
         };
         let block = sub_block_of(tag.line(), self.sub_blocks);
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.lines.push(CachedLine::VACANT);
+                self.lines.push(Entry::VACANT);
+                self.data.push(Bytes(LineData::ZERO));
                 self.blocks.push(u32::MAX);
                 (self.lines.len() - 1) as SlotId
             }
         };
         *self.get_mut(slot) = line;
+        *self.data_mut(slot) = *data;
         if let Some(place) = self.blocks.get_mut(slot as usize) {
             *place = block;
         }
-        self.index.insert(tag.word(), slot);
+        self.index.insert(tag, slot);
         slot
     }
     /// Lets a line go that nobody holds any more.
     pub(crate) fn remove(&mut self, slot: SlotId) {
         let tag = self.get(slot).tag;
-        if self.index.get(&tag.word()) != Some(&slot) {
+        if !self.index.remove(tag, slot) {
             return;
         }
-        self.index.remove(&tag.word());
-        *self.get_mut(slot) = CachedLine::VACANT;
+        *self.get_mut(slot) = Entry::VACANT;
         if let Some(place) = self.blocks.get_mut(slot as usize) {
             *place = u32::MAX;
         }
@@ -183,7 +242,7 @@ impl Slab {
     pub(crate) fn held(&self) -> usize {
         self.index.len()
     }
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &CachedLine)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Entry)> {
         let slots = self.lines.iter().enumerate().map(|(i, line)| (i as SlotId, line));
         slots.filter(|(_, line)| line.is_held())
     }
@@ -211,8 +270,7 @@ impl Slab {
             ));
         }
         let free_is_vacant = |slot: &SlotId| {
-            *self.get(*slot) == CachedLine::VACANT
-                && self.blocks.get(*slot as usize) == Some(&u32::MAX)
+            *self.get(*slot) == Entry::VACANT && self.blocks.get(*slot as usize) == Some(&u32::MAX)
         };
         (!self.free.iter().all(free_is_vacant)).then(|| "a free slot is not vacant".to_owned())
     }
@@ -224,7 +282,7 @@ mod tests {
 
     fn add(slab: &mut Slab, line: u64) -> SlotId {
         let at = Tagged::new(Line(line), KeyId(2));
-        slab.add(at, 1, LineData::filled(3), None, DataClass::Plain)
+        slab.add(at, 1, &LineData::filled(3), None, DataClass::Plain)
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Scene {
     }
     fn load(&mut self, core: u16, tag: sim_core::Tagged) -> cache::CachedLine {
         let slot = self.h.load(core, tag, &mut self.m).slot;
-        *self.h.line(slot)
+        self.h.line(slot)
     }
     fn movdir64b(&mut self, core: u16, tag: sim_core::Tagged, byte: u8) {
         self.h.movdir64b(core, tag, &fill(byte), Ps::ZERO, &mut self.m);

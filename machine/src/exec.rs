@@ -351,8 +351,8 @@ impl Machine {
         for p in pieces(at, bytes) {
             let (mut bus, caches) = self.bus();
             let hit = caches.load(core, p.at, &mut bus);
-            let line = caches.line(hit.slot);
-            gather.add(&p, &line.data, line.class, line.poison);
+            let (data, class, poison) = caches.loaded(hit.slot);
+            gather.add(&p, data, class, poison);
             let (now, later) = self.level_cost(hit.level, p.at);
             cost = cost.max(now);
             after_read = after_read.max(later);
