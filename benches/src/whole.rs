@@ -134,7 +134,13 @@ pub fn first_scenario() -> Result<u64, SetupError> {
 pub fn replay_true(speed: Speed, records: u64) -> Result<ReplayReport, SetupError> {
     let platform = spr()?;
     let keyid = platform.spec.keyid.private(1).ok_or(SetupError::NoPrivateKeyId)?;
-    let settings = Settings { place: Place::Td(keyid), speed, seed: 0, limit: Some(records) };
+    let settings = Settings {
+        place: Place::Td(keyid),
+        speed,
+        seed: 0,
+        limit: Some(records),
+        allow_truncated: false,
+    };
     let name = "lackey-true";
     let mut reader = trace::open_read(name, TRACE, None)?;
     let report = replay(&mut reader, name, "benches", &platform, &settings, |_| {})?;

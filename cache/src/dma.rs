@@ -1,6 +1,7 @@
 //! Devices: they snoop by the full address, KeyID included, and allocate nothing (architecture.md §13 MC-13, §4.1 4.1.4).
 
 use crate::hierarchy::Hierarchy;
+use crate::stats::count;
 use crate::weak::write_through;
 use sim_core::event::Why;
 use sim_core::port::{Fill, LinePort};
@@ -10,7 +11,7 @@ impl Hierarchy {
     /// A device reads a line: a cached copy of the same (line, KeyID) supplies data and poison and stays as it is,
     /// else the controller does.
     pub fn dma_read<P: LinePort>(&mut self, at: Tagged, port: &mut P) -> Fill {
-        self.stats.dma_reads += 1;
+        count(&mut self.stats.dma_reads);
         match self.slab.find(at) {
             Some(slot) => {
                 let line = self.slab.get(slot);
@@ -32,7 +33,7 @@ impl Hierarchy {
         if mask.is_empty() {
             return;
         }
-        self.stats.dma_writes += 1;
+        count(&mut self.stats.dma_writes);
         self.expel(at, Why::Dma, !mask.is_full(), port);
         write_through(at, data, mask, port);
     }

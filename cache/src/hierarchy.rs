@@ -6,6 +6,7 @@ use crate::mesi::{Effect, Elsewhere, Mesi, MesiEvent, next};
 use crate::rows::Rows;
 use crate::slab::{CachedLine, Entry, Slab};
 use crate::stats::Stats;
+use crate::stats::count;
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Location, Why};
 use sim_core::outcome::DataClass;
@@ -305,7 +306,7 @@ impl Hierarchy {
         if let Some(slot) = found
             && self.cores.at_mut(c).l1.touch(at, slot)
         {
-            self.stats.l1.hits += 1;
+            count(&mut self.stats.l1.hits);
             return Access { level: Level::L1, slot: Slot(slot), rfo_poison: None };
         }
         self.bring_missing(c, at, found, port)
@@ -319,15 +320,15 @@ impl Hierarchy {
         found: Option<SlotId>,
         port: &mut P,
     ) -> Access {
-        self.stats.l1.misses += 1;
+        count(&mut self.stats.l1.misses);
         if let Some(slot) = found
             && self.is_in_l2(c, at, slot)
         {
-            self.stats.l2.hits += 1;
+            count(&mut self.stats.l2.hits);
             self.fill_l1(c, at, slot, port);
             return Access { level: Level::L2, slot: Slot(slot), rfo_poison: None };
         }
-        self.stats.l2.misses += 1;
+        count(&mut self.stats.l2.misses);
         let (level, slot) = match found {
             Some(slot) => (self.join(c, slot, port), slot),
             None => (Level::Memory, self.read_in(c, at, port)),
@@ -350,21 +351,21 @@ impl Hierarchy {
         match level {
             Level::L1 | Level::L2 => return,
             Level::Llc => {
-                self.stats.llc.hits += 1;
+                count(&mut self.stats.llc.hits);
                 return;
             }
-            Level::PeerClean => self.stats.peer_clean += 1,
-            Level::PeerModified => self.stats.peer_modified += 1,
-            Level::PeerRemote => self.stats.peer_remote += 1,
+            Level::PeerClean => count(&mut self.stats.peer_clean),
+            Level::PeerModified => count(&mut self.stats.peer_modified),
+            Level::PeerRemote => count(&mut self.stats.peer_remote),
             Level::Memory => {}
         }
-        self.stats.llc.misses += 1;
+        count(&mut self.stats.llc.misses);
     }
 
     /// Reads a line that nobody holds from the controller; the core holds it alone.
     fn read_in<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> SlotId {
         let fill = port.read(at);
-        self.stats.fills += 1;
+        count(&mut self.stats.fills);
         let trace = port.trace();
         if trace.is_on() || fill.poison.is_some() {
             let cause = trace.cause;
@@ -447,23 +448,23 @@ impl Hierarchy {
         let found = self.slab.find(at);
         let here = match found {
             Some(slot) if self.cores.at_mut(c).l1.touch(at, slot) => {
-                self.stats.l1.hits += 1;
+                count(&mut self.stats.l1.hits);
                 Some((Level::L1, slot))
             }
             _ => {
-                self.stats.l1.misses += 1;
+                count(&mut self.stats.l1.misses);
                 found.filter(|slot| self.is_in_l2(c, at, *slot)).map(|slot| (Level::L2, slot))
             }
         };
         if let Some((mut level, slot)) = here {
             if level == Level::L2 {
-                self.stats.l2.hits += 1;
+                count(&mut self.stats.l2.hits);
                 self.fill_l1(c, at, slot, port);
             }
             let line = *self.slab.get(slot);
             let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
             if effect == Effect::Upgrade {
-                self.stats.upgrades += 1;
+                count(&mut self.stats.upgrades);
                 let others = Entry { cores: line.cores & !Self::core_bit(c), ..line };
                 if others.is_held() {
                     level = level.max(self.surrenderer(&others, self.package_of_index(c)));
@@ -473,7 +474,7 @@ impl Hierarchy {
             self.slab.get_mut(slot).state = state;
             return Access { level, slot: Slot(slot), rfo_poison: None };
         }
-        self.stats.l2.misses += 1;
+        count(&mut self.stats.l2.misses);
         let (level, slot) = match found {
             Some(slot) => {
                 let level = self.surrenderer(self.slab.get(slot), self.package_of_index(c));
@@ -486,7 +487,7 @@ impl Hierarchy {
                 (Level::Memory, self.read_in(c, at, port))
             }
             None => {
-                self.stats.unread_owned += 1;
+                count(&mut self.stats.unread_owned);
                 (Level::Llc, self.slab.add(at, c, &LineData::ZERO, None, DataClass::Plain))
             }
         };
@@ -523,8 +524,10 @@ impl Hierarchy {
         let mut laundered = None;
         if mask.is_full() {
             laundered = line.poison.take();
-            line.class = DataClass::Plain;
         }
+        // What a write-back and a new fill would say: the line was written under this key. Otherwise the class would
+        // depend on the size of the cache.
+        line.class = DataClass::Plain;
         let at = line.tag;
         let trace = port.trace();
         if trace.is_on() || laundered.is_some() {
@@ -542,7 +545,7 @@ impl Hierarchy {
     fn fill_l1<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
         let Some(victim) = core.l1.insert(at, slot) else { return };
-        self.stats.l1.evictions += 1;
+        count(&mut self.stats.l1.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
         if core.l2.holds(tag, victim) {
@@ -560,7 +563,7 @@ impl Hierarchy {
     fn fill_l2<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
         let Some(victim) = core.l2.insert(at, slot) else { return };
-        self.stats.l2.evictions += 1;
+        count(&mut self.stats.l2.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
         if core.l1.holds(tag, victim) {
@@ -584,7 +587,7 @@ impl Hierarchy {
             return;
         }
         let Some(victim) = llc.insert(tag, slot) else { return };
-        self.stats.llc.evictions += 1;
+        count(&mut self.stats.llc.evictions);
         let line = self.slab.get_mut(victim);
         line.llc &= !bit;
         if line.llc_dirty {
@@ -646,7 +649,7 @@ impl Hierarchy {
         line.llc_dirty = false;
         line.state = next(line.state, MesiEvent::WriteBackKeep, Elsewhere::Others).0;
         let line = *line;
-        self.stats.write_backs += 1;
+        count(&mut self.stats.write_backs);
         let cause = port.trace().emit_cause(EventKind::WriteBack { at: line.tag, why, kept });
         port.write(line.tag, self.slab.data(slot), line.poison);
         if !kept {
@@ -662,7 +665,7 @@ impl Hierarchy {
             return;
         }
         let at = line.tag;
-        self.stats.dropped += 1;
+        count(&mut self.stats.dropped);
         let cause = port.trace().emit_cause(EventKind::Dropped { at, why });
         self.forget(slot, port);
         port.trace().cause = cause;

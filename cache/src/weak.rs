@@ -3,6 +3,7 @@
 use crate::buffers::{Entry, WcBuffer, WeakOp};
 use crate::flushes::{FlushKind, flush_row};
 use crate::hierarchy::{Drained, FenceKind, Hierarchy};
+use crate::stats::count;
 use sim_core::event::{WeakKind, Why};
 use sim_core::port::{Fill, LinePort};
 use sim_core::{ByteMask, EventKind, KeyId, LINES_PER_PAGE, LineData, Page, Ps, Tagged};
@@ -57,7 +58,7 @@ impl Hierarchy {
     pub fn uc_load<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Fill {
         let c = self.core_index(core);
         self.own_access(c, at, port);
-        self.stats.uc_loads += 1;
+        count(&mut self.stats.uc_loads);
         self.expel(at, Why::Bypass, true, port);
         port.read(at)
     }
@@ -77,7 +78,7 @@ impl Hierarchy {
         }
         let c = self.core_index(core);
         self.own_access(c, at, port);
-        self.stats.uc_stores += 1;
+        count(&mut self.stats.uc_stores);
         self.expel(at, Why::Bypass, true, port);
         write_through(at, data, mask, port);
     }
@@ -248,9 +249,9 @@ impl Hierarchy {
                     return;
                 };
                 if mask.is_full() {
-                    self.stats.wc_full += 1;
+                    count(&mut self.stats.wc_full);
                 } else {
-                    self.stats.wc_partial += 1;
+                    count(&mut self.stats.wc_partial);
                 }
                 port.trace().cause = cause;
                 port.trace().emit_cause(EventKind::WcLeave { core, at, mask, why });
@@ -266,12 +267,12 @@ impl Hierarchy {
                 port.trace().emit_cause(EventKind::WeakDone { core, at, kind, why });
                 match kind {
                     WeakKind::Movdir64b => {
-                        self.stats.movdir64b += 1;
+                        count(&mut self.stats.movdir64b);
                         self.expel(at, Why::Bypass, true, port);
                         port.write(at, &data, None);
                     }
                     WeakKind::Movdiri => {
-                        self.stats.movdiri += 1;
+                        count(&mut self.stats.movdiri);
                         self.expel(at, Why::Bypass, true, port);
                         write_through(at, &data, mask, port);
                     }
@@ -284,7 +285,7 @@ impl Hierarchy {
     }
 
     fn flush_line<P: LinePort>(&mut self, at: Tagged, kind: FlushKind, port: &mut P) {
-        self.stats.line_flushes += 1;
+        count(&mut self.stats.line_flushes);
         if flush_row(kind).invalidates {
             self.expel(at, Why::Flush, true, port);
         } else if let Some(slot) = self.slab.find(at)
