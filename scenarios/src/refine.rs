@@ -1,5 +1,5 @@
 //! The machine against the reference model: every timed run must be one of the runs that the reference allows
-//! (docs/ARCHITECTURE.md, "Two machines"; verification.md §5.1, Q17).
+//! (verification.md §5.1, Q17).
 //!
 //! The machine's log tells what it chose: which lines left for lack of room, which buffers and weakly ordered operations
 //! left by themselves, in which order a fence or a flush of a package let go. These are made on the reference as

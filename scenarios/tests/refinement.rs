@@ -1,5 +1,12 @@
 //! The machine against the reference model, on random programs and on the library.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests; clippy.toml knows only those inside #[test]"
+)]
+
 use expect_test::expect;
 use machine::{
     AgentId, AgentKind, AgentSpec, CryptoKind, Item, Machine, Options, Order, Program, Speed,
@@ -58,7 +65,7 @@ fn settings() -> impl Strategy<Value = Setting> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let rare = prop::bool::weighted(0.2);
     let often = prop::bool::weighted(0.8);
-    let rarely = (rare, prop::bool::weighted(0.1), often.clone(), often, rare);
+    let rarely = (rare, prop::bool::weighted(0.1), often, often, rare);
     let sizes = ((1u8..3, 1u8..3, 1u8..3), 1u8..3, 1u8..4);
     (flags, rarely, sizes).prop_map(
         |(
@@ -606,11 +613,16 @@ fn random_programs_reach_every_row_and_every_choice() {
     .assert_eq(&whys.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
-/// More cases on request: `PROPTEST_CASES`.
+/// More cases on request: `PROPTEST_CASES`. Counterexamples are kept as named tests above, not as seeds.
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let cases = if asked { ProptestConfig::default().cases } else { cases };
-    ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 20_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
