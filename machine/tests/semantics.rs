@@ -417,11 +417,8 @@ fn agents_side_by_side_interleave_in_time_and_share_their_core() {
     let records = m.run(&program(text, Order::Concurrent), &mut Os::default());
     let got = by_item(&records);
     assert_eq!(got.len(), 7);
-    assert_eq!(
-        got[4], "garbage 0x01",
-        "between the two stores; the line's other bytes are garbage"
-    );
-    assert_eq!(got[6], "garbage 0x02");
+    assert_eq!(got[4], "data 0x01", "between the two stores");
+    assert_eq!(got[6], "data 0x02");
     let on_core_0: Vec<_> =
         records.iter().filter(|r| [id("cpu0"), id("user0")].contains(&r.agent)).collect();
     for pair in on_core_0.windows(2) {

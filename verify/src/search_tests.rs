@@ -223,7 +223,7 @@ fn explore(config: &Config) -> String {
 #[test]
 fn x1_without_erratum_breaks_nothing() {
     expect![[r#"
-        17074 states, 300410 transitions, depth 15
+        11110 states, 194886 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: true
@@ -233,7 +233,7 @@ fn x1_without_erratum_breaks_nothing() {
 #[test]
 fn x1_with_erratum_breaks_nothing() {
     expect![[r#"
-        27018 states, 475532 transitions, depth 16
+        18996 states, 333536 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: true
@@ -243,7 +243,7 @@ fn x1_with_erratum_breaks_nothing() {
 #[test]
 fn x2_without_erratum_breaks_nothing() {
     expect![[r#"
-        26126 states, 459546 transitions, depth 15
+        22346 states, 392706 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: false
@@ -253,7 +253,7 @@ fn x2_without_erratum_breaks_nothing() {
 #[test]
 fn x2_with_erratum_breaks_nothing() {
     expect![[r#"
-        35918 states, 631938 transitions, depth 15
+        31720 states, 557690 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
@@ -266,7 +266,7 @@ fn x5_breaks_nothing_and_is_the_same_in_both_modes_without_erratum() {
     let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, false, 2, &TWO)));
     assert_eq!(ci, li, "verification.md M5");
     expect![[r#"
-        6742 states, 117354 transitions, depth 12
+        4850 states, 84322 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: false
@@ -278,7 +278,7 @@ fn x5_breaks_nothing_and_is_the_same_in_both_modes_with_erratum() {
     let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, true, 2, &TWO)));
     assert_eq!(ci, li, "verification.md M5");
     expect![[r#"
-        9040 states, 157340 transitions, depth 12
+        7148 states, 124308 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
@@ -290,7 +290,7 @@ fn x5_breaks_nothing_and_is_the_same_in_both_modes_with_erratum() {
 fn weak_order_of_one_core_with_two_keyids_breaks_nothing() {
     let config = Config { prompt: false, ..Config::new(Ci, true, 1, &TWO) };
     expect![[r#"
-        7104 states, 121932 transitions, depth 11
+        5824 states, 99772 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false

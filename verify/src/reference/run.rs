@@ -270,9 +270,8 @@ impl Run<'_> {
         let mut copy = self.own_exclusively(core, at);
         copy.state = Coherence::Modified;
         copy.data.merge(&data, mask);
-        if mask.is_full() {
-            copy.class = DataClass::Plain;
-        }
+        // As the controller will say once the copy has been written back: the line was written under this key.
+        copy.class = DataClass::Plain;
         if mask.is_full() || self.m.spec.mutant(8) {
             copy.poison = None;
         }
