@@ -95,6 +95,12 @@ pub struct StepRecord {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Flight {
     pub(crate) op: Op,
+    pub(crate) progress: Progress,
+}
+
+/// How far an operation in flight has come.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Progress {
     pub(crate) item: u32,
     pub(crate) begin: Ps,
     pub(crate) event: EventId,
@@ -104,6 +110,13 @@ pub(crate) struct Flight {
     pub(crate) outcome: Outcome,
     /// Whether more lines are to come.
     pub(crate) more: bool,
+}
+
+impl Progress {
+    /// Nothing has been issued yet.
+    pub(crate) const fn new(item: u32, begin: Ps) -> Progress {
+        Progress { item, begin, event: EventId::NONE, done: 0, outcome: Outcome::Done, more: true }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

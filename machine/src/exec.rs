@@ -107,8 +107,8 @@ impl Gather {
         if piece.skip >= LINE_BYTES {
             return;
         }
-        if piece.offset == 0 && piece.skip == 0 && piece.len == LINE_BYTES {
-            self.loaded.data = *data;
+        if piece.skip == 0 {
+            self.loaded.data = data.slice(piece.offset, piece.len);
             return;
         }
         for i in 0..piece.len.min(LINE_BYTES - piece.skip) {
@@ -157,9 +157,37 @@ impl Machine {
             Op::Load { at, bytes, ty: MemType::Wb } => {
                 self.load(id, core, at, bytes, McAccess::DataLoad, os)
             }
-            Op::Load { at, bytes, ty: MemType::Uc | MemType::Wc } => {
-                self.load_uncached(id, core, at, bytes, os)
+            Op::Store { at, bytes, value, ty: MemType::Wb } => {
+                self.store(id, core, at, bytes, value, os)
             }
+            Op::Delay { time } => return Beat::over(Outcome::Done, time),
+            _ => self.beat_of_another(id, op, done, os),
+        };
+        match self.options.speed {
+            Speed::Timed => beat,
+            Speed::Functional => {
+                Beat { cost: self.spec.functional.op, after_read: Ps::ZERO, ..beat }
+            }
+        }
+    }
+
+    /// The next lines of an operation that is neither a cached load nor a cached store: apart, so that those two, which
+    /// are most of any run, do not carry the others' registers.
+    #[inline(never)]
+    fn beat_of_another<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        op: &Op,
+        done: u32,
+        os: &mut H,
+    ) -> Beat {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else {
+            return Beat::over(Outcome::Done, Ps::ZERO);
+        };
+        let (kind, core) = (agent.spec.kind, agent.spec.core);
+        let issue = self.spec.latency.issue;
+        match *op {
+            Op::Load { at, bytes, .. } => self.load_uncached(id, core, at, bytes, os),
             Op::Fetch { at } => {
                 let mut beat = self.load(id, core, at, 1, McAccess::Fetch, os);
                 if let Outcome::Data(_) = beat.outcome {
@@ -174,14 +202,11 @@ impl Machine {
                 self.traffic.iter_mut().for_each(|t| t.demand = false);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Store { at, bytes, value, ty: MemType::Wb } => {
-                self.store(id, core, at, bytes, value, os)
-            }
             Op::Store { at, bytes, value, ty: MemType::Wc } => {
                 self.store_wc(core, at, bytes, value);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Store { at, bytes, value, ty: MemType::Uc } => {
+            Op::Store { at, bytes, value, .. } => {
                 let (mut bus, caches) = self.bus();
                 for p in pieces(at, bytes) {
                     caches.uc_store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
@@ -237,7 +262,7 @@ impl Machine {
                 caches.interrupt(core, &mut bus);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Delay { time } => return Beat::over(Outcome::Done, time),
+            Op::Delay { time } => Beat::over(Outcome::Done, time),
             Op::Pconfig { keyid, cmd, alg } => {
                 let seam = kind == AgentKind::Seam;
                 let status = self.memory.pconfig(keyid, cmd, alg, seam, &mut self.trace);
@@ -269,12 +294,6 @@ impl Machine {
             | Op::InjectUe { .. } => {
                 self.tamper(op);
                 Beat::over(Outcome::Done, Ps::ZERO)
-            }
-        };
-        match self.options.speed {
-            Speed::Timed => beat,
-            Speed::Functional => {
-                Beat { cost: self.spec.functional.op, after_read: Ps::ZERO, ..beat }
             }
         }
     }
@@ -312,6 +331,37 @@ impl Machine {
     }
 
     fn load<H: McHandler>(
+        &mut self,
+        id: AgentId,
+        core: u16,
+        at: Addr,
+        bytes: u32,
+        access: McAccess,
+        os: &mut H,
+    ) -> Beat {
+        let offset = at.hpa.offset_in_line();
+        if bytes != 0 && offset + bytes as usize <= LINE_BYTES {
+            // Within one line, as most loads are.
+            let tagged = at.tagged();
+            let (mut bus, caches) = self.bus();
+            let hit = caches.load(core, tagged, &mut bus);
+            let (data, class, poison) = caches.loaded(hit.slot);
+            let data = data.slice(offset, bytes as usize);
+            let (cost, after_read) = self.level_cost(hit.level, tagged);
+            let outcome = match poison {
+                None => Outcome::Data(Loaded { data, bytes, class }),
+                Some(birth) => {
+                    self.consume(id, Addr::new(at.hpa.line().hpa(), at.keyid), birth, access, os)
+                }
+            };
+            return Beat { outcome, cost, after_read, more: false };
+        }
+        self.load_across(id, core, at, bytes, access, os)
+    }
+
+    /// A load that crosses into the next line.
+    #[inline(never)]
+    fn load_across<H: McHandler>(
         &mut self,
         id: AgentId,
         core: u16,
