@@ -64,6 +64,12 @@ pub struct StepRecord {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Flight {
     pub(crate) op: Op,
+    pub(crate) progress: Progress,
+}
+
+/// How far an operation in flight has come.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Progress {
     pub(crate) item: u32,
     pub(crate) begin: Ps,
     pub(crate) event: EventId,
@@ -75,6 +81,21 @@ pub(crate) struct Flight {
     pub(crate) more: bool,
     /// Poison on which the operation retires: a machine check when it is over.
     pub(crate) poison: Option<Consumed>,
+}
+
+impl Progress {
+    /// Nothing has been issued yet.
+    pub(crate) const fn new(item: u32, begin: Ps) -> Progress {
+        Progress {
+            item,
+            begin,
+            event: EventId::NONE,
+            done: 0,
+            outcome: Outcome::Done,
+            more: true,
+            poison: None,
+        }
+    }
 }
 
 /// Poison that a load or fetch brought.

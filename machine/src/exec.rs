@@ -107,8 +107,8 @@ impl Gather {
         if piece.skip >= LINE_BYTES {
             return;
         }
-        if piece.offset == 0 && piece.skip == 0 && piece.len == LINE_BYTES {
-            self.loaded.data = *data;
+        if piece.skip == 0 {
+            self.loaded.data = data.slice(piece.offset, piece.len);
             return;
         }
         for i in 0..piece.len.min(LINE_BYTES - piece.skip) {
@@ -196,9 +196,18 @@ impl Machine {
             Op::Load { at, bytes, ty: MemType::Wb } => {
                 self.load(core, at, bytes, McAccess::DataLoad)
             }
-            Op::Load { at, bytes, ty: MemType::Uc | MemType::Wc } => {
-                self.load_uncached(core, at, bytes)
-            }
+            Op::Store { at, bytes, value, ty: MemType::Wb } => self.store(core, at, bytes, value),
+            _ => self.act_otherwise(kind, core, op, done),
+        }
+    }
+
+    /// The next lines of an operation that is neither a cached load nor a cached store: apart, so that those two, which
+    /// are most of any run, do not carry the others' registers.
+    #[inline(never)]
+    fn act_otherwise(&mut self, kind: AgentKind, core: u16, op: &Op, done: u32) -> Beat {
+        let issue = self.spec.latency.issue;
+        match *op {
+            Op::Load { at, bytes, .. } => self.load_uncached(core, at, bytes),
             Op::Fetch { at } => {
                 let mut beat = self.load(core, at, 1, McAccess::Fetch);
                 if let Outcome::Data(_) = beat.outcome {
@@ -213,12 +222,11 @@ impl Machine {
                 self.traffic.iter_mut().for_each(|t| t.demand = false);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Store { at, bytes, value, ty: MemType::Wb } => self.store(core, at, bytes, value),
             Op::Store { at, bytes, value, ty: MemType::Wc } => {
                 self.store_wc(core, at, bytes, value);
                 Beat::over(Outcome::Done, issue)
             }
-            Op::Store { at, bytes, value, ty: MemType::Uc } => {
+            Op::Store { at, bytes, value, .. } => {
                 let (mut bus, caches) = self.bus();
                 for p in pieces(at, bytes) {
                     caches.uc_store(core, p.at, &p.store_data(value), p.mask(), &mut bus);
@@ -345,6 +353,26 @@ impl Machine {
     }
 
     fn load(&mut self, core: u16, at: Addr, bytes: u32, access: McAccess) -> Beat {
+        let offset = at.hpa.offset_in_line();
+        if bytes == 0 || offset + bytes as usize > LINE_BYTES {
+            return self.load_across(core, at, bytes, access);
+        }
+        // Within one line, as most loads are.
+        let tagged = at.tagged();
+        let (mut bus, caches) = self.bus();
+        let hit = caches.load(core, tagged, &mut bus);
+        let (data, class, poison) = caches.loaded(hit.slot);
+        let data = data.slice(offset, bytes as usize);
+        let (cost, after_read) = self.level_cost(hit.level, tagged);
+        let at = Addr::new(at.hpa.line().hpa(), at.keyid);
+        let poison = poison.map(|birth| Consumed { birth, at, access });
+        let outcome = Outcome::Data(Loaded { data, bytes, class });
+        Beat { outcome, cost, after_read, more: false, poison }
+    }
+
+    /// A load that crosses into the next line.
+    #[inline(never)]
+    fn load_across(&mut self, core: u16, at: Addr, bytes: u32, access: McAccess) -> Beat {
         let mut gather = Gather::new(bytes);
         let mut cost = Ps::ZERO;
         let mut after_read = Ps::ZERO;

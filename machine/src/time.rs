@@ -1,8 +1,7 @@
 //! Time: agents, DRAM and due wake-ups, each taken at its moment.
 
-use crate::agent::{Agent, AgentId, AgentSpec, Flight, Item, Order, Program, StepRecord};
+use crate::agent::{Agent, AgentId, AgentSpec, Flight, Item, Order, Program, Progress, StepRecord};
 use crate::bus::Traffic;
-use crate::exec::Beat;
 use crate::{AgentKind, Machine, Wake};
 use mktme::dram::{Kind, Request};
 use sim_core::event::EventKind;
@@ -84,13 +83,22 @@ impl Machine {
         item: u32,
         os: &mut H,
     ) -> StepRecord {
-        self.begin(agent, op, item);
-        loop {
-            self.issue(agent);
+        let mut progress = Progress::new(item, self.trace.now);
+        self.issue(agent, op, &mut progress);
+        self.wait(agent);
+        if !self.is_over(agent, &progress) {
+            self.execute_rest(agent, op, &mut progress);
+        }
+        self.finish(agent, &progress, os)
+    }
+
+    /// The lines of an operation on many that are left after its first. Apart, so that an operation on one line has no
+    /// loop around it.
+    #[inline(never)]
+    fn execute_rest(&mut self, agent: AgentId, op: &Op, progress: &mut Progress) {
+        while !self.is_over(agent, progress) {
+            self.issue(agent, op, progress);
             self.wait(agent);
-            if let Some(record) = self.finish(agent, os) {
-                return record;
-            }
         }
     }
 
@@ -128,14 +136,19 @@ impl Machine {
                 None => return,
                 Some(Happened::Elsewhere) => {}
                 Some(Happened::Agent(agent)) => {
-                    if let Some(record) = self.finish(agent, os) {
-                        records.push(record);
+                    let flight = self.agents.get_mut(usize::from(agent.0));
+                    let Some(mut flight) = flight.and_then(|a| a.flight.take()) else { continue };
+                    if self.is_over(agent, &flight.progress) {
+                        records.push(self.finish(agent, &flight.progress, os));
                         left -= 1;
                         self.vacate(agent);
                         let from = next.get(usize::from(agent.0)).copied().unwrap_or(0);
                         self.begin_next(agent, following(agent, from), &mut next, steps);
                     } else {
-                        self.issue(agent);
+                        self.issue(agent, &flight.op, &mut flight.progress);
+                        if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                            a.flight = Some(flight);
+                        }
                     }
                 }
             }
@@ -163,18 +176,9 @@ impl Machine {
     // --------------------------------------------------------------------------------------- one agent's operation
 
     fn begin(&mut self, agent: AgentId, op: &Op, item: u32) {
-        let begin = self.trace.now;
+        let progress = Progress::new(item, self.trace.now);
         if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
-            a.flight = Some(Flight {
-                op: *op,
-                item,
-                begin,
-                event: sim_core::EventId::NONE,
-                done: 0,
-                outcome: Outcome::Done,
-                more: true,
-                poison: None,
-            });
+            a.flight = Some(Flight { op: *op, progress });
         }
     }
 
@@ -198,87 +202,82 @@ impl Machine {
     }
 
     /// Issues the next lines of an agent's operation and sends its requests off.
-    fn issue(&mut self, id: AgentId) {
-        let index = usize::from(id.0);
-        let Some(agent) = self.agents.get(index) else { return };
-        let Some(flight) = agent.flight.as_ref() else { return };
-        let (op, done, item, mut event) = (flight.op, flight.done, flight.item, flight.event);
+    #[inline]
+    fn issue(&mut self, id: AgentId, op: &Op, progress: &mut Progress) {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else {
+            // Nobody: nothing is done, and that is over.
+            progress.more = false;
+            return;
+        };
+        let core = agent.spec.core;
+        let done = progress.done;
+        progress.done += 1;
         if done == 0 {
             self.trace.cause = sim_core::EventId::NONE;
-            let refusal = self.not_run(agent);
-            if let Some(outcome) = refusal {
-                self.note(index, &Beat::over(outcome, Ps::ZERO), event);
+            if let Some(outcome) = self.not_run(agent) {
+                self.await_until(id, self.trace.now, Ps::ZERO);
+                (progress.outcome, progress.more) = (outcome, false);
                 return;
             }
-            event = self.trace.emit(EventKind::Op { agent: id.0, step: item });
+            let op = EventKind::Op { agent: id.0, step: progress.item };
+            progress.event = self.trace.emit(op);
         }
-        self.trace.cause = event;
+        self.trace.cause = progress.event;
         self.traffic.clear();
-        let beat = self.beat(id, &op, done);
-        self.note(index, &beat, event);
+        let beat = self.beat(id, op, done);
+        self.await_until(id, self.trace.now + beat.cost, beat.after_read);
+        (progress.outcome, progress.more) = (beat.outcome, beat.more);
+        progress.poison = beat.poison;
         self.send(Some(id));
-        let core = self.agents.get(index).map(|a| a.spec.core);
-        if let Some(core) = core {
-            self.arm_due(core);
-        }
+        self.arm_due(core);
         self.trace.cause = sim_core::EventId::NONE;
     }
 
-    fn note(&mut self, index: usize, beat: &Beat, event: sim_core::EventId) {
-        let until = self.trace.now + beat.cost;
-        let Some(agent) = self.agents.get_mut(index) else { return };
-        agent.until = until;
-        agent.after_read = beat.after_read;
-        if let Some(flight) = agent.flight.as_mut() {
-            flight.outcome = beat.outcome;
-            flight.more = beat.more;
-            flight.poison = beat.poison;
-            flight.event = event;
-            flight.done += 1;
+    /// What has been issued is not over before `until`, nor before `after_read` has passed since its last answer.
+    fn await_until(&mut self, id: AgentId, until: Ps, after_read: Ps) {
+        if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
+            (agent.until, agent.after_read) = (until, after_read);
         }
     }
 
-    /// The record of an agent's operation if all of it has been issued and is over. If it retires on poison, this is the
-    /// moment of its machine check.
-    fn finish<H: McHandler>(&mut self, id: AgentId, os: &mut H) -> Option<StepRecord> {
-        let end = self.trace.now;
-        let agent = self.agents.get_mut(usize::from(id.0))?;
-        let flight = agent.flight.as_ref()?;
-        let cut_short = if self.panicked {
+    /// Why the rest of an agent's operation will never be issued.
+    fn cut_short(&self, id: AgentId) -> Option<NotRun> {
+        if self.panicked {
             Some(NotRun::Panic)
-        } else if agent.dead {
+        } else if self.agents.get(usize::from(id.0)).is_some_and(|a| a.dead) {
             Some(NotRun::Killed)
-        } else if end.is_horizon() {
+        } else if self.trace.now.is_horizon() {
             Some(NotRun::Horizon)
         } else {
             None
-        };
-        if flight.done == 0 || flight.more && cut_short.is_none() {
-            return None;
         }
-        let flight = agent.flight.take()?;
-        let outcome = match (flight.poison, cut_short) {
-            // Lines were left to do: it never completed.
-            (_, Some(why)) if flight.more => Outcome::NotRun(why),
-            // Whoever is dead already takes no machine check.
-            (Some(_), Some(why)) => Outcome::NotRun(why),
-            (Some(consumed), None) => {
-                self.trace.cause = flight.event;
-                let outcome = self.consume(id, consumed, os);
-                self.send(None);
-                self.trace.cause = sim_core::EventId::NONE;
-                outcome
-            }
-            (None, _) => flight.outcome,
-        };
-        Some(StepRecord {
-            agent: id,
-            item: flight.item,
-            outcome,
-            begin: flight.begin,
-            end,
-            event: flight.event,
-        })
+    }
+
+    /// Whether all of an agent's operation has been issued, or the rest never will be. What has been issued is answered.
+    fn is_over(&self, id: AgentId, progress: &Progress) -> bool {
+        !progress.more || progress.done != 0 && self.cut_short(id).is_some()
+    }
+
+    /// The record of an operation that is over. If it retires on poison, this is the moment of its machine check.
+    fn finish<H: McHandler>(&mut self, id: AgentId, progress: &Progress, os: &mut H) -> StepRecord {
+        let Progress { item, begin, event, more, poison, .. } = *progress;
+        let mut outcome = progress.outcome;
+        let end = self.trace.now;
+        if more || poison.is_some() {
+            outcome = match (self.cut_short(id), poison) {
+                // Lines were left to do: it never completed. Whoever is dead already takes no machine check.
+                (Some(why), _) => Outcome::NotRun(why),
+                (None, Some(consumed)) => {
+                    self.trace.cause = event;
+                    let outcome = self.consume(id, consumed, os);
+                    self.send(None);
+                    self.trace.cause = sim_core::EventId::NONE;
+                    outcome
+                }
+                (None, None) => outcome,
+            };
+        }
+        StepRecord { agent: id, item, outcome, begin, end, event }
     }
 
     fn is_ready(&self, id: AgentId) -> bool {
@@ -336,7 +335,7 @@ impl Machine {
     /// Arms the wake-up of every agent whose operation has been issued and answered.
     fn arm_ready(&mut self) {
         for (i, agent) in self.agents.iter_mut().enumerate() {
-            let issued = agent.flight.as_ref().is_some_and(|f| f.done > 0);
+            let issued = agent.flight.as_ref().is_some_and(|f| f.progress.done > 0);
             if issued && !agent.armed && agent.reads == 0 && agent.unadmitted == 0 {
                 agent.armed = true;
                 self.engine.schedule(agent.until, Wake::Agent(AgentId(i as u16)));
@@ -412,9 +411,12 @@ impl Machine {
 
     /// Sends the recorded requests to their controllers' queues; what a queue has no room for waits in order.
     fn send(&mut self, agent: Option<AgentId>) {
-        if self.traffic.is_empty() {
-            return;
+        if !self.traffic.is_empty() {
+            self.send_traffic(agent);
         }
+    }
+
+    fn send_traffic(&mut self, agent: Option<AgentId>) {
         let traffic = std::mem::take(&mut self.traffic);
         for t in &traffic {
             // Nothing overtakes a request that waits for the same queue.

@@ -97,16 +97,31 @@ impl LineData {
             return;
         }
         for (i, (word, new)) in self.0.iter_mut().zip(source.0).enumerate() {
-            let bits = spread(mask.0 >> (8 * i) & 0xff);
-            *word = *word & !bits | new & bits;
+            let bytes = mask.0 >> (8 * i) & 0xff;
+            // Most masks touch a word or two.
+            if bytes != 0 {
+                let bits = spread(bytes);
+                *word = *word & !bits | new & bits;
+            }
         }
     }
     /// The `bytes` bytes (at most 64) from `offset`, moved to the front of a line of zeros.
+    #[inline]
     #[must_use]
-    pub fn slice(&self, offset: usize, bytes: usize) -> LineData {
+    pub const fn slice(&self, offset: usize, bytes: usize) -> LineData {
         let mut out = LineData::ZERO;
-        for i in 0..bytes.min(LINE_BYTES - offset.min(LINE_BYTES)) {
-            out.set_byte(i, self.byte(offset + i));
+        let mut i = 0;
+        while i < 8 && 8 * i < bytes && offset + 8 * i < LINE_BYTES {
+            let (word, shift) = ((offset / 8 + i) & 7, 8 * (offset % 8));
+            out.0[i] = self.0[word] >> shift;
+            if shift != 0 && word < 7 {
+                out.0[i] |= self.0[word + 1] << (64 - shift);
+            }
+            let rest = bytes - 8 * i;
+            if rest < 8 {
+                out.0[i] &= (1 << (8 * rest)) - 1;
+            }
+            i += 1;
         }
         out
     }
@@ -149,6 +164,19 @@ mod tests {
             for i in 0..LINE_BYTES {
                 let want = if mask.contains(i) { b.byte(i) } else { a.byte(i) };
                 prop_assert_eq!(merged.byte(i), want);
+            }
+        }
+
+        #[test]
+        fn a_slice_is_the_bytes_from_its_offset_and_zeros_behind(
+            words: [u64; 8], offset in 0usize..80, bytes in 0usize..80,
+        ) {
+            let line = LineData(words);
+            let slice = line.slice(offset, bytes);
+            for i in 0..LINE_BYTES {
+                let there = i < bytes && offset + i < LINE_BYTES;
+                let want = if there { line.byte(offset + i) } else { 0 };
+                prop_assert_eq!(slice.byte(i), want);
             }
         }
 

@@ -53,10 +53,18 @@ impl Value {
         match self {
             Value::Unsaid => LineData::filled(Value::UNSAID),
             Value::Fill(byte) => LineData::filled(byte),
-            Value::Num(_) => {
+            Value::Num(n) => {
                 let mut line = LineData::ZERO;
-                for i in offset..64 {
-                    line.set_byte(i, self.byte(skip + i - offset));
+                // What is left of the number lies in one word or in two.
+                let left = if skip < 8 { n >> (8 * skip) } else { 0 };
+                let (word, shift) = (offset / 8, 8 * (offset % 8));
+                if let Some(low) = line.0.get_mut(word) {
+                    *low = left << shift;
+                }
+                if shift != 0
+                    && let Some(high) = line.0.get_mut(word + 1)
+                {
+                    *high = left >> (64 - shift);
                 }
                 line
             }
@@ -452,5 +460,23 @@ impl<A, K> Op<A, K> {
             Op::ReplayLine { slot, at } => Op::ReplayLine { slot, at: addr(at)? },
             Op::InjectUe { at } => Op::InjectUe { at: addr(at)? },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_number_is_laid_into_a_line_byte_by_byte(n: u64, skip in 0usize..70, offset in 0usize..70) {
+            let value = Value::Num(n);
+            let line = value.line(skip, offset);
+            for i in 0..64 {
+                let want = if i < offset { 0 } else { value.byte(skip + i - offset) };
+                prop_assert_eq!(line.byte(i), want);
+            }
+        }
     }
 }
