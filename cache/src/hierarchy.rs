@@ -555,6 +555,7 @@ impl Hierarchy {
         if next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver {
             self.fill_l2(c, tag, victim, port);
         } else {
+            port.trace().emit(EventKind::LeftCore { core: c as u16, at: tag });
             self.has_left(victim, c);
             self.release_if_free(victim, Why::Capacity, port);
         }
@@ -570,6 +571,7 @@ impl Hierarchy {
             return;
         }
         let dirty = next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver;
+        port.trace().emit(EventKind::LeftCore { core: c as u16, at: tag });
         self.has_left(victim, c);
         self.settle_in_llc(self.package_of_index(c), victim, dirty, port);
     }

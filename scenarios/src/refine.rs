@@ -14,8 +14,9 @@
 //! - every cached copy: which cores and packages hold it, whether it is dirty, bytes, class, poison;
 //! - every write-combining buffer and pending weakly ordered operation.
 //!
-//! Two things are looked up in the machine instead of its log, since nothing but residency depends on them: that a clean
-//! copy left a core or a package while others kept theirs, and where in a package (in a core or in the LLC) a copy is.
+//! One thing is looked up in the machine instead of its log, since nothing but residency depends on it: that the LLC of a
+//! package dropped a clean copy while another package kept its own. Within a package the reference may have a copy in the
+//! LLC that the machine has in a core only: no operation can tell the difference.
 
 use machine::{AgentId, AgentKind, AgentSpec, Item, Machine, Program, StepRecord};
 use sim_core::event::{EventKind, LineState, Rule, WeakKind, Why};
@@ -86,6 +87,8 @@ enum Want {
     Clean { at: Tagged },
     /// As [`Want::Clean`], by a flush of this package.
     Flushed { at: Tagged, package: u8 },
+    /// A core's copy goes to the LLC of its package, from where it may go on.
+    Sink { core: u16, at: Tagged },
     /// A write-combining buffer leaves.
     Buffer { core: u16, at: Tagged },
     /// The oldest weakly ordered operation of that kind on the line becomes visible.
@@ -101,6 +104,7 @@ impl fmt::Display for Want {
             Want::Flushed { at, package } => {
                 write!(f, "writes {at} back in a flush of package {package}")
             }
+            Want::Sink { core, at } => write!(f, "lets {at} leave core {core}"),
             Want::Buffer { core, at } => {
                 write!(f, "lets core {core}'s write-combining buffer for {at} leave")
             }
@@ -347,7 +351,7 @@ impl Refinement {
         }
         same(|| "requests at the controller".to_owned(), &requests, &theirs)?;
         same(|| "UCNA entries".to_owned(), &ucna, &logged)?;
-        self.move_within(machine);
+        self.forget_llcs(machine);
         Ok(())
     }
 
@@ -405,6 +409,7 @@ impl Refinement {
                     Why::Bypass if displaced => choose(Want::Leave { at, dirty: false }),
                     _ => {}
                 },
+                EventKind::LeftCore { core, at } => choose(Want::Sink { core, at }),
                 EventKind::WcLeave { core, at, why, .. } => match why {
                     // In which order a drain lets go is hardware's choice, also between buffers and weak operations.
                     Why::Time | Why::Fence | Why::Interrupt => choose(Want::Buffer { core, at }),
@@ -479,29 +484,22 @@ impl Refinement {
         same(|| "TDX disabled".to_owned(), &disabled, &self.fate.tdx_disabled)
     }
 
-    /// Takes over where in a package copies are, and that clean copies left a package while another kept its own. What
-    /// does not fit is left as it is, for the comparison to find.
-    fn move_within(&mut self, machine: &Machine) {
+    /// Drops clean copies of LLCs whose package holds the line no more, while another does: the log has no event for that.
+    /// What does not fit is left as it is, for the comparison to find.
+    fn forget_llcs(&mut self, machine: &Machine) {
         let spec = self.reference.spec;
-        let copies: Vec<(Tagged, Place, bool)> = {
-            let all = self.reference.state().caches.iter();
-            all.map(|((at, place), copy)| (*at, *place, copy.state.is_dirty())).collect()
-        };
-        for (at, place, dirty) in copies {
-            let Some(view) = machine.caches().inspect(at) else { continue };
-            let here = holders(view.cores, view.llc, &spec);
-            let (package, gone) = match place {
-                Place::Core(c) => (spec.package_of(c), view.cores >> c & 1 == 0),
-                Place::Llc(p) => (p, true),
-            };
-            let choice = match place {
-                _ if !gone => continue,
-                _ if !here.contains(&package) && !dirty => Choice::Evict(place, at),
-                Place::Core(c) if here.contains(&package) => Choice::ToLlc(c, at),
-                _ => continue,
-            };
-            // Moves and drops of clean copies are always allowed.
-            let _ = self.reference.step(&Step::Choice(choice));
+        let all = self.reference.state().caches.iter();
+        let in_llc = all.filter_map(|((at, place), copy)| match place {
+            Place::Llc(package) if !copy.state.is_dirty() => Some((*at, *package)),
+            _ => None,
+        });
+        let gone = in_llc.filter(|(at, package)| {
+            let view = machine.caches().inspect(*at);
+            view.is_some_and(|v| !holders(v.cores, v.llc, &spec).contains(package))
+        });
+        for (at, package) in gone.collect::<Vec<_>>() {
+            // The copy is there and clean: always allowed.
+            let _ = self.reference.step(&Step::Choice(Choice::Evict(Place::Llc(package), at)));
         }
     }
 
@@ -706,6 +704,10 @@ fn next_choice(
                 return None;
             }
             Choice::WriteBack(place, at)
+        }
+        Want::Sink { core, at } => {
+            model.copies(at).find(|(place, _)| *place == Place::Core(core))?;
+            Choice::ToLlc(core, at)
         }
         Want::Buffer { core, at } => {
             let held = model.state().pending.get(&core)?;

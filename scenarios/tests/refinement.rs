@@ -469,6 +469,17 @@ fn a_store_whose_rfo_traps_is_not_made() {
 }
 
 #[test]
+fn a_line_that_a_string_store_pushed_out_of_its_core_brings_its_poison_again() {
+    let setting = Setting { rfo_mc: true, two_packages: false, ways: (1, 1, 1), ..ROOMY };
+    agrees(
+        &setting,
+        "hw: inject-ue [0x1080]
+         cpu0: store [0x1080] 8 0x1
+         cpu0: rep-stosb [0x1000] 141 fill=0xd0",
+    );
+}
+
+#[test]
 fn a_second_direct_store_to_a_line_makes_the_first_visible() {
     agrees(
         &ROOMY,

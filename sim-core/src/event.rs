@@ -186,6 +186,13 @@ pub enum EventKind {
         /// Why.
         why: Why,
     },
+    /// A core's caches let go of a copy for lack of room: it goes to the LLC of the package, or, clean, is dropped.
+    LeftCore {
+        /// Which core.
+        core: u16,
+        /// Which line.
+        at: Tagged,
+    },
     /// A write-combining buffer left.
     WcLeave {
         /// Which core.

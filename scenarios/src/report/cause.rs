@@ -438,6 +438,11 @@ fn describe(kind: &EventKind) -> String {
             at.keyid(),
             why_text(*why)
         ),
+        EventKind::LeftCore { core, at } => format!(
+            "line {} under KeyID {} left core {core}'s caches for lack of room",
+            at.line(),
+            at.keyid()
+        ),
         EventKind::WcLeave { core, at, mask, why } => format!(
             "core {core}'s write-combining buffer for line {} left with {} of 64 bytes {}",
             at.line(),
