@@ -348,17 +348,18 @@ impl Controller {
         let memory = &self.spec.memory;
         let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, false);
-        self.stats.full_writes += u64::from(lines.count_ones());
         if trace.is_on() {
             trace.emit(EventKind::DramWritePage { page, keyid, lines, rule: row.rule });
         }
         if lines == u64::MAX {
+            self.stats.full_writes += 64;
             let content = self.content(key, row, data);
-            for (line, birth) in self.store.set_page(page, &content) {
+            self.store.set_page(page, &content, |line, birth| {
                 trace.poison_gone(birth, Location::Dram(line));
-            }
+            });
             return;
         }
+        self.stats.full_writes += u64::from(lines.count_ones());
         let mut rest = lines;
         while rest != 0 {
             let line = page.line(rest.trailing_zeros());

@@ -25,8 +25,10 @@ use std::ops::Range;
 /// Pages in a region: 2 MiB.
 pub(crate) const REGION_PAGES: u64 = 512;
 
-/// What a line holds, in the form that many lines can share: plaintext and the key it is encrypted with.
+/// What a line holds, in the form that many lines can share: plaintext and the key it is encrypted with. What mostly tells
+/// two apart comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[repr(C)]
 pub(crate) struct Content {
     pub(crate) material: MaterialId,
     pub(crate) writer: Option<KeyId>,
@@ -44,6 +46,16 @@ impl Content {
         mac: false,
         data: LineData::ZERO,
     };
+
+    /// Whether both are the same: as `==`, which calls for a comparison of bytes, but inline.
+    #[inline]
+    pub(crate) fn is(&self, other: &Content) -> bool {
+        let headers = self.material == other.material
+            && self.writer == other.writer
+            && self.td == other.td
+            && self.mac == other.mac;
+        headers && self.data.0.iter().zip(other.data.0).fold(0, |d, (a, b)| d | (*a ^ b)) == 0
+    }
 }
 
 /// A line's own place in a mixed page.
@@ -328,26 +340,49 @@ impl Store {
         self.odd.insert(line, odd);
     }
 
-    /// Gives all lines of a page the same content. Returns the poison that was there.
+    /// Gives all lines of a page the same content. Tells `ended` of the poison that was there, by rising line.
     #[inline]
-    pub(crate) fn set_page(&mut self, page: Page, content: &Content) -> Vec<(Line, BirthId)> {
+    pub(crate) fn set_page(
+        &mut self,
+        page: Page,
+        content: &Content,
+        ended: impl FnMut(Line, BirthId),
+    ) {
+        let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
+        if self.hint.key == key
+            && let Some(region) = self.regions.get_mut(self.hint.slot as usize)
+            && let Some(settled) = region.join_second(p, content)
+        {
+            // One more page of a sweep.
+            if settled {
+                self.settle(key, self.hint.slot);
+            }
+            return;
+        }
+        self.set_any_page(page, content, ended);
+    }
+
+    fn set_any_page(
+        &mut self,
+        page: Page,
+        content: &Content,
+        mut ended: impl FnMut(Line, BirthId),
+    ) {
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
         let slot = match self.slot(key) {
             Some(slot) => slot,
-            None if self.below(key) == content => return Vec::new(),
+            None if self.below(key) == content => return,
             None => self.open(key),
         };
         self.hint = Hint { key, slot };
-        let Some(region) = self.regions.get_mut(slot as usize) else { return Vec::new() };
+        let Some(region) = self.regions.get_mut(slot as usize) else { return };
         let (displaced, settled) = region.set_page(p, content);
-        let mut ended = Vec::new();
         if let Some(body) = displaced {
             self.forget(page, &body, &mut ended);
         }
         if settled {
             self.settle(key, slot);
         }
-        ended
     }
 
     /// Gives all lines of many pages the same content. Returns the poison that was there, by rising line.
@@ -356,17 +391,18 @@ impl Store {
         pages: Range<Page>,
         content: &Content,
     ) -> Vec<(Line, BirthId)> {
-        let mut ended = Vec::new();
+        let mut list = Vec::new();
+        let mut ended = |line: Line, birth: BirthId| list.push((line, birth));
         let (start, end) = (pages.start.0, pages.end.0);
         let (first, last) = (start.div_ceil(REGION_PAGES), end / REGION_PAGES);
         if first >= last {
             for page in start..end {
-                ended.append(&mut self.set_page(Page(page), content));
+                self.set_page(Page(page), content, &mut ended);
             }
-            return ended;
+            return list;
         }
         for page in start..first * REGION_PAGES {
-            ended.append(&mut self.set_page(Page(page), content));
+            self.set_page(Page(page), content, &mut ended);
         }
         let mut open: Vec<u64> = self
             .regions
@@ -384,15 +420,15 @@ impl Store {
         }
         self.set_run(first..last, *content);
         for page in last * REGION_PAGES..end {
-            ended.append(&mut self.set_page(Page(page), content));
+            self.set_page(Page(page), content, &mut ended);
         }
-        ended
+        list
     }
 
-    fn forget(&mut self, page: Page, body: &PageBody, ended: &mut Vec<(Line, BirthId)>) {
+    fn forget(&mut self, page: Page, body: &PageBody, ended: &mut impl FnMut(Line, BirthId)) {
         for i in body.poisoned().iter() {
             if let Some(birth) = body.view(i).poison {
-                ended.push((page.line(i), birth));
+                ended(page.line(i), birth);
             }
         }
         for i in body.odd_lines().iter() {
@@ -463,7 +499,7 @@ mod tests {
         let mut store = Store::default();
         for page in 0..REGION_PAGES {
             assert_eq!(store.index.len(), usize::from(page != 0));
-            store.set_page(Page(page), &content(1));
+            store.set_page(Page(page), &content(1), |_, _| {});
         }
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
         // One line out of order and back.
@@ -483,7 +519,7 @@ mod tests {
             |s, new| {
                 s.set_line(Line(5), new);
             },
-            |s, new| drop(s.set_page(Page(0), &new.content)),
+            |s, new| s.set_page(Page(0), &new.content, |_, _| {}),
             |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), &new.content)),
         ];
         for write in writes {
@@ -501,14 +537,14 @@ mod tests {
     fn three_contents_in_a_region_are_told_apart() {
         let mut store = Store::default();
         for page in 0..REGION_PAGES {
-            store.set_page(Page(page), &content(1 + (page % 3) as u8));
+            store.set_page(Page(page), &content(1 + (page % 3) as u8), |_, _| {});
         }
         for page in 0..REGION_PAGES {
             let want = content(1 + (page % 3) as u8);
             assert_eq!(*store.view(Page(page).line(5)).data, want.data);
         }
         for page in 0..REGION_PAGES {
-            store.set_page(Page(page), &content(3));
+            store.set_page(Page(page), &content(3), |_, _| {});
         }
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
     }

@@ -23,11 +23,6 @@ impl LineBits {
         let bit = 1u64 << (line & 63);
         self.0 = if value { self.0 | bit } else { self.0 & !bit };
     }
-    /// How many lines before `line` have it.
-    #[inline]
-    fn rank(self, line: u32) -> usize {
-        (self.0 & ((1u64 << (line & 63)) - 1)).count_ones() as usize
-    }
     /// The lines that have it, rising.
     pub(crate) fn iter(self) -> impl Iterator<Item = u32> {
         let bits: BitArray<u64, Lsb0> = BitArray::new(self.0);
@@ -35,18 +30,53 @@ impl LineBits {
     }
 }
 
+/// Where the cells of a page's lines are: a byte a line.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Places([u64; 8]);
+
+impl Places {
+    #[inline]
+    const fn get(&self, line: u32) -> usize {
+        (self.0[(line / 8) as usize & 7] >> (8 * (line % 8)) & 0xff) as usize
+    }
+    #[inline]
+    const fn set(&mut self, line: u32, place: usize) {
+        let shift = 8 * (line % 8);
+        let word = &mut self.0[(line / 8) as usize & 7];
+        *word = *word & !(0xff << shift) | (place as u64 & 0xff) << shift;
+    }
+}
+
 /// A page in detail: a content that its lines share, and those that differ from it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+///
+/// A random write comes to a page that the host has not in its cache, so what it looks at lies together: first the words
+/// and the way to the cells, then the places, then the shared content, of which the header mostly tells that a line differs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C, align(64))]
 pub(crate) struct PageBody {
-    base: Content,
-    /// Lines with a cell. Cells stand in the order of lines.
+    /// Lines with a cell.
     own: LineBits,
     td: LineBits,
     mac: LineBits,
     odd: LineBits,
     poison: LineBits,
+    /// In the order in which the lines got them.
     cells: Vec<Cell>,
+    /// Where the cell of each line in `own` is.
+    places: Places,
+    base: Content,
 }
+
+impl PartialEq for PageBody {
+    /// Equal when their lines are, wherever the cells stand.
+    fn eq(&self, other: &Self) -> bool {
+        let words = |page: &PageBody| [page.own, page.td, page.mac, page.odd, page.poison];
+        words(self) == words(other)
+            && self.base == other.base
+            && self.own.iter().all(|line| self.cell(line) == other.cell(line))
+    }
+}
+impl Eq for PageBody {}
 
 /// What a line held before a write.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,14 +90,46 @@ pub(crate) struct OldLine {
 impl PageBody {
     pub(crate) fn new(base: Content) -> PageBody {
         PageBody {
-            base,
             own: LineBits::default(),
             td: LineBits::all(base.td),
             mac: LineBits::all(base.mac),
             odd: LineBits::default(),
             poison: LineBits::default(),
             cells: Vec::new(),
+            places: Places::default(),
+            base,
         }
+    }
+
+    /// The cell of a line that has one.
+    #[inline]
+    fn cell(&self, line: u32) -> Option<&Cell> {
+        if self.own.get(line) { self.cells.get(self.places.get(line)) } else { None }
+    }
+    #[inline]
+    fn add(&mut self, line: u32, cell: Cell) {
+        if self.cells.len() == self.cells.capacity() {
+            self.cells.reserve_exact(self.cells.len().max(1));
+        }
+        self.places.set(line, self.cells.len());
+        self.cells.push(cell);
+        self.own.set(line, true);
+    }
+    /// Takes a line's cell away; the last cell takes its place.
+    fn take(&mut self, line: u32) -> Option<Cell> {
+        let (place, last) = (self.places.get(line), self.cells.len().checked_sub(1)?);
+        if !self.own.get(line) || place > last {
+            return None;
+        }
+        let moved = self.own.iter().find(|other| self.places.get(*other) == last);
+        if let Some(moved) = moved {
+            self.places.set(moved, place);
+        }
+        self.own.set(line, false);
+        self.places.set(line, 0);
+        let cell = self.cells.swap_remove(place);
+        self.shrink();
+        Some(cell)
     }
 
     /// The content of all lines, if they are alike.
@@ -84,9 +146,7 @@ impl PageBody {
 
     #[inline]
     pub(crate) fn view(&self, line: u32) -> View<'_> {
-        if self.own.get(line)
-            && let Some(cell) = self.cells.get(self.own.rank(line))
-        {
+        if let Some(cell) = self.cell(line) {
             return View {
                 data: &cell.data,
                 material: cell.material,
@@ -108,19 +168,14 @@ impl PageBody {
 
     #[inline]
     pub(crate) fn set_line(&mut self, line: u32, new: &NewLine) -> OldLine {
-        let rank = self.own.rank(line);
         let mut old = OldLine { poison: None, was_odd: self.odd.get(line), settled: false };
         let shareable = new.shareable && new.poison.is_none();
         self.td.set(line, new.content.td);
         self.mac.set(line, new.content.mac);
         self.odd.set(line, false);
         self.poison.set(line, new.poison.is_some());
-        if shareable && self.base == new.content {
-            if self.own.get(line) && rank < self.cells.len() {
-                old.poison = self.cells.remove(rank).poison;
-                self.own.set(line, false);
-                self.shrink();
-            }
+        if shareable && self.base.is(&new.content) {
+            old.poison = self.take(line).and_then(|cell| cell.poison);
             return old;
         }
         let cell = Cell {
@@ -131,7 +186,7 @@ impl PageBody {
             poison: new.poison,
         };
         if self.own.get(line) {
-            if let Some(place) = self.cells.get_mut(rank) {
+            if let Some(place) = self.cells.get_mut(self.places.get(line)) {
                 old.poison = place.poison;
                 *place = cell;
             }
@@ -139,11 +194,7 @@ impl PageBody {
                 self.fold(line, new);
             }
         } else {
-            if self.cells.len() == self.cells.capacity() {
-                self.cells.reserve_exact(self.cells.len().max(1));
-            }
-            self.cells.insert(rank, cell);
-            self.own.set(line, true);
+            self.add(line, cell);
             if shareable && self.own.0 == u64::MAX {
                 self.rebase();
             }
@@ -153,7 +204,7 @@ impl PageBody {
 
     /// Whether the line holds exactly `content`, and nothing that cannot be shared.
     fn is(&self, line: u32, content: &Content) -> bool {
-        let Some(cell) = self.cells.get(self.own.rank(line)) else { return false };
+        let Some(cell) = self.cell(line) else { return false };
         cell.material == content.material
             && cell.writer == content.writer
             && self.td.get(line) == content.td
@@ -193,23 +244,25 @@ impl PageBody {
             return;
         }
         let mut own = LineBits::default();
+        let mut places = Places::default();
         let mut cells = Vec::with_capacity(keep.len());
         for line in keep {
-            own.set(line, true);
-            if let Some(cell) = self.cells.get(line as usize) {
+            if let Some(cell) = self.cell(line) {
+                own.set(line, true);
+                places.set(line, cells.len());
                 cells.push(*cell);
             }
         }
-        (self.base, self.own, self.cells) = (base, own, cells);
+        (self.base, self.own, self.places, self.cells) = (base, own, places, cells);
     }
 
     fn content(&self, line: u32) -> Content {
         let (td, mac) = (self.td.get(line), self.mac.get(line));
-        match self.cells.get(self.own.rank(line)) {
-            Some(cell) if self.own.get(line) => {
+        match self.cell(line) {
+            Some(cell) => {
                 Content { material: cell.material, writer: cell.writer, td, mac, data: cell.data }
             }
-            _ => self.base,
+            None => self.base,
         }
     }
 
@@ -225,3 +278,4 @@ impl PageBody {
 }
 
 const _: () = assert!(size_of::<Cell>() == size_of::<LineData>() + 16);
+const _: () = assert!(size_of::<PageBody>() == 256);

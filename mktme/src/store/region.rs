@@ -58,6 +58,7 @@ impl Bodies {
             Bodies::Many(slots, _) => slots.get_mut(page as usize)?.as_deref_mut(),
         }
     }
+    #[inline]
     fn is_empty(&self) -> bool {
         match self {
             Bodies::Few(list) => list.is_empty(),
@@ -243,6 +244,21 @@ impl Region {
                 self.second = None;
             }
         }
+    }
+
+    /// As [`Region::set_page`] where no page is in detail and the content is the second: whether the region's pages are now
+    /// all alike. `None` where it is otherwise, and nothing has changed.
+    #[inline]
+    pub(super) fn join_second(&mut self, page: u64, content: &Content) -> Option<bool> {
+        let second = self.second.as_mut()?;
+        if !self.bodies.is_empty() || !second.content.is(content) {
+            return None;
+        }
+        let word = second.pages.get_mut(page as usize / 64)?;
+        let bit = 1 << (page % 64);
+        second.count += u16::from(*word & bit == 0);
+        *word |= bit;
+        Some(u64::from(second.count) == REGION_PAGES)
     }
 
     /// Gives all lines of a page the same content. Returns its details, and whether the region's pages are now all alike.
