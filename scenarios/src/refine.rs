@@ -169,6 +169,9 @@ pub struct Refinement {
 
 type Checked = Result<(), Difference>;
 
+/// Stands for an operation where there is none.
+const NOTHING: Op = Op::Delay { time: sim_core::Ps::ZERO };
+
 fn same<T: PartialEq + fmt::Debug>(
     what: impl FnOnce() -> String,
     machine: &T,
@@ -253,11 +256,11 @@ impl Refinement {
     /// # Errors
     /// What machine and reference differ in.
     pub fn finish(&mut self, machine: &Machine) -> Result<(), Disagreement> {
-        let nothing = Op::Delay { time: sim_core::Ps::ZERO };
-        let all = self.lines.clone();
+        let mut all = std::mem::take(&mut self.lines);
         let checked = self
-            .replay(machine, Agent::Kernel, 0, &nothing, None, &mut BTreeSet::new())
+            .replay(machine, Agent::Kernel, 0, &NOTHING, None, &mut all)
             .and_then(|()| self.compare(machine, &all));
+        self.lines = all;
         checked.map_err(|d| self.disagreement(d))
     }
 
@@ -288,10 +291,11 @@ impl Refinement {
             self.keyids.insert(at.keyid);
             touched.insert(at.hpa.line());
         }
-        if let Some(refusal) = self.fate.refusal(id, &spec) {
+        let late = Outcome::NotRun(NotRun::Horizon);
+        let late = (record.outcome == late && machine.now().is_horizon()).then_some(late);
+        if let Some(refusal) = late.or_else(|| self.fate.refusal(id, &spec)) {
             same(|| "whether it runs".to_owned(), &record.outcome, &refusal)?;
-            let nothing = Op::Delay { time: sim_core::Ps::ZERO };
-            self.replay(machine, who, spec.core, &nothing, None, &mut touched)?;
+            self.replay(machine, who, spec.core, &NOTHING, None, &mut touched)?;
         } else {
             self.replay(machine, who, spec.core, op, Some(&record.outcome), &mut touched)?;
             self.suffer(machine, id, &spec, &record.outcome)?;
@@ -349,7 +353,10 @@ impl Refinement {
                 theirs.states = None;
             }
         }
-        same(|| "requests at the controller".to_owned(), &requests, &theirs)?;
+        for n in 0..requests.len().max(theirs.len()) {
+            let what = || format!("request {} at the controller", n + 1);
+            same(what, &requests.get(n), &theirs.get(n))?;
+        }
         same(|| "UCNA entries".to_owned(), &ucna, &logged)?;
         self.forget_llcs(machine);
         Ok(())

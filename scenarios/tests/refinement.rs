@@ -407,7 +407,7 @@ fn whatever_else_the_machine_does_is_seen_and_printed_with_the_program() {
     for (done, claimed, sign) in [
         ("cpu0: store [0x1000] 8 0x1", "cpu0: store [0x1000] 8 0x2", "copy of"),
         ("cpu0: store [0x1000] 8 0x1", "cpu0: load [0x1000] 8", "saw done"),
-        ("cpu0: load [0x1000] 8", "cpu1: load [0x1040] 8", "requests"),
+        ("cpu0: load [0x1000] 8", "cpu1: load [0x1040] 8", "request 1 at"),
         ("cpu0: mfence", "cpu0: movnti [0x1000] 8 0x1", "write-combining buffers"),
         ("cpu0: movnti [0x1000] 8 0x1", "cpu0: movnti [0x1000] 8 0x2", "write-combining buffers"),
         ("cpu0: mfence", "cpu0: clwb [0x1000]", "weakly ordered"),
@@ -477,6 +477,15 @@ fn a_line_that_a_string_store_pushed_out_of_its_core_brings_its_poison_again() {
          cpu0: store [0x1080] 8 0x1
          cpu0: rep-stosb [0x1000] 141 fill=0xd0",
     );
+}
+
+#[test]
+fn after_the_end_of_simulated_time_nothing_runs() {
+    let late = "cpu0: movdir64b [0x1000] fill=0x1
+                cpu0: delay 9000000s
+                cpu0: delay 9000000s
+                cpu1: load [0x1000] 8";
+    replay(&ROOMY, &items_of(late), Speed::Functional, CryptoKind::Symbolic).unwrap();
 }
 
 #[test]
