@@ -11,6 +11,8 @@ const BITS: u32 = 24;
 const PAGES: u64 = 1 << (BITS - 6);
 /// 64 GiB of pages, cleared in order.
 const SWEPT: u64 = 1 << 24;
+/// Different lines that are written: a prime number, so that a line in memory gets another each time.
+const LINES: u64 = 61;
 /// Lines written one by one before reads begin: four in each page, more or less.
 const WRITTEN: u64 = 1 << 20;
 
@@ -69,6 +71,8 @@ pub struct Requests {
     memory: Controller,
     trace: Trace,
     keyid: KeyId,
+    /// What is written, in turn: lines that lie ready, as those of a cache do.
+    lines: Vec<LineData>,
     next: u64,
 }
 
@@ -82,7 +86,8 @@ impl Requests {
         let half = Page(PAGES / 2);
         memory.write_pages(Page(0)..half, keyid, &LineData::ZERO, &mut trace);
         memory.write_pages(half..Page(PAGES), KeyId::TME, &LineData::ZERO, &mut trace);
-        let mut requests = Requests { memory, trace, keyid, next: 0 };
+        let lines = (1..=LINES).map(|n| LineData([n; 8])).collect();
+        let mut requests = Requests { memory, trace, keyid, lines, next: 0 };
         requests.write(written);
         Ok(requests)
     }
@@ -104,11 +109,13 @@ impl Requests {
         sum
     }
 
-    /// So many whole-line writes, each of other bytes.
+    /// So many whole-line writes.
     pub fn write(&mut self, n: u64) -> u64 {
         for _ in 0..n {
             let at = self.place();
-            self.memory.write(at, &LineData([self.next; 8]), None, &mut self.trace);
+            if let Some(data) = self.lines.get((self.next % LINES) as usize) {
+                self.memory.write(at, data, None, &mut self.trace);
+            }
         }
         self.memory.stats().full_writes
     }
@@ -117,8 +124,9 @@ impl Requests {
     pub fn partial(&mut self, n: u64) -> u64 {
         for _ in 0..n {
             let at = self.place();
-            let data = LineData([self.next; 8]);
-            self.memory.write_partial(at, &data, ByteMask::span(8, 8), &mut self.trace);
+            if let Some(data) = self.lines.get((self.next % LINES) as usize) {
+                self.memory.write_partial(at, data, ByteMask::span(8, 8), &mut self.trace);
+            }
         }
         self.memory.stats().partial_writes
     }
@@ -181,7 +189,7 @@ mod tests {
             let at = Tagged::new(Line(random(0, BITS)), requests.keyid);
             let at =
                 if at.line().0 < 1 << (BITS - 1) { at } else { Tagged::new(at.line(), KeyId::TME) };
-            assert_eq!(requests.memory.probe(at).data, LineData([1; 8]));
+            assert_eq!(requests.memory.probe(at).data, LineData([2; 8]));
         }
     }
 

@@ -295,6 +295,7 @@ impl Controller {
         let line = at.line();
         let key = self.keys.key(at);
         let memory = self.spec.memory;
+        self.store.touch(line);
         let view = self.store.view(line);
         let (td, old) = (view.td, view.poison);
         let row = write_row(
@@ -662,18 +663,18 @@ impl Controller {
         data: &LineData,
         poison: Option<BirthId>,
     ) -> Option<BirthId> {
-        let content = self.content(key, row, data);
-        let mut new = NewLine { content, mac_bits: 0, poison, shareable: true };
-        if self.spec.crypto == CryptoKind::Real {
+        let mut content = self.content(key, row, data);
+        let mut mac_bits = 0;
+        let shareable = self.spec.crypto == CryptoKind::Symbolic;
+        if !shareable {
             self.ciphers.warm(self.spec.seed, &self.keys, key.material);
             let real = self.real();
-            new.shareable = false;
-            new.content.data = real.encrypt(key.material, line, data);
+            content.data = real.encrypt(key.material, line, data);
             if content.mac {
-                new.mac_bits = real.mac(key.material, line, &new.content.data, content.td);
+                mac_bits = real.mac(key.material, line, &content.data, content.td);
             }
         }
-        self.store.set_line(line, &new)
+        self.store.set_line(line, &NewLine { content: &content, mac_bits, poison, shareable })
     }
 
     /// Stores an image with a line, as it is.
@@ -693,7 +694,8 @@ impl Controller {
             mac: image.mac.is_some(),
             data: image.data,
         };
-        self.store.set_line(line, &NewLine { content, mac_bits: bits, poison, shareable: false });
+        let new = NewLine { content: &content, mac_bits: bits, poison, shareable: false };
+        self.store.set_line(line, &new);
         if image.home != line || !image.flips.is_zero() || made_td != image.td {
             self.store.set_odd(line, Odd { home: image.home, flips: image.flips, made_td });
         }

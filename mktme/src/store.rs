@@ -111,9 +111,10 @@ impl<'a> View<'a> {
 
 /// What a write puts into a line.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewLine {
-    /// What; its data is what a [`Cell`] holds.
-    pub(crate) content: Content,
+pub(crate) struct NewLine<'a> {
+    /// What; its data is what a [`Cell`] holds. By reference: a copy of bytes that have only just been put together would
+    /// wait for every write before it.
+    pub(crate) content: &'a Content,
     pub(crate) mac_bits: u32,
     pub(crate) poison: Option<BirthId>,
     /// Whether the data is plaintext, so that it can be compared with what other lines share.
@@ -305,14 +306,14 @@ impl Store {
 
     /// Writes a line. Returns the poison that was there.
     #[inline]
-    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine) -> Option<BirthId> {
+    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
         let slot = match self.slot(key) {
             Some(slot) => slot,
             None => {
                 let shareable = new.shareable && new.poison.is_none();
-                if shareable && *self.below(key) == new.content {
+                if shareable && self.below(key).is(new.content) {
                     return None;
                 }
                 self.open(key)
@@ -503,24 +504,25 @@ mod tests {
         }
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
         // One line out of order and back.
-        let new =
-            |byte| NewLine { content: content(byte), mac_bits: 0, poison: None, shareable: true };
-        store.set_line(Line(99), &new(2));
+        let (one, two) = (content(1), content(2));
+        let new = |content| NewLine { content, mac_bits: 0, poison: None, shareable: true };
+        store.set_line(Line(99), &new(&two));
         assert_eq!((store.index.len(), store.runs.len()), (1, 1));
-        store.set_line(Line(99), &new(1));
+        store.set_line(Line(99), &new(&one));
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
     }
 
     #[test]
     fn what_attacks_did_is_forgotten_when_the_line_is_written_in_any_way() {
-        let new = NewLine { content: content(1), mac_bits: 0, poison: None, shareable: true };
+        let written = content(1);
+        let new = NewLine { content: &written, mac_bits: 0, poison: None, shareable: true };
         let odd = Odd { home: Line(9), flips: LineData::ZERO, made_td: false };
-        let writes: [fn(&mut Store, &NewLine); 3] = [
+        let writes: [fn(&mut Store, &NewLine<'_>); 3] = [
             |s, new| {
                 s.set_line(Line(5), new);
             },
-            |s, new| s.set_page(Page(0), &new.content, |_, _| {}),
-            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), &new.content)),
+            |s, new| s.set_page(Page(0), new.content, |_, _| {}),
+            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), new.content)),
         ];
         for write in writes {
             let mut store = Store::default();

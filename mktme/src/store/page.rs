@@ -106,10 +106,21 @@ impl PageBody {
     fn cell(&self, line: u32) -> Option<&Cell> {
         if self.own.get(line) { self.cells.get(self.places.get(line)) } else { None }
     }
+    /// How many cells to make room for when so many are full. From 4 on in steps that seldom come: each moves the cells to
+    /// a place that the host has not in its cache.
+    const fn more(cells: usize) -> usize {
+        match cells {
+            0 => 1,
+            1 => 3,
+            2..=4 => 8,
+            5..=12 => 20,
+            _ => 64usize.saturating_sub(cells),
+        }
+    }
     #[inline]
     fn add(&mut self, line: u32, cell: Cell) {
         if self.cells.len() == self.cells.capacity() {
-            self.cells.reserve_exact(self.cells.len().max(1));
+            self.cells.reserve_exact(Self::more(self.cells.len()));
         }
         self.places.set(line, self.cells.len());
         self.cells.push(cell);
@@ -167,14 +178,14 @@ impl PageBody {
     }
 
     #[inline]
-    pub(crate) fn set_line(&mut self, line: u32, new: &NewLine) -> OldLine {
+    pub(crate) fn set_line(&mut self, line: u32, new: &NewLine<'_>) -> OldLine {
         let mut old = OldLine { poison: None, was_odd: self.odd.get(line), settled: false };
         let shareable = new.shareable && new.poison.is_none();
         self.td.set(line, new.content.td);
         self.mac.set(line, new.content.mac);
         self.odd.set(line, false);
         self.poison.set(line, new.poison.is_some());
-        if shareable && self.base.is(&new.content) {
+        if shareable && self.base.is(new.content) {
             old.poison = self.take(line).and_then(|cell| cell.poison);
             return old;
         }
@@ -217,9 +228,9 @@ impl PageBody {
     /// All lines have a cell and `line` was written just now: if its neighbours all hold the same, the page is uniform. A
     /// sweep in any order finds the first difference soon, until there is none.
     #[inline]
-    fn fold(&mut self, line: u32, new: &NewLine) {
-        if (1..64).all(|step| self.is((line + step) & 63, &new.content)) {
-            *self = PageBody::new(new.content);
+    fn fold(&mut self, line: u32, new: &NewLine<'_>) {
+        if (1..64).all(|step| self.is((line + step) & 63, new.content)) {
+            *self = PageBody::new(*new.content);
         }
     }
 

@@ -208,12 +208,13 @@ impl Region {
     }
 
     #[inline]
-    pub(super) fn set_line(&mut self, page: u64, line: u32, new: &NewLine) -> OldLine {
+    pub(super) fn set_line(&mut self, page: u64, line: u32, new: &NewLine<'_>) -> OldLine {
         if self.bodies.get(page).is_none() {
-            let shared = *self.shared(page);
-            if new.shareable && new.poison.is_none() && shared == new.content {
+            let shared = self.shared(page);
+            if new.shareable && new.poison.is_none() && shared.is(new.content) {
                 return OldLine::default();
             }
+            let shared = *shared;
             self.unset_second(page);
             self.bodies.insert(page, Box::new(PageBody::new(shared)));
         }
