@@ -3,6 +3,10 @@
 //! A [`PlatformSpec`] is plain data. The files that hold it, with the source of each value, are read by `scenarios`;
 //! whatever is not sourced is marked there as assumed (docs/DEVIATIONS.md).
 
+mod tdx;
+
+pub use tdx::{TdxCost, TdxSpec};
+
 use crate::addr::Line;
 use crate::keyid::{KeyIdLayout, LayoutError};
 use crate::time::{Clock, Ps};
@@ -64,6 +68,8 @@ pub struct PlatformSpec {
     pub dram: DramSpec,
     /// Machine checks.
     pub mce: MceSpec,
+    /// The TDX module and the firmware's choices for it.
+    pub tdx: TdxSpec,
 }
 
 /// Encryption and integrity of memory.
@@ -278,6 +284,8 @@ pub struct MceSpec {
     pub seam_nr: bool,
     /// Local machine-check exceptions are on (architecture.md §6.3).
     pub lmce: bool,
+    /// EMCA2: machine checks of the core banks are signalled as MSMI (architecture.md §6.3).
+    pub emca2: bool,
     /// CMCI is enabled for the controller banks.
     pub cmci: bool,
     /// Bank of the data cache unit.
@@ -412,6 +420,8 @@ impl PlatformSpec {
                 expected: "a code whose low four bits, the channel's, are zero".to_owned(),
             });
         }
+        in_range("tdx.tlb_entries", self.tdx.tlb_entries.into(), 1, 1 << 16)?;
+        in_range("tdx.vp_init_version", self.tdx.vp_init_version.into(), 0, 255)?;
         // One bank for each channel, up to bank 63.
         in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(dram.channels))
     }

@@ -4,6 +4,7 @@
 //! (verification.md §4.2 points 2 and 3).
 
 use crate::time::{Clock, Ps};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a quantity cannot be read.
@@ -34,6 +35,12 @@ pub enum UnitError {
         found: String,
         /// The base unit.
         base: &'static str,
+    },
+    /// Not a range of addresses.
+    #[error("found `{found}`, expected a range such as 0x100000-0x77800000, not empty")]
+    Area {
+        /// The text.
+        found: String,
     },
 }
 
@@ -145,6 +152,62 @@ pub fn parse_frequency(text: &str) -> Result<Clock, UnitError> {
     Ok(Clock { mhz })
 }
 
+/// A range of bytes: `base` belongs to it, `end` does not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Area {
+    /// First byte.
+    pub base: u64,
+    /// First byte after it.
+    pub end: u64,
+}
+
+impl Area {
+    /// Whether a byte of this range is one of `other` too.
+    pub const fn overlaps(&self, other: &Area) -> bool {
+        self.base < other.end && other.base < self.end
+    }
+    /// Whether all of `other` is in this range.
+    pub const fn contains(&self, other: &Area) -> bool {
+        self.base <= other.base && other.end <= self.end
+    }
+    /// How many bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.end.saturating_sub(self.base)
+    }
+}
+
+impl std::fmt::Display for Area {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.base, self.end)
+    }
+}
+
+/// Reads a range such as `0x100000-0x77800000`: first byte, and first byte after it.
+///
+/// # Errors
+/// What was found and what was expected; an empty range is refused.
+pub fn parse_area(text: &str) -> Result<Area, UnitError> {
+    let bad = || UnitError::Area { found: clip(text) };
+    let number = |text: &str| {
+        let hex = text.strip_prefix("0x").ok_or_else(bad)?;
+        if !hex.starts_with(|c: char| c.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        u64::from_str_radix(hex, 16).map_err(|_| bad())
+    };
+    let (base, end) = text.split_once('-').ok_or_else(bad)?;
+    let area = Area { base: number(base)?, end: number(end)? };
+    if area.base < area.end { Ok(area) } else { Err(bad()) }
+}
+
+/// Reads ranges with spaces between them; no text is no range.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn parse_areas(text: &str) -> Result<Vec<Area>, UnitError> {
+    text.split_whitespace().map(parse_area).collect()
+}
+
 /// Serde forms of quantities: text with a unit, as platform files have them.
 pub mod serde_text {
     macro_rules! text_form {
@@ -174,6 +237,14 @@ pub mod serde_text {
             }
         };
     }
+    text_form!(area, Area, parse_area, |a| a.to_string(), "Ranges, such as `0x100000-0x77800000`.");
+    text_form!(
+        areas,
+        Vec<Area>,
+        parse_areas,
+        |list| list.iter().map(Area::to_string).collect::<Vec<_>>().join(" "),
+        "Lists of ranges with spaces between them."
+    );
     text_form!(time, Ps, parse_time, |t| format!("{}ps", t.0), "Times, such as `4.4ns`.");
     text_form!(size, u64, parse_size, |n| format!("{n}B"), "Sizes, such as `48KiB`.");
     text_form!(

@@ -5,13 +5,20 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("sim-core", &[]),
     ("mktme", &["sim-core"]),
     ("cache", &["sim-core"]),
+    ("tdx-module", &["sim-core"]),
     ("host", &["sim-core"]),
     ("verify", &["sim-core"]),
-    ("machine", &["cache", "mktme", "sim-core"]),
-    ("scenarios", &["host", "machine", "sim-core", "verify"]),
-    ("tdxsim", &["host", "scenarios", "sim-core"]),
-    ("benches", &["cache", "host", "machine", "mktme", "scenarios", "sim-core", "verify"]),
-    ("xtask", &["cache", "host", "mktme", "scenarios", "sim-core", "tdxsim", "verify"]),
+    ("machine", &["cache", "mktme", "sim-core", "tdx-module"]),
+    ("scenarios", &["host", "machine", "sim-core", "tdx-module", "verify"]),
+    ("tdxsim", &["host", "scenarios", "sim-core", "tdx-module"]),
+    (
+        "benches",
+        &["cache", "host", "machine", "mktme", "scenarios", "sim-core", "tdx-module", "verify"],
+    ),
+    (
+        "xtask",
+        &["cache", "host", "mktme", "scenarios", "sim-core", "tdx-module", "tdxsim", "verify"],
+    ),
 ];
 
 /// The rooms that a manifest's `[dependencies]` and `[build-dependencies]` name. Test-only dependencies are free.

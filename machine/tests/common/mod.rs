@@ -91,7 +91,9 @@ pub(crate) fn platform() -> PlatformSpec {
             mscod_td: 0x82b,
             mscod_mac: 0x82a,
             mcacod_imc: 0x90,
+            emca2: false,
         },
+        tdx: sim_core::platform::TdxSpec::default(),
     }
 }
 

@@ -53,6 +53,7 @@ pub fn spec(mode: IntegrityMode, erratum: bool, crypto: CryptoKind) -> Controlle
             mscod_td: 0x82b,
             mscod_mac: 0x82a,
             mcacod_imc: 0x90,
+            emca2: false,
         },
         dram: DramSpec {
             grade: SpeedGrade::Ddr5_4800,
