@@ -11,7 +11,9 @@ const L: &str = "linux-host-paths.md §2.1";
 const X: &str = "architecture.md §7.11, intel/tdx-module tdx_api_defs.h";
 
 /// A SEAMCALL leaf, RAX\[15:0\].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 pub struct Leaf(pub u16);
 
 /// A TDCALL leaf, RAX\[15:0\].

@@ -8,6 +8,10 @@ const SHEET: &str = "architecture.md §7.3";
 /// Rows that §7.3 leaves out: name and value from a later public module source, meaning read from the name alone.
 const HEADER: &str = "intel/tdx-module 1e6369859b43 include/auto_gen/tdx_error_codes_defs.h";
 
+/// Dynamic PAMT: HPA_RANGE_NOT_FREE is a value of the kernel series; that of MISSING_PAMT_PAGE_PAIR is assumed to follow
+/// it, names and meanings are of a later public module source.
+const DPAMT: &str = "linux-host-paths.md §13 and its kernel series; MISSING_PAMT_PAGE_PAIR assumed";
+
 /// A completion status: bits 31:0 operand id or details, 39:32 details L1, 47:40 class, 60 host-recoverability hint, 61
 /// FATAL, 62 NON_RECOVERABLE, 63 ERROR (architecture.md §7.3). ERROR clear with a class is success with information.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -244,6 +248,8 @@ statuses! {
     L2_SEPT_WALK_FAILED 0xC000_0B0F Operand SHEET "the walk of an L2 Secure-EPT failed";
     L2_SEPT_ENTRY_NOT_FREE 0xC000_0B10 Operand SHEET "the L2 Secure-EPT entry is not free";
     L2_SEPT_PAGE_NOT_PROVIDED 0xC000_0B12 Operand SHEET "a page for an L2 Secure-EPT is missing";
+    HPA_RANGE_NOT_FREE 0xC000_0304 Operand DPAMT "the 2 MiB block has its pair of PAMT pages already, or is in use";
+    MISSING_PAMT_PAGE_PAIR 0xC000_0305 Operand DPAMT "the 2 MiB block has no pair of PAMT pages";
     INVALID_RESUMPTION 0xC000_0006 Plain HEADER "invalid resumption";
     PAGE_ALREADY_FREE 0x0000_0301 Plain HEADER "page already free";
     PAGE_NOT_OWNED_BY_TD 0xC000_0302 Plain HEADER "page not owned by td";

@@ -1,0 +1,480 @@
+//! What a leaf works with: the module, its own flight, the processor; and the check sequences that leaves share
+//! (architecture.md §7.7), under the names of the sheet.
+
+use crate::flight::{Env, Flight, GuestEntry, Held, Touch, reg};
+use crate::lock::{Busy, Mode};
+use crate::op_state::{self, Lifecycle};
+use crate::pamt::{PamtEntry, Size};
+use crate::sept::{self, Entry, State};
+use crate::td::{TDCS_MIN, Td, Vcpu, layout};
+use crate::{Module, sept_at};
+use sim_core::event::Trace;
+use sim_core::tdx::{Operand, PageType, Status};
+use sim_core::{Addr, KeyId, Page};
+
+/// How a stage of a leaf ends when no check has failed.
+pub(crate) enum Flow {
+    /// What was queued is touched, then the leaf goes on with this stage.
+    Again(u8),
+    /// What was queued is touched, locks are released, the leaf is over.
+    Done(Status),
+    /// The guest runs; when it has left, the leaf goes on with this stage. Nothing may be queued.
+    Enter(GuestEntry, u8),
+    /// The module gives itself up.
+    Fatal,
+    /// The real module would act and this one does not know how.
+    NotModelled,
+}
+
+/// How a stage of a leaf ends. An error is a status: what was touched so far is touched, locks are released.
+pub(crate) type Stage = Result<Flow, Status>;
+
+/// Where a Secure-EPT entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct At {
+    pub(crate) table: Page,
+    pub(crate) index: u16,
+    pub(crate) level: u8,
+}
+
+/// A leaf at work.
+pub(crate) struct Cx<'a> {
+    pub(crate) m: &'a mut Module,
+    pub(crate) f: &'a mut Flight,
+    pub(crate) env: &'a Env<'a>,
+    pub(crate) trace: &'a mut Trace,
+}
+
+/// The operand id of a register, by its index in [`reg`].
+pub(crate) const fn operand(r: usize) -> Operand {
+    match r {
+        reg::RCX => Operand::RCX,
+        reg::RDX => Operand::RDX,
+        r => Operand(r as u32 + 6),
+    }
+}
+
+/// OPERAND_INVALID about a register.
+pub(crate) const fn invalid(r: usize) -> Status {
+    Status::OPERAND_INVALID.about(operand(r))
+}
+
+/// Fails with a status unless a condition holds.
+pub(crate) const fn ensure(condition: bool, otherwise: Status) -> Result<(), Status> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
+impl Cx<'_> {
+    /// An operand.
+    pub(crate) fn reg(&self, r: usize) -> u64 {
+        self.f.regs.get(r).copied().unwrap_or(0)
+    }
+    /// Sets an output register.
+    pub(crate) fn out(&mut self, r: usize, value: u64) {
+        if let Some(out) = self.f.out.get_mut(r) {
+            *out = value;
+        }
+    }
+    /// The global HKID; KeyID 0 before it is set, when nobody touches anything under it.
+    pub(crate) fn global(&self) -> KeyId {
+        self.m.sys.global_hkid.unwrap_or(KeyId::TME)
+    }
+    /// Work without memory traffic.
+    pub(crate) fn spend(&mut self, cost: impl Fn(&sim_core::platform::TdxCost) -> sim_core::Ps) {
+        let time = cost(&self.m.spec.tdx.cost);
+        self.f.touch(Touch::Spend(time));
+    }
+    /// 64 MOVDIR64B over a page, every 8 bytes the same, then MFENCE.
+    pub(crate) fn fill_page(&mut self, page: Page, keyid: KeyId, word: u64) {
+        self.f.touch(Touch::Fill { at: Addr::new(page.hpa(), keyid), lines: 64, word });
+    }
+
+    // ----------------------------------------------------------------------------------------------------- structures
+
+    /// The TD; `Err` never happens behind [`Cx::tdr`].
+    pub(crate) fn td(&self, tdr: Page) -> Result<&Td, Status> {
+        self.m.tds.get(&tdr).ok_or(Status::PAGE_METADATA_INCORRECT.about(Operand::TDR))
+    }
+    /// The TD, to change it.
+    pub(crate) fn td_mut(&mut self, tdr: Page) -> Result<&mut Td, Status> {
+        self.m.tds.get_mut(&tdr).ok_or(Status::PAGE_METADATA_INCORRECT.about(Operand::TDR))
+    }
+    /// The VCPU; `Err` never happens behind a check for PT_TDVPR.
+    pub(crate) fn vcpu(&self, tdvpr: Page) -> Result<&Vcpu, Status> {
+        self.m.vcpus.get(&tdvpr).ok_or(Status::PAGE_METADATA_INCORRECT.about(Operand::TDVPR))
+    }
+    /// The VCPU, to change it.
+    pub(crate) fn vcpu_mut(&mut self, tdvpr: Page) -> Result<&mut Vcpu, Status> {
+        self.m.vcpus.get_mut(&tdvpr).ok_or(Status::PAGE_METADATA_INCORRECT.about(Operand::TDVPR))
+    }
+    /// TDCS page 0 of a TD, where its management fields lie.
+    pub(crate) fn tdcs(&self, tdr: Page) -> Result<Page, Status> {
+        self.td(tdr)?.tdcs.first().copied().ok_or(Status::TDCS_NOT_ALLOCATED)
+    }
+    /// Reads the TDR's management line, and the line of its key.
+    pub(crate) fn load_tdr(&mut self, tdr: Page) {
+        let global = self.global();
+        self.f.load(layout::tdr_management(tdr), global, 64);
+    }
+    /// Writes the TDR's management line: CHLDCNT, life cycle, fatal.
+    pub(crate) fn store_tdr(&mut self, tdr: Page) {
+        let global = self.global();
+        let word = self
+            .m
+            .tds
+            .get(&tdr)
+            .map_or(0, |td| td.chldcnt << 16 | u64::from(td.fatal) << 8 | td.lifecycle as u64);
+        self.f.store(layout::tdr_management(tdr), global, word);
+    }
+    /// Adds to CHLDCNT and writes it.
+    pub(crate) fn add_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
+        let td = self.td_mut(tdr)?;
+        td.chldcnt = td.chldcnt.wrapping_add(pages);
+        self.store_tdr(tdr);
+        Ok(())
+    }
+    /// Takes from CHLDCNT and writes it.
+    pub(crate) fn sub_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
+        let td = self.td_mut(tdr)?;
+        td.chldcnt = td.chldcnt.saturating_sub(pages);
+        self.store_tdr(tdr);
+        Ok(())
+    }
+    /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
+    pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
+        if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
+            tdmr.set(pa, size, entry);
+        }
+        self.m.touch_pamt(self.f, pa, size, false);
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- locks
+
+    /// The module's global lock, else SYS_BUSY.
+    pub(crate) fn lock_global(&mut self, mode: Mode) -> Result<(), Status> {
+        self.m.sys.lock.try_take(mode).map_err(|_| Status::SYS_BUSY)?;
+        self.f.locks.push(Held::Global(mode));
+        Ok(())
+    }
+    /// The key ownership table's lock, else OPERAND_BUSY|186.
+    pub(crate) fn lock_kot(&mut self, mode: Mode) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::KOT);
+        self.m.sys.kot_lock.try_take(mode).map_err(|_| busy)?;
+        self.f.locks.push(Held::Kot(mode));
+        Ok(())
+    }
+    /// The lock of one PAMT entry.
+    pub(crate) fn lock_pamt(&mut self, pa: u64, size: Size, mode: Mode) -> Result<(), Busy> {
+        let pa = pa & !(size.bytes() - 1);
+        let locks = &mut self.m.pamt_locks;
+        let at = locks.iter().position(|(s, p, _)| (*s, *p) == (size, pa));
+        let taken = match at.and_then(|at| locks.get_mut(at)) {
+            Some((_, _, lock)) => lock.try_take(mode),
+            None => {
+                let mut lock = crate::lock::Lock::default();
+                let taken = lock.try_take(mode);
+                locks.push((size, pa, lock));
+                taken
+            }
+        };
+        if taken.is_ok() {
+            self.f.locks.push(Held::Pamt { size, pa, mode });
+        }
+        // A failed attempt has read the line for ownership as well.
+        self.m.touch_pamt(self.f, pa, size, true);
+        taken
+    }
+    /// Turns the shared lock of a PAMT entry, the last one taken, into an exclusive one.
+    fn promote_pamt(&mut self, pa: u64, size: Size) -> Result<(), Busy> {
+        let pa = pa & !(size.bytes() - 1);
+        let lock = self.m.pamt_locks.iter_mut().find(|(s, p, _)| (*s, *p) == (size, pa));
+        let (_, _, lock) = lock.ok_or(Busy::Taken)?;
+        lock.promote()?;
+        if let Some(Held::Pamt { mode, .. }) = self.f.locks.last_mut() {
+            *mode = Mode::Exclusive;
+        }
+        self.m.touch_pamt(self.f, pa, size, true);
+        Ok(())
+    }
+    /// The PAMT walk of architecture.md §7.2: shared locks down to the entry of `size`, that one in `mode`. The walk
+    /// stops above at a PT_REG entry, which is then locked in `mode`; where it stopped is returned.
+    pub(crate) fn pamt_walk(&mut self, pa: u64, size: Size, mode: Mode) -> Result<Size, Busy> {
+        for at in [Size::Huge, Size::Large] {
+            self.lock_pamt(pa, at, Mode::Shared)?;
+            if at == size || self.m.pamt(pa, at).page_type() == PageType::Reg {
+                if mode == Mode::Exclusive {
+                    self.promote_pamt(pa, at)?;
+                }
+                return Ok(at);
+            }
+            // With dynamic PAMT there may be no entries below.
+            let missing = self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
+            if at == Size::Large && missing {
+                return Ok(Size::Large);
+            }
+        }
+        self.lock_pamt(pa, Size::Small, mode)?;
+        Ok(Size::Small)
+    }
+    /// The OP_STATE lock, else OPERAND_BUSY|172. It has host priority.
+    pub(crate) fn lock_op_state(&mut self, tdr: Page, mode: Mode) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::OP_STATE);
+        let td = self.td_mut(tdr)?;
+        let (taken, hkid) = (td.op_lock.try_take_host(mode), td.hkid);
+        let word = u64::from(td.op_lock.word());
+        let page = self.tdcs(tdr)?;
+        self.f.locked(layout::tdcs_op_state(page), hkid, word);
+        taken.map_err(|_| busy)?;
+        self.f.locks.push(Held::OpState(tdr, mode));
+        Ok(())
+    }
+    /// The epoch lock, else OPERAND_BUSY|169.
+    pub(crate) fn lock_epoch(&mut self, tdr: Page, mode: Mode) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::TD_EPOCH);
+        let td = self.td_mut(tdr)?;
+        let (taken, hkid) = (td.epoch_lock.try_take(mode), td.hkid);
+        let word = u64::from(td.epoch_lock.word());
+        let page = self.tdcs(tdr)?;
+        self.f.locked(layout::tdcs_epoch(page), hkid, word);
+        taken.map_err(|_| busy)?;
+        self.f.locks.push(Held::Epoch(tdr, mode));
+        Ok(())
+    }
+    /// The lock of the Secure-EPT tree, else OPERAND_BUSY|146.
+    pub(crate) fn lock_tree(&mut self, tdr: Page, mode: Mode) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::SEPT_TREE);
+        let td = self.td_mut(tdr)?;
+        let (taken, hkid) = (td.tree_lock.try_take(mode), td.hkid);
+        let word = u64::from(td.tree_lock.word());
+        let page = self.tdcs(tdr)?;
+        self.f.locked(layout::tdcs_tree(page), hkid, word);
+        taken.map_err(|_| busy)?;
+        self.f.locks.push(Held::Tree(tdr, mode));
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------------------------- §7.7, names of the sheet
+
+    /// A physical address of the module's memory: aligned to `align`, without KeyID bits, in range; inside a TDMR whose
+    /// GiB is initialised.
+    pub(crate) fn physical(&self, r: usize, align: u64) -> Result<u64, Status> {
+        let pa = self.reg(r);
+        let bits = self.m.spec.keyid.address_bits();
+        ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
+        let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
+        ensure(usable, Status::OPERAND_ADDR_RANGE_ERROR.about(operand(r)))?;
+        Ok(pa)
+    }
+    /// HPA(r, lock, PT): a private 4 KiB page operand in register `r`.
+    pub(crate) fn hpa(&mut self, r: usize, mode: Mode, want: PageType) -> Result<Page, Status> {
+        let pa = self.physical(r, Size::Small.bytes())?;
+        self.metadata(pa, r, mode, want)
+    }
+    /// The second half of HPA: PAMT walk, level and type. Also for addresses that come with KeyID bits.
+    pub(crate) fn metadata(
+        &mut self,
+        pa: u64,
+        r: usize,
+        mode: Mode,
+        want: PageType,
+    ) -> Result<Page, Status> {
+        let op = operand(r);
+        let walk = self.pamt_walk(pa, Size::Small, mode);
+        let reached = walk.map_err(|_| Status::OPERAND_BUSY.about(op))?;
+        let found = self.m.pamt(pa, reached).page_type();
+        if reached == Size::Large && found == PageType::Nda && want == PageType::Nda {
+            return Err(Status::MISSING_PAMT_PAGE_PAIR.about(op));
+        }
+        let fits = reached == Size::Small && found == want;
+        ensure(fits, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        Ok(sim_core::Hpa(pa).page())
+    }
+    /// A free page in register `r`, exclusively locked: HPA(r, ex, NDA).
+    pub(crate) fn free_page(&mut self, r: usize) -> Result<Page, Status> {
+        self.hpa(r, Mode::Exclusive, PageType::Nda)
+    }
+    /// TDR(r, mode).
+    pub(crate) fn tdr(&mut self, r: usize, mode: Mode) -> Result<Page, Status> {
+        let tdr = self.hpa(r, mode, PageType::Tdr)?;
+        self.load_tdr(tdr);
+        Ok(tdr)
+    }
+    /// TDR(r, mode) where bits of the register that are not the address were taken off before.
+    pub(crate) fn tdr_at(&mut self, r: usize, pa: u64, mode: Mode) -> Result<Page, Status> {
+        let kept = self.reg(r);
+        if let Some(slot) = self.f.regs.get_mut(r) {
+            *slot = pa;
+        }
+        let tdr = self.tdr(r, mode);
+        if let Some(slot) = self.f.regs.get_mut(r) {
+            *slot = kept;
+        }
+        tdr
+    }
+    /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
+    pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {
+        let tdr = self.m.pamt(page.hpa().0, Size::Small).owner();
+        self.lock_owner(tdr, mode)?;
+        Ok(tdr)
+    }
+    /// The lock of a TDR that is known by other means than an operand, else OPERAND_BUSY|128.
+    pub(crate) fn lock_owner(&mut self, tdr: Page, mode: Mode) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::TDR);
+        self.lock_pamt(tdr.hpa().0, Size::Small, mode).map_err(|_| busy)?;
+        self.load_tdr(tdr);
+        Ok(())
+    }
+    /// STATE(lock): fatal, keys, TDCS, OP_STATE.
+    pub(crate) fn state(&mut self, tdr: Page, lock: bool) -> Result<(), Status> {
+        let td = self.td(tdr)?;
+        ensure(!td.fatal, Status::TD_FATAL)?;
+        ensure(td.lifecycle == Lifecycle::KeysConfigured, Status::TD_KEYS_NOT_CONFIGURED)?;
+        ensure(td.tdcs.len() >= TDCS_MIN, Status::TDCS_NOT_ALLOCATED)?;
+        if lock {
+            self.lock_op_state(tdr, Mode::Shared)?;
+        } else {
+            let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+            self.f.load(layout::tdcs_op_state(page), hkid, 8);
+        }
+        let allowed = op_state::allowed(self.f.leaf, self.td(tdr)?.op_state);
+        ensure(allowed.unwrap_or(true), Status::OP_STATE_INCORRECT)
+    }
+    /// GPA(lo..=hi): address and level of RCX.
+    pub(crate) fn gpa(&self, lo: u8, hi: u8) -> Result<(u64, u8), Status> {
+        let info = self.reg(reg::RCX);
+        let level = (info & 7) as u8;
+        let gpa = info & !0xfff;
+        let fits = info & 0xff8 == 0
+            && info >> 52 == 0
+            && (lo..=hi).contains(&level)
+            && gpa & ((1 << (12 + 9 * u64::from(level))) - 1) == 0;
+        ensure(fits, invalid(reg::RCX))?;
+        Ok((gpa, level))
+    }
+    /// Whether a guest-physical address is private: SHARED bit 0, within the width.
+    pub(crate) fn is_private_gpa(&self, tdr: Page, gpa: u64) -> bool {
+        self.m.tds.get(&tdr).is_some_and(|td| gpa & td.shared_bit() == 0 && gpa >> td.gpaw == 0)
+    }
+    /// The highest level of an entry: those of the root.
+    pub(crate) fn root_level(&self, tdr: Page) -> u8 {
+        self.m.tds.get(&tdr).map_or(3, |td| td.levels.saturating_sub(1))
+    }
+    /// WALK(tree lock).
+    pub(crate) fn walk(
+        &mut self,
+        tdr: Page,
+        gpa: u64,
+        level: u8,
+        tree: Mode,
+    ) -> Result<At, Status> {
+        ensure(self.is_private_gpa(tdr, gpa), invalid(reg::RCX))?;
+        self.lock_tree(tdr, tree)?;
+        self.walk_unlocked(tdr, gpa, level)
+    }
+    /// The walk itself, to the entry of the requested level, else EPT_WALK_FAILED|RCX with the details of the last entry
+    /// met.
+    pub(crate) fn walk_unlocked(&mut self, tdr: Page, gpa: u64, level: u8) -> Result<At, Status> {
+        let (at, reached) = self.descend(tdr, gpa, level)?;
+        if reached {
+            return Ok(at);
+        }
+        self.details(at);
+        Err(Status::EPT_WALK_FAILED.about(Operand::RCX))
+    }
+    /// Walks down as far as it goes, at most to `level`: the last entry met, and whether it is that of `level`. A walk
+    /// stops at an entry that is not present and at a leaf.
+    pub(crate) fn descend(&mut self, tdr: Page, gpa: u64, level: u8) -> Result<(At, bool), Status> {
+        let td = self.td(tdr)?;
+        let (hkid, mut table, mut at_level) = (td.hkid, td.sept_root(), td.levels - 1);
+        loop {
+            let index = (gpa >> (12 + 9 * u64::from(at_level)) & 511) as u16;
+            let at = At { table, index, level: at_level };
+            self.f.load(sept_at(table, index), hkid, 8);
+            if at_level <= level {
+                return Ok((at, true));
+            }
+            let entry = self.entry(at);
+            if !entry.is_present() || entry.is_leaf() {
+                return Ok((at, false));
+            }
+            table = entry.page();
+            at_level -= 1;
+        }
+    }
+    /// A Secure-EPT entry.
+    pub(crate) fn entry(&self, at: At) -> Entry {
+        self.m.sept_entry(at.table, at.index).unwrap_or(Entry::FREE)
+    }
+    /// The state of a Secure-EPT entry.
+    pub(crate) fn entry_state(&self, at: At) -> State {
+        self.entry(at).state().unwrap_or(State::Free)
+    }
+    /// Writes a Secure-EPT entry: one aligned 64-bit cached store under the TD's HKID. The lock bits stay as they are.
+    pub(crate) fn set_entry(&mut self, tdr: Page, at: At, entry: Entry) {
+        let old = self.entry(at);
+        let entry = entry.with_locked(old.locked()).with_host_priority(old.host_priority());
+        self.m.sept_set(at.table, at.index, entry);
+        if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
+            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+        }
+    }
+    /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX.
+    pub(crate) fn lock_entry(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let entry = self.entry(at);
+        let free = !entry.locked();
+        let entry = if free {
+            entry.with_locked(true).with_host_priority(false)
+        } else {
+            entry.with_host_priority(true)
+        };
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        ensure(free, Status::OPERAND_BUSY.about(Operand::RCX))?;
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
+    /// ALLOWED: the entry's state is in the leaf's list, else EPT_ENTRY_STATE_INCORRECT|RCX with details.
+    pub(crate) fn allowed(&mut self, at: At) -> Result<State, Status> {
+        let state = self.entry_state(at);
+        if sept::allowed(self.f.leaf, state) == Some(true) {
+            return Ok(state);
+        }
+        self.details(at);
+        Err(Status::EPT_ENTRY_STATE_INCORRECT.about(Operand::RCX))
+    }
+    /// Returns an entry's details in RCX and RDX (architecture.md §7.6).
+    pub(crate) fn details(&mut self, at: At) {
+        let (rcx, rdx) = self.entry(at).details(at.level);
+        self.out(reg::RCX, rcx);
+        self.out(reg::RDX, rdx);
+    }
+    /// TRACK: where tracking is enforced and the state needs it, the entry is blocked and no TLB can still have it.
+    pub(crate) fn track(&mut self, tdr: Page, at: At, bepoch: u64) -> Result<(), Status> {
+        let state = self.entry_state(at);
+        let td = self.td(tdr)?;
+        if !state.needs_tracking(td.op_state) {
+            return Ok(());
+        }
+        let (tracked, hkid) = (td.is_tracked(bepoch), td.hkid);
+        let page = self.tdcs(tdr)?;
+        self.f.load(layout::tdcs_epoch(page), hkid, 64);
+        if !state.is_blocked() {
+            self.details(at);
+            return Err(Status::GPA_RANGE_NOT_BLOCKED.about(Operand::RCX));
+        }
+        ensure(tracked, Status::TLB_TRACKING_NOT_DONE.about(Operand::RCX))
+    }
+    /// SHPA(r, align): a shared operand, with the KeyID that it carries.
+    pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {
+        let full = self.reg(r);
+        ensure(full & (align - 1) == 0, invalid(r))?;
+        let layout = &self.m.spec.keyid;
+        let addr = layout.split(full).ok_or(invalid(r))?;
+        let area =
+            sim_core::units::Area { base: addr.hpa.0, end: addr.hpa.0.saturating_add(bytes) };
+        let fits = !layout.is_private(addr.keyid) && !area.overlaps(&self.m.spec.tdx.seamrr);
+        ensure(fits, invalid(r))?;
+        Ok(addr)
+    }
+}
