@@ -3,6 +3,7 @@
 use crate::data::LineData;
 use crate::event::BirthId;
 use crate::mca::{McConsequence, McRecord};
+use crate::tdx::{ExitReason, Low, Reading, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,6 +80,28 @@ pub enum NotRun {
     Shutdown,
     /// The run reached the end of simulated time.
     Horizon,
+    /// A guest whose VCPU is in no TD entry.
+    NotEntered,
+    /// The simulator does not model it.
+    NotModelled,
+}
+
+/// What a SEAMCALL or TDCALL returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub struct CallResult {
+    /// TDCALL, not SEAMCALL.
+    pub guest: bool,
+    /// The leaf's number.
+    pub leaf: u16,
+    /// RAX (architecture.md §7.3).
+    pub status: Status,
+    /// The registers [`CallResult::NAMES`] after the call.
+    pub out: [u64; 6],
+}
+
+impl CallResult {
+    /// The registers of `out`, as text has them.
+    pub const NAMES: [&'static str; 6] = ["rcx", "rdx", "r8", "r9", "r10", "r11"];
 }
 
 /// What came of an operation, as its agent sees it.
@@ -113,6 +136,17 @@ pub enum Outcome {
     VmFailInvalid,
     /// It was not run.
     NotRun(NotRun),
+    /// A leaf of the TDX module returned (architecture.md §7.9).
+    Call(CallResult),
+    /// A guest's operation ended in an exit to the VMM; it did not complete (architecture.md §7.9 "TDH.VP.ENTER").
+    TdExit {
+        /// Why.
+        reason: ExitReason,
+        /// The guest-physical address of an EPT violation or misconfiguration; else 0.
+        gpa: u64,
+    },
+    /// #PF in a guest: its own tables do not map the linear address (architecture.md §2.5).
+    PageFault,
 }
 
 impl fmt::Display for Outcome {
@@ -156,9 +190,44 @@ impl fmt::Display for Outcome {
                     NotRun::Killed => "killed",
                     NotRun::Shutdown => "shutdown",
                     NotRun::Horizon => "horizon",
+                    NotRun::NotEntered => "not-entered",
+                    NotRun::NotModelled => "not-modelled",
                 })
             }
+            Outcome::Call(result) => write!(f, "tdx {result}"),
+            Outcome::TdExit { reason, gpa } => {
+                write!(f, "td-exit {}", reason.0)?;
+                // Address 0 of an EPT violation or misconfiguration is an address too.
+                let faulted = matches!(reason.basic(), 48 | 49);
+                if faulted || *gpa != 0 { write!(f, " gpa={gpa:#x}") } else { Ok(()) }
+            }
+            Outcome::PageFault => f.write_str("page-fault"),
         }
+    }
+}
+
+impl fmt::Display for CallResult {
+    /// The status's own name without `TDX_`, after `|` what its low half holds, then the registers that are not zero:
+    /// `OPERAND_BUSY|RCX rcx=0x1`. A status without a name is a number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status;
+        match status.reading() {
+            Reading::Software(row) => f.write_str(row.name.trim_start_matches("TDX_"))?,
+            Reading::Module(row) => {
+                f.write_str(row.name.trim_start_matches("TDX_"))?;
+                let low = status.low();
+                match (row.low, status.operand().and_then(|operand| operand.name())) {
+                    (Low::Operand, Some(name)) => write!(f, "|{name}")?,
+                    _ if low == 0 => {}
+                    (Low::ExitReason | Low::Level, _) => write!(f, "|{low}")?,
+                    _ => write!(f, "|{low:#x}")?,
+                }
+            }
+            // Linux's other value for a name would look like the module's own.
+            Reading::Variant(_) | Reading::Unknown => write!(f, "{:#018x}", status.0)?,
+        }
+        let named = CallResult::NAMES.iter().zip(self.out);
+        named.filter(|(_, n)| *n != 0).try_for_each(|(name, n)| write!(f, " {name}={n:#x}"))
     }
 }
 

@@ -1,7 +1,11 @@
 //! The grammar of operations: printing, reading, and the table of mnemonics that the manual is made from.
 
-use super::{AddrExpr, Base, KeyAlg, KeyRef, MemType, Op, PconfigCmd, Source, TextOp, Value};
+use super::{
+    AddrExpr, Base, CallRegs, IrqKind, KeyAlg, KeyRef, MemType, Op, PconfigCmd, RegBase, RegExpr,
+    Source, TextOp, Value,
+};
 use crate::addr::Addr;
+use crate::tdx::{GUEST_LEAVES, GuestLeaf, LEAVES, Leaf};
 use crate::time::Ps;
 use crate::units::clip;
 use std::fmt::{self, Display, Write};
@@ -60,7 +64,21 @@ pub const MNEMONICS: &[Mnemonic] = &[
     m("save-line",     "[ADDR] SLOT",             "physical attack: remember the line"),
     m("replay-line",   "SLOT [ADDR]",             "physical attack: put it back"),
     m("inject-ue",     "[ADDR]",                  "physical fault: uncorrectable memory error"),
+    m("tdh.LEAF",      "REGS?",                   "SEAMCALL of a leaf by its name, such as `tdh.mng.create` or `tdh.mem.sept.add.v1` (architecture.md §7.9)"),
+    m("seamcall",      "NUMBER REGS?",            "SEAMCALL of any leaf number; `seamcall.v1` for version 1 (architecture.md §7.1)"),
+    m("tdg.LEAF",      "REGS?",                   "TDCALL of a leaf by its name, such as `tdg.mem.page.accept` (architecture.md §7.9)"),
+    m("tdcall",        "NUMBER REGS?",            "TDCALL of any leaf number; `tdcall.v1` for version 1 (architecture.md §7.11)"),
+    m("irq",           "CORE nmi|smi?",           "an interrupt, NMI or SMI arrives at the core (architecture.md §7.11 \"Exit reasons used\")"),
+    m("wrmsr",         "MSR NUMBER",              "WRMSR by the kernel (architecture.md §7.9 \"TDH.SYS.INIT\")"),
+    m("starve",        "CORE DRAWS",              "hardware fault: so many random draws of the core find no entropy (architecture.md §7.3)"),
+    m("mov-cr3",       "REG",                     "a guest's new page tables (architecture.md §2.5)"),
+    m("invlpg",        "[ADDR]",                  "a guest drops its translation of a linear address"),
 ];
+
+/// The registers that a call may name, as the manual writes them.
+pub const REGS: &str = "`REGS`: `rcx=` `rdx=` `r8=` to `r13=`, each at most once and 0 where absent. A register holds a \
+number, the name of a KeyID (`priv1`), or in brackets a physical address with its KeyID bits (`[P0@priv1]`; KeyID 0 where \
+none is named); after `|` a number that is or-ed in: `rcx=0x200000|1`, `rdx=[TDR]|1`.";
 
 const fn m(name: &'static str, operands: &'static str, meaning: &'static str) -> Mnemonic {
     Mnemonic { name, operands, meaning }
@@ -109,6 +127,64 @@ impl Display for AddrExpr {
     }
 }
 
+impl Display for RegExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.base {
+            RegBase::Num(n) => write!(f, "{n:#x}")?,
+            RegBase::Place(at) => write!(f, "[{at}]")?,
+            RegBase::Private(n) => write!(f, "{}", KeyRef::Private(*n))?,
+            RegBase::Shared(n) => write!(f, "{}", KeyRef::Shared(*n))?,
+        }
+        match self.or {
+            0 => Ok(()),
+            or @ 1..10 => write!(f, "|{or}"),
+            or => write!(f, "|{or:#x}"),
+        }
+    }
+}
+
+impl fmt::LowerHex for RegExpr {
+    /// As [`Display`] does: so that registers print alike, resolved or not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Display for IrqKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IrqKind::Interrupt => "interrupt",
+            IrqKind::Nmi => "nmi",
+            IrqKind::Smi => "smi",
+        })
+    }
+}
+
+/// A call: its leaf by name where the number has one, and the registers that are not zero.
+fn write_call<R: fmt::LowerHex + Default + PartialEq>(
+    f: &mut fmt::Formatter<'_>,
+    instruction: &str,
+    (name, number): (Option<&str>, u16),
+    version: u8,
+    regs: &CallRegs<R>,
+) -> fmt::Result {
+    match name {
+        Some(name) => name.chars().try_for_each(|c| f.write_char(c.to_ascii_lowercase()))?,
+        None => f.write_str(instruction)?,
+    }
+    if version != 0 {
+        write!(f, ".v{version}")?;
+    }
+    if name.is_none() {
+        write!(f, " {number}")?;
+    }
+    let zero = R::default();
+    for (name, value) in CallRegs::NAMES.iter().zip(&regs.0).filter(|(_, value)| **value != zero) {
+        write!(f, " {name}={value:#x}")?;
+    }
+    Ok(())
+}
+
 impl Display for Value {
     /// With a space in front; nothing when the text gave none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +218,7 @@ fn write_time(f: &mut fmt::Formatter<'_>, time: Ps) -> fmt::Result {
     write!(f, "{}ps", time.0)
 }
 
-impl<A: Display, K: Display> Display for Op<A, K> {
+impl<A: Display, K: Display, R: fmt::LowerHex + Default + PartialEq> Display for Op<A, K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let suffix = |ty: &MemType| match ty {
             MemType::Wb => "",
@@ -209,6 +285,18 @@ impl<A: Display, K: Display> Display for Op<A, K> {
             Op::SaveLine { at, slot } => write!(f, "save-line [{at}] {slot}"),
             Op::ReplayLine { slot, at } => write!(f, "replay-line {slot} [{at}]"),
             Op::InjectUe { at } => write!(f, "inject-ue [{at}]"),
+            Op::Seamcall { leaf, version, regs } => {
+                write_call(f, "seamcall", (leaf.name(), leaf.0), *version, regs)
+            }
+            Op::Tdcall { leaf, version, regs } => {
+                write_call(f, "tdcall", (leaf.name(), leaf.0), *version, regs)
+            }
+            Op::Irq { core, kind: IrqKind::Interrupt } => write!(f, "irq {core}"),
+            Op::Irq { core, kind } => write!(f, "irq {core} {kind}"),
+            Op::Wrmsr { msr, value } => write!(f, "wrmsr {msr:#x} {value:#x}"),
+            Op::Starve { core, draws } => write!(f, "starve {core} {draws}"),
+            Op::MovCr3 { value } => write!(f, "mov-cr3 {value:#x}"),
+            Op::Invlpg { at } => write!(f, "invlpg [{at}]"),
         }
     }
 }
@@ -220,6 +308,8 @@ const LINE_MAX: usize = 1024;
 /// REP STOSB and DMA lengths.
 const STOSB_MAX: u32 = 1 << 20;
 const DMA_MAX: u32 = 4096;
+/// The highest core number of any platform.
+const CORE_MAX: u32 = 127;
 
 struct Cursor<'a> {
     text: &'a str,
@@ -389,6 +479,57 @@ impl<'a> Cursor<'a> {
         }
         Ok(Value::Num(n))
     }
+    /// `0x200000|1`, `[P0@priv1]`, `priv1`
+    fn reg(&mut self) -> Result<RegExpr, OpParseError> {
+        let expected = "a number, privN, sharedN or an address such as [P0@priv1]";
+        let rest = self.rest();
+        let base = if rest.starts_with('[') {
+            RegBase::Place(Box::new(self.addr()?))
+        } else if rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            let start = self.at;
+            match self.key() {
+                Ok(KeyRef::Private(n)) => RegBase::Private(n),
+                Ok(KeyRef::Shared(n)) => RegBase::Shared(n),
+                Ok(KeyRef::Num(_)) | Err(_) => {
+                    self.at = start;
+                    return Err(self.error(expected));
+                }
+            }
+        } else {
+            RegBase::Num(self.number(expected)?)
+        };
+        let or = if self.eat("|") { self.number("a number to or in")? } else { 0 };
+        if !(self.rest().is_empty() || self.rest().starts_with([' ', '\t'])) {
+            return Err(self.error("a space"));
+        }
+        Ok(RegExpr { base, or })
+    }
+    /// `rcx=… r8=…`, in any order.
+    fn regs(&mut self) -> Result<CallRegs<RegExpr>, OpParseError> {
+        let mut regs: CallRegs<RegExpr> = CallRegs::default();
+        let mut seen = [false; CallRegs::NAMES.len()];
+        loop {
+            self.skip_space();
+            if self.rest().is_empty() {
+                return Ok(regs);
+            }
+            let start = self.at;
+            let named = self.name().filter(|_| self.rest().starts_with('='));
+            let slots = CallRegs::NAMES.iter().zip(regs.0.iter_mut().zip(&mut seen));
+            let slot = slots.into_iter().find(|(name, _)| Some(**name) == named);
+            let Some((name, (reg, seen))) = slot else {
+                self.at = start;
+                let list = CallRegs::NAMES.join("=, ");
+                return Err(self.error(format!("a register: {list}=, or the end of the line")));
+            };
+            if std::mem::replace(seen, true) {
+                self.at = start;
+                return Err(self.error(format!("{name} only once")));
+            }
+            self.at += 1;
+            *reg = self.reg()?;
+        }
+    }
     fn end(&mut self) -> Result<(), OpParseError> {
         self.skip_space();
         if self.rest().is_empty() { Ok(()) } else { Err(self.error("the end of the line")) }
@@ -413,6 +554,9 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
     c.skip_space();
     let start = c.at;
     let word = c.word();
+    if let Some(call) = call(c, start, word) {
+        return call;
+    }
     let ty = match word.rsplit_once('.') {
         Some((_, "uc")) => MemType::Uc,
         Some((_, "wc")) => MemType::Wc,
@@ -502,13 +646,42 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
             Op::DmaWrite { at, bytes, value: c.value(bytes)? }
         }
         "evict" => Op::Evict { at: c.addr()? },
-        "wc-evict" => Op::WcEvict { core: c.bounded(0, 127, "a core number")? },
+        "wc-evict" => Op::WcEvict { core: c.bounded(0, CORE_MAX, "a core number")? },
         "flip-bit" => Op::FlipBit { at: c.addr()?, bit: c.bounded(0, 511, "a bit number")? },
         "flip-td" => Op::FlipTd { at: c.addr()? },
         "move-line" => Op::MoveLine { from: c.addr()?, to: c.addr()? },
         "save-line" => Op::SaveLine { at: c.addr()?, slot: c.bounded(0, 15, "a slot")? },
         "replay-line" => Op::ReplayLine { slot: c.bounded(0, 15, "a slot")?, at: c.addr()? },
         "inject-ue" => Op::InjectUe { at: c.addr()? },
+        "irq" => {
+            let core = c.bounded(0, CORE_MAX, "a core number")?;
+            c.skip_space();
+            let start = c.at;
+            let kind = match c.word() {
+                "" => IrqKind::Interrupt,
+                "nmi" => IrqKind::Nmi,
+                "smi" => IrqKind::Smi,
+                _ => {
+                    c.at = start;
+                    return Err(c.error("nmi, smi or nothing"));
+                }
+            };
+            Op::Irq { core, kind }
+        }
+        "wrmsr" => {
+            let msr = c.bounded(0, u32::MAX, "the number of an MSR")?;
+            c.skip_space();
+            Op::Wrmsr { msr, value: c.number("a number")? }
+        }
+        "starve" => {
+            let core = c.bounded(0, CORE_MAX, "a core number")?;
+            Op::Starve { core, draws: c.bounded(1, u32::MAX, "a number of draws")? }
+        }
+        "mov-cr3" => {
+            c.skip_space();
+            Op::MovCr3 { value: c.reg()? }
+        }
+        "invlpg" => Op::Invlpg { at: c.addr()? },
         _ => {
             c.at = start;
             let mut expected = "an operation: ".to_owned();
@@ -524,6 +697,46 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
             return Err(c.error(expected));
         }
     })
+}
+
+/// A SEAMCALL or TDCALL, if the word is one: a leaf's name or the instruction's, then `.vN` for a version. `start` is where
+/// the word stands.
+fn call(c: &mut Cursor<'_>, start: usize, word: &str) -> Option<Result<TextOp, OpParseError>> {
+    let (name, version) = match word.rsplit_once(".v") {
+        Some((name, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            (name, digits.parse::<u8>().ok())
+        }
+        _ => (word, Some(0)),
+    };
+    // A leaf's name has one spelling in a line of text, though the table finds it in others.
+    let plain = !name.bytes().any(|b| b.is_ascii_uppercase() || b == b'_');
+    let (leaf, guest) = match name {
+        "seamcall" => (None, false),
+        "tdcall" => (None, true),
+        _ if !plain => return None,
+        _ => match (Leaf::from_name(name), GuestLeaf::from_name(name)) {
+            (Some(leaf), _) => (Some(leaf.0), false),
+            (None, Some(leaf)) => (Some(leaf.0), true),
+            (None, None) => return None,
+        },
+    };
+    let Some(version) = version else {
+        c.at = start + name.len() + 2;
+        return Some(Err(c.error("a version, 0 to 255")));
+    };
+    let leaf = match leaf {
+        Some(leaf) => leaf,
+        None => match c.bounded(0, u16::MAX.into(), "the number of a leaf") {
+            Ok(leaf) => leaf as u16,
+            Err(error) => return Some(Err(error)),
+        },
+    };
+    Some(c.regs().map(|regs| match guest {
+        false => Op::Seamcall { leaf: Leaf(leaf), version, regs },
+        true => Op::Tdcall { leaf: GuestLeaf(leaf), version, regs },
+    }))
 }
 
 fn pconfig(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
@@ -561,14 +774,18 @@ fn pconfig(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
     Ok(Op::Pconfig { keyid, cmd, alg })
 }
 
-/// The mnemonic within two edits of a misspelt one.
-fn nearest(word: &str) -> Option<&'static str> {
-    if word.len() > 20 {
+/// The mnemonic or the leaf's name within two edits of a misspelt one, in any case.
+fn nearest(word: &str) -> Option<String> {
+    if word.len() > 40 {
         return None;
     }
-    MNEMONICS
-        .iter()
-        .map(|m| (edits(word.as_bytes(), m.name.as_bytes()), m.name))
+    let word = word.to_ascii_lowercase().replace('_', ".");
+    let leaves = LEAVES.iter().chain(GUEST_LEAVES).map(|row| row.name.to_ascii_lowercase());
+    let plain = |name: &str| !name.bytes().any(|b| b.is_ascii_uppercase());
+    let others = MNEMONICS.iter().filter(|m| plain(m.name)).map(|m| m.name.to_owned());
+    others
+        .chain(leaves)
+        .map(|name| (edits(word.as_bytes(), name.as_bytes()), name))
         .min()
         .filter(|(n, _)| *n <= 2)
         .map(|(_, name)| name)
