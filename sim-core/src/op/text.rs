@@ -908,6 +908,32 @@ mod tests {
             Just(Op::Interrupt),
             (0..Ps::HORIZON.0).prop_map(|t| Op::Delay { time: Ps(t) }),
         ];
+        let called = prop_oneof![
+            (any::<u16>(), version(), regs()).prop_map(|(leaf, version, regs)| Op::Seamcall {
+                leaf: Leaf(leaf),
+                version,
+                regs
+            }),
+            (0..100u16, version(), regs()).prop_map(|(leaf, version, regs)| Op::Seamcall {
+                leaf: Leaf(leaf),
+                version,
+                regs
+            }),
+            (0..40u16, version(), regs()).prop_map(|(leaf, version, regs)| Op::Tdcall {
+                leaf: GuestLeaf(leaf),
+                version,
+                regs
+            }),
+            (
+                0u32..128,
+                proptest::sample::select(vec![IrqKind::Interrupt, IrqKind::Nmi, IrqKind::Smi])
+            )
+                .prop_map(|(core, kind)| Op::Irq { core, kind }),
+            any::<(u32, u64)>().prop_map(|(msr, value)| Op::Wrmsr { msr, value }),
+            (0u32..128, 1u32..).prop_map(|(core, draws)| Op::Starve { core, draws }),
+            reg().prop_map(|value| Op::MovCr3 { value }),
+            addr().prop_map(|at| Op::Invlpg { at }),
+        ];
         let other = prop_oneof![
             pconfig_op(),
             (addr(), 1u32..=DMA_MAX).prop_map(|(at, bytes)| Op::DmaRead { at, bytes }),
@@ -921,7 +947,32 @@ mod tests {
             (0u32..16, addr()).prop_map(|(slot, at)| Op::ReplayLine { slot, at }),
             addr().prop_map(|at| Op::InjectUe { at }),
         ];
-        prop_oneof![memory, flush, other]
+        prop_oneof![memory, flush, other, called]
+    }
+
+    fn version() -> impl Strategy<Value = u8> {
+        prop_oneof![Just(0), Just(1), any::<u8>()]
+    }
+    fn reg() -> impl Strategy<Value = RegExpr> {
+        let base = prop_oneof![
+            Just(RegBase::Num(0)),
+            any::<u64>().prop_map(RegBase::Num),
+            addr().prop_map(|at| RegBase::Place(Box::new(at))),
+            any::<u16>().prop_map(RegBase::Private),
+            any::<u16>().prop_map(RegBase::Shared),
+        ];
+        (base, prop_oneof![Just(0), 0u64..20, any::<u64>()])
+            .prop_map(|(base, or)| RegExpr { base, or })
+    }
+    /// Few registers hold anything, as in real calls.
+    fn regs() -> impl Strategy<Value = CallRegs<RegExpr>> {
+        proptest::collection::vec((0usize..8, reg()), 0..4).prop_map(|some| {
+            let mut regs = CallRegs::default();
+            for (i, reg) in some {
+                regs.0[i] = reg;
+            }
+            regs
+        })
     }
 
     proptest! {
@@ -944,18 +995,117 @@ mod tests {
         }
 
         #[test]
-        fn no_nearly_right_text_panics(op in any_op(), cut in 0usize..60, junk in "[\\[\\]@+0-9a-z=. ]{0,4}") {
+        fn no_nearly_right_text_panics(op in any_op(), cut in 0usize..90, junk in "[\\[\\]@+|0-9a-zR_=. ]{0,4}") {
             let text = op.to_string();
             let cut = cut.min(text.len());
             if text.is_char_boundary(cut) {
-                let _ = format!("{}{junk}{}", &text[..cut], &text[cut..]).parse::<TextOp>();
+                let text = format!("{}{junk}{}", &text[..cut], &text[cut..]);
+                match text.parse::<TextOp>() {
+                    Ok(op) => prop_assert_eq!(op.to_string().parse::<TextOp>(), Ok(op)),
+                    Err(e) => prop_assert!(text.get(e.at..).is_some(), "{:?} {:?}", text, e),
+                }
             }
         }
+
+        #[test]
+        fn registers_are_read_in_any_order(regs in regs(), turn in 0usize..8) {
+            let op: TextOp = Op::Seamcall { leaf: Leaf::MNG_CREATE, version: 0, regs };
+            let text = op.to_string();
+            let mut words: Vec<&str> = text.split(' ').skip(1).collect();
+            if !words.is_empty() {
+                let n = words.len();
+                words.rotate_left(turn % n);
+            }
+            let turned = format!("tdh.mng.create {}", words.join(" "));
+            prop_assert_eq!(turned.parse::<TextOp>(), Ok(op));
+        }
+
+        #[test]
+        fn a_resolved_call_prints_as_text_that_says_the_same(
+            leaf in 0u16..120, version in version(), regs in any::<[u64; 8]>(), guest: bool,
+        ) {
+            let op: Op = match guest {
+                false => Op::Seamcall { leaf: Leaf(leaf), version, regs: CallRegs(regs) },
+                true => Op::Tdcall { leaf: GuestLeaf(leaf), version, regs: CallRegs(regs) },
+            };
+            let read: TextOp = op.to_string().parse().unwrap();
+            let number = |reg: RegExpr| match reg {
+                RegExpr { base: RegBase::Num(n), or: 0 } => Ok(n),
+                other => Err(other),
+            };
+            let again = read.try_map(|_| Ok(Addr::default()), |_| Ok(crate::KeyId::TME), number);
+            prop_assert_eq!(again, Ok(op));
+        }
+    }
+
+    #[test]
+    fn every_leaf_is_read_by_its_name_and_printed_by_it_whatever_way_it_was_given() {
+        let zero = CallRegs::<RegExpr>::default;
+        for row in LEAVES {
+            let name = row.name.to_ascii_lowercase();
+            let leaf = Leaf::from_name(row.name).unwrap();
+            let op: TextOp = Op::Seamcall { leaf, version: 0, regs: zero() };
+            assert_eq!(name.parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(format!("seamcall {}", leaf.0).parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(op.to_string(), leaf.name().unwrap().to_ascii_lowercase());
+            let first = Op::Seamcall { leaf, version: 1, regs: zero() };
+            assert_eq!(format!("{name}.v1").parse::<TextOp>().as_ref(), Ok(&first));
+            assert_eq!(format!("seamcall.v1 {}", leaf.0).parse::<TextOp>(), Ok(first));
+        }
+        for row in GUEST_LEAVES {
+            let name = row.name.to_ascii_lowercase();
+            let leaf = GuestLeaf(row.number);
+            let op: TextOp = Op::Tdcall { leaf, version: 0, regs: zero() };
+            assert_eq!(name.parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(format!("tdcall {}", row.number).parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(op.to_string(), name);
+        }
+    }
+
+    #[test]
+    fn a_call_prints_what_is_not_zero_in_the_order_of_the_registers() {
+        let shown: Vec<String> = [
+            "tdh.mng.create rcx=[TDR] rdx=priv1",
+            "tdh.mem.sept.add.v1 rdx=[TDR]|0x1 r8=[S0@0] rcx=2097152|1",
+            "tdg.mem.page.accept rcx=0x200000|1",
+            "tdh.vp.enter.v0 rcx=[0x1000@shared0]|0x10 r13=0",
+            "seamcall 47 rcx=0x0|1 r13=0xffffffffffffffff",
+            "seamcall.v255 65535",
+            "seamcall 9",
+            "tdcall 99",
+            "irq 3",
+            "irq 3 nmi",
+            "wrmsr 59 1",
+            "starve 1 12",
+            "mov-cr3 [G0]|0x8",
+            "invlpg [SHARED+0x1000]",
+        ]
+        .iter()
+        .map(|line| line.parse::<TextOp>().unwrap_or_else(|e| panic!("{line}: {e}")).to_string())
+        .collect();
+        expect_test::expect![[r#"
+            tdh.mng.create rcx=[TDR] rdx=priv1
+            tdh.mem.sept.add.v1 rcx=0x200000|1 rdx=[TDR]|1 r8=[S0@0]
+            tdg.mem.page.accept rcx=0x200000|1
+            tdh.vp.enter rcx=[0x1000@shared0]|0x10
+            seamcall 47 rcx=0x0|1 r13=0xffffffffffffffff
+            seamcall.v255 65535
+            tdh.mng.create
+            tdcall 99
+            irq 3
+            irq 3 nmi
+            wrmsr 0x3b 0x1
+            starve 1 12
+            mov-cr3 [G0]|8
+            invlpg [SHARED+0x1000]"#]]
+        .assert_eq(&shown.join("\n"));
     }
 
     #[test]
     fn every_mnemonic_of_the_manual_can_be_read() {
         for m in MNEMONICS {
+            let name =
+                m.name.replace("tdh.LEAF", "tdh.mem.track").replace("tdg.LEAF", "tdg.vp.info");
             let operands = m
                 .operands
                 .replace("zero|fill=B|[ADDR]", "zero")
@@ -974,10 +1124,16 @@ mod tests {
                 .replace("TIME", "10ns")
                 .replace("CORE", "0")
                 .replace("BIT", "0")
-                .replace("SLOT", "0");
-            let text = format!("{} {operands}", m.name);
+                .replace("SLOT", "0")
+                .replace("REGS?", "rcx=[P0@priv1]|1 r8=priv1")
+                .replace("nmi|smi?", "smi")
+                .replace("MSR", "0x3b")
+                .replace("DRAWS", "2")
+                .replace("REG", "[P0]")
+                .replace("NUMBER", "300");
+            let text = format!("{name} {operands}");
             let op = text.parse::<TextOp>().unwrap_or_else(|e| panic!("{text}: {e}"));
-            assert!(op.to_string().starts_with(m.name), "{text} printed as {op}");
+            assert!(op.to_string().starts_with(&name), "{text} printed as {op}");
         }
     }
 
@@ -995,6 +1151,34 @@ mod tests {
             "delay 10",
             "mfence now",
             "",
+            "tdh.mng.creat rcx=1",
+            "TDH.MNG.CREATE rcx=1",
+            "tdh_mng_create",
+            "tdh.mng.create.v256 rcx=1",
+            "tdh.mng.create.v rcx=1",
+            "tdh.mng.create rax=1",
+            "tdh.mng.create rcx 1",
+            "tdh.mng.create rcx=1 rcx=0",
+            "tdh.mng.create rcx=",
+            "tdh.mng.create rcx=P0",
+            "tdh.mng.create rcx=priv70000",
+            "tdh.mng.create rcx=[P0",
+            "tdh.mng.create rcx=[P0]|",
+            "tdh.mng.create rcx=[P0]|priv1",
+            "tdh.mng.create rcx=[P0]rdx=1",
+            "tdh.mng.create rcx=0x10000000000000000",
+            "seamcall",
+            "seamcall 65536",
+            "seamcall tdh.mng.create",
+            "tdcall -1",
+            "irq 128",
+            "irq 0 init",
+            "wrmsr 0x100000000 0",
+            "wrmsr 0x3b",
+            "starve 0 0",
+            "mov-cr3",
+            "mov-cr3 0x1000 8",
+            "invlpg 0x1000",
         ];
         let shown: Vec<String> = lines
             .iter()
@@ -1016,6 +1200,34 @@ mod tests {
             "movdir64b [P0] one": 15: found `one`, expected zero, fill=BYTE or a source address
             "delay 10": 6: found `10`, expected a time such as 100ns (found `10`, expected a time with one of the units ps, ns, us, ms, s)
             "mfence now": 7: found `now`, expected the end of the line
-            "": 0: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri,"#]].assert_eq(&shown.join("\n"));
+            "": 0: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri,
+            "tdh.mng.creat rcx=1": 0: found `tdh.mng.creat`, expected an operation: did you mean `tdh.mng.create`?
+            "TDH.MNG.CREATE rcx=1": 0: found `TDH.MNG.CREATE`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh_mng_create": 0: found `tdh_mng_create`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh.mng.create.v256 rcx=1": 16: found `256`, expected a version, 0 to 255
+            "tdh.mng.create.v rcx=1": 0: found `tdh.mng.create.v`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh.mng.create rax=1": 15: found `rax=1`, expected a register: rcx=, rdx=, r8=, r9=, r10=, r11=, r12=, r13=, or the end of the line
+            "tdh.mng.create rcx 1": 15: found `rcx`, expected a register: rcx=, rdx=, r8=, r9=, r10=, r11=, r12=, r13=, or the end of the line
+            "tdh.mng.create rcx=1 rcx=0": 21: found `rcx=0`, expected rcx only once
+            "tdh.mng.create rcx=": 19: found the end of the line, expected a number, privN, sharedN or an address such as [P0@priv1] (at most 64 bits)
+            "tdh.mng.create rcx=P0": 19: found `P0`, expected a number, privN, sharedN or an address such as [P0@priv1]
+            "tdh.mng.create rcx=priv70000": 19: found `priv70000`, expected a number, privN, sharedN or an address such as [P0@priv1]
+            "tdh.mng.create rcx=[P0": 22: found the end of the line, expected `]`
+            "tdh.mng.create rcx=[P0]|": 24: found the end of the line, expected a number to or in (at most 64 bits)
+            "tdh.mng.create rcx=[P0]|priv1": 24: found `priv1`, expected a number to or in
+            "tdh.mng.create rcx=[P0]rdx=1": 23: found `rdx=1`, expected a space
+            "tdh.mng.create rcx=0x10000000000000000": 19: found `0x10000000000000000`, expected a number, privN, sharedN or an address such as [P0@priv1] (at most
+            "seamcall": 8: found the end of the line, expected the number of a leaf, 0 to 65535 (at most 64 bits)
+            "seamcall 65536": 9: found `65536`, expected the number of a leaf, 0 to 65535
+            "seamcall tdh.mng.create": 9: found `tdh.mng.create`, expected the number of a leaf, 0 to 65535
+            "tdcall -1": 7: found `-1`, expected the number of a leaf, 0 to 65535 (at most 64 bits)
+            "irq 128": 4: found `128`, expected a core number, 0 to 127
+            "irq 0 init": 6: found `init`, expected nmi, smi or nothing
+            "wrmsr 0x100000000 0": 6: found `0x100000000`, expected the number of an MSR, 0 to 4294967295
+            "wrmsr 0x3b": 10: found the end of the line, expected a number (at most 64 bits)
+            "starve 0 0": 9: found `0`, expected a number of draws, 1 to 4294967295
+            "mov-cr3": 7: found the end of the line, expected a number, privN, sharedN or an address such as [P0@priv1] (at most 64 bits)
+            "mov-cr3 0x1000 8": 15: found `8`, expected the end of the line
+            "invlpg 0x1000": 7: found `0x1000`, expected an address such as [0x1000], [P0+0x8] or [P0@priv1]"#]].assert_eq(&shown.join("\n"));
     }
 }
