@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sim_core::event::{BirthId, EventId};
 use sim_core::mca::McAccess;
 pub use sim_core::setting::{AgentKind, Order};
-use sim_core::{Addr, KeyId, Op, Outcome, Ps};
+use sim_core::{Addr, Hpa, KeyId, Op, Outcome, Ps};
 
 /// Names an agent of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct AgentSpec {
     pub core: u16,
     /// Of a TD: its HKID.
     pub keyid: KeyId,
+    /// Of a guest: the TDVPR page of its VCPU.
+    pub vcpu: Option<Hpa>,
 }
 
 /// One item of a program.

@@ -31,7 +31,7 @@ impl Machine {
         let context = match kind {
             AgentKind::User => McContext::User,
             AgentKind::Seam => McContext::SeamRoot,
-            AgentKind::Td => McContext::SeamNonRoot,
+            AgentKind::Td | AgentKind::Guest => McContext::SeamNonRoot,
             AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
         };
         let (bank, mcacod) = match access {

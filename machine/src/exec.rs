@@ -10,7 +10,7 @@ use sim_core::data::{ByteMask, LineData};
 use sim_core::event::BirthId;
 use sim_core::mca::McAccess;
 use sim_core::op::{MemType, Source, Value};
-use sim_core::outcome::{DataClass, GpReason, Loaded};
+use sim_core::outcome::{DataClass, GpReason, Loaded, NotRun};
 use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Ps, Tagged};
 
 /// What a machine has counted. Units: operations, accesses (one per line touched) or requests.
@@ -132,6 +132,10 @@ impl Gather {
 impl Machine {
     /// Why the agent cannot do this at all (architecture.md §2.5); the access reaches neither cache nor memory.
     fn refused(&self, kind: AgentKind, own: sim_core::KeyId, op: &Op) -> Option<Outcome> {
+        if kind == AgentKind::Guest {
+            // Its addresses are not physical ones.
+            return Some(Outcome::NotRun(NotRun::NotModelled));
+        }
         // Alignment is checked on the operand, before the address is translated.
         let misaligned = match op {
             Op::NtStore { at, bytes, .. } => {
@@ -165,7 +169,7 @@ impl Machine {
             AgentKind::Kernel | AgentKind::User => private.map(|_| Outcome::PageFaultRsvd),
             AgentKind::Td => private.map(|_| Outcome::EptMisconfiguration),
             AgentKind::Device => private.map(|_| Outcome::DmaAbort),
-            AgentKind::Seam | AgentKind::Hardware => None,
+            AgentKind::Seam | AgentKind::Guest | AgentKind::Hardware => None,
         }
     }
 
@@ -319,6 +323,13 @@ impl Machine {
                 self.tamper(op);
                 Beat::over(Outcome::Done, Ps::ZERO)
             }
+            Op::Seamcall { .. }
+            | Op::Tdcall { .. }
+            | Op::Irq { .. }
+            | Op::Wrmsr { .. }
+            | Op::Starve { .. }
+            | Op::MovCr3 { .. }
+            | Op::Invlpg { .. } => Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO),
         }
     }
 

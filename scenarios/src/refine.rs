@@ -285,6 +285,7 @@ impl Refinement {
             AgentKind::Seam => Agent::SeamRoot,
             AgentKind::Td => Agent::Td(spec.keyid),
             AgentKind::Device => Agent::Device,
+            AgentKind::Guest => return Err(Difference::Refused(NotAllowed::NotModelled)),
         };
         let mut touched = BTreeSet::new();
         for at in op.addresses().into_iter().flatten() {
@@ -469,7 +470,7 @@ impl Refinement {
             let context = match spec.kind {
                 AgentKind::User => McContext::User,
                 AgentKind::Seam => McContext::SeamRoot,
-                AgentKind::Td => McContext::SeamNonRoot,
+                AgentKind::Td | AgentKind::Guest => McContext::SeamNonRoot,
                 AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
             };
             same(|| "context of the machine check".to_owned(), &record.context, &context)?;

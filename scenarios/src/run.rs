@@ -226,6 +226,7 @@ fn machine_program(program: &Program) -> machine::Program {
                 kind: a.kind,
                 core: a.core.unwrap_or(0),
                 keyid: a.keyid,
+                vcpu: a.vcpu,
             })
             .collect(),
         items: program

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use sim_core::Ps;
 use sim_core::keyid::KeyId;
 use sim_core::platform::{IntegrityMode, SpeedGrade};
+use sim_core::units::Area;
 use std::collections::BTreeSet;
 
 fn named(name: &str) -> Platform {
@@ -84,6 +85,8 @@ fn every_row_of_the_table_can_be_set_and_changes_the_platform() {
                 (Kind::Time, _) => &[("", "123ps")],
                 (Kind::Size, _) => &[("", "4KiB")],
                 (Kind::Frequency, _) => &[("", "4.1GHz")],
+                (Kind::Area, _) => &[("", "0x80000000-0x90000000")],
+                (Kind::Areas, _) => &[("", "0x1000-0x2000 0x4000-0x8000")],
                 (Kind::Word(words), now) => {
                     let word = words.iter().find(|w| **w != now).unwrap();
                     let changed = load(&Origin::Preset("spr".into()), &set(&[(key, word)]));
@@ -119,7 +122,7 @@ fn the_manual_lists_every_parameter_once() {
 
 /// Tags of the sheets that stand for a source somebody has read or derived from (timing.md §0, architecture.md §0).
 const READ: &[&str] =
-    &["[V]", "[D]", "[LX]", "[SRC]", "[MEAS]", "[WP]", "[BASE", "[MCEL", "KeyIDs seen"];
+    &["[V]", "[D]", "[LX]", "[SRC]", "[MEAS]", "[WP]", "[BASE", "[MCEL", "KeyIDs seen", "dmesg of"];
 
 #[test]
 fn every_preset_loads_and_says_where_each_number_is_from() {
@@ -175,6 +178,31 @@ fn the_presets_say_what_the_sheets_say() {
         // architecture.md §13 MC-20 and §6.2.
         assert_eq!((p.mce.mscod_td, p.mce.mscod_mac, p.mce.mcacod_imc), (0x82b, 0x82a, 0x90));
         assert_eq!((p.mce.bank_imc, p.mce.bank_dcu, p.mce.bank_ifu), (13, 1, 0));
+    }
+    // architecture.md §9, both checks: TDMRs of whole GiB around the convertible ranges.
+    let tdmrs = |p: &sim_core::PlatformSpec| -> Vec<u64> {
+        let gib = |a: &Area| a.end.div_ceil(1 << 30) - (a.base >> 30);
+        p.tdx.cmrs.iter().map(gib).collect()
+    };
+    assert_eq!(tdmrs(&spr), [2, 126, 128]);
+    assert_eq!(spr.tdx.cmrs[1], Area { base: 0x1_0000_0000, end: 0x20_6e00_0000 });
+    assert_eq!(tdmrs(&emr), [2, 1021, 1023]);
+    assert_eq!(gnr.tdx.cmrs, spr.tdx.cmrs);
+    for p in [&spr, &emr, &gnr] {
+        let tdx = &p.tdx;
+        // architecture.md §7.4: 4 KiB granular, ordered, disjoint; §7.9 "TDH.SYS.INIT": no SMRR in them.
+        assert!(tdx.cmrs.is_sorted_by(|a, b| a.end <= b.base));
+        assert!(tdx.cmrs.iter().all(|a| a.base % 4096 == 0 && a.end % 4096 == 0));
+        for own in [&tdx.seamrr, &tdx.smrr] {
+            assert!(tdx.cmrs.iter().all(|a| !a.overlaps(own)), "{own}");
+        }
+        // architecture.md §8.
+        assert_eq!((tdx.seamrr.base % (32 << 20), tdx.seamrr.bytes() % (32 << 20)), (0, 0));
+        assert!(!tdx.seamrr.overlaps(&tdx.smrr));
+        // timing.md §5.3, §6.
+        assert!((Ps::ns(500)..=Ps::ns(1500)).contains(&tdx.cost.seamcall));
+        let tdcall = tdx.cost.exit.0 + tdx.cost.tdcall.0 + tdx.cost.enter.0;
+        assert!((Ps::ns(900).0..=Ps::ns(1200).0).contains(&tdcall), "{tdcall}");
     }
     assert_eq!((spr.cpu.llc.size, spr.cpu.llc.ways), (60 << 20, 15));
     assert_eq!((emr.cpu.llc.size, emr.cpu.llc.ways), (60 << 20, 15));
@@ -312,6 +340,18 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         &[("dram.grade", "ddr4-3200")],
         &[("dram.channel_interleave", "100B")],
         &[("mce.bank_imc", "60")],
+        &[("tdx.cmrs", "")],
+        &[("tdx.cmrs", "0x1000")],
+        &[("tdx.cmrs", "0x1000-0x2000,0x3000-0x4000")],
+        &[("tdx.cmrs", "0x1000-0x2000 4096-8192")],
+        &[("tdx.seamrr", "")],
+        &[("tdx.seamrr", "0x2000-0x2000")],
+        &[("tdx.seamrr", "0x+1-0x2000")],
+        &[("tdx.seamrr", "0x1-0x10000000000000000")],
+        &[("tdx.smrr", "0x1000-0x2000 0x3000-0x4000")],
+        &[("tdx.tlb_entries", "0")],
+        &[("tdx.cost.enter", "1")],
+        &[("tdx.cost", "1ns")],
         &[("latency.xts\n\u{1b}[2J", "1ns")],
         // The one that is wrong, the last one for the same key, the one in the same group.
         &[("cpu.cores", "8"), ("dram.channels", "3"), ("dram.ranks", "1")],
