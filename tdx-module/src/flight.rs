@@ -151,6 +151,8 @@ pub struct GuestEntry {
     pub levels: u8,
     /// Guest-physical address width.
     pub gpaw: u8,
+    /// The VMM's EPT for shared addresses, as it wrote it with TDH.VP.WR: EPTP, or 0 where there is none.
+    pub shared_eptp: u64,
     /// What the guest finds when it goes on.
     pub inject: Inject,
 }
@@ -213,9 +215,10 @@ pub enum VmExit {
 }
 
 /// What came of an [`Action`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Reply {
     /// It is done; also the first reply of a call.
+    #[default]
     Done,
     /// What a load returned.
     Data(LineData),
@@ -228,7 +231,7 @@ pub enum Reply {
 }
 
 /// What the module wants next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     /// Do this and come back.
     Touch(Touch),
