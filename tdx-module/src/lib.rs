@@ -1,1 +1,4 @@
 //! The TDX module.
+
+pub mod op_state;
+pub mod sept;
