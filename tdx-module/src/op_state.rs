@@ -367,7 +367,8 @@ mod tests {
             | 1 | ASSIGNED | architecture.md §7.5 "KOT entry" |
             | 2 | FLUSHED | architecture.md §7.5 "KOT entry" |
             | 3 | RESERVED | architecture.md §7.5 "KOT entry" |
-        "#]].assert_eq(&states_markdown());
+        "#]]
+        .assert_eq(&states_markdown());
         expect![[r#"
             | Leaf | Number | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | Source |
             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
