@@ -311,6 +311,24 @@ impl Cx<'_> {
         }
         tdr
     }
+    /// HPA(r, mode, PT) where bits of the register that are not the address were taken off before.
+    pub(crate) fn hpa_at(
+        &mut self,
+        r: usize,
+        pa: u64,
+        mode: Mode,
+        want: PageType,
+    ) -> Result<Page, Status> {
+        let kept = self.reg(r);
+        if let Some(slot) = self.f.regs.get_mut(r) {
+            *slot = pa;
+        }
+        let page = self.hpa(r, mode, want);
+        if let Some(slot) = self.f.regs.get_mut(r) {
+            *slot = kept;
+        }
+        page
+    }
     /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
     pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {
         let tdr = self.m.pamt(page.hpa().0, Size::Small).owner();
@@ -431,6 +449,21 @@ impl Cx<'_> {
         let hkid = self.td(tdr)?.hkid;
         self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
         ensure(free, Status::OPERAND_BUSY.about(Operand::RCX))?;
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
+    /// The entry's lock, by a guest: OPERAND_BUSY|RCX when it is taken, OPERAND_BUSY_HOST_PRIORITY|RCX when it is kept
+    /// for the host (architecture.md §7.2 "SEPT-entry lock"). TDHP stays as it is.
+    pub(crate) fn lock_entry_guest(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let taken = entry.try_lock_guest();
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        taken.map_err(|busy| match busy {
+            sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
+            sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),
+        })?;
         self.f.locks.push(Held::Entry { table: at.table, index: at.index });
         Ok(())
     }

@@ -23,11 +23,16 @@ pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,
 };
+pub use leaf::guest::{
+    ATTR_RD_STATES, EXITS, ExitEffect, ExitKind, ExitRow, FAULTS, Fault, FaultRow, exits_markdown,
+    fault_at, faults_markdown,
+};
+pub use leaf::vp_fields::vp_fields_markdown;
 pub use sys::{KotEntry, SysState};
 
 use flight::{Held, Phase};
