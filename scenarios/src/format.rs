@@ -14,6 +14,8 @@ mod parse;
 mod pattern;
 mod print;
 #[cfg(test)]
+mod tdx_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
