@@ -411,7 +411,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         ("a bad region name", with("P1 = {", "\"P-1\" = {")),
         ("a region name of 33", with("P1 = {", &format!("{} = {{", "P".repeat(33)))),
         ("an agent of no kind", with("kind = \"td\", ", "")),
-        ("an agent of an unknown kind", with("kind = \"td\"", "kind = \"guest\"")),
+        ("an agent of an unknown kind", with("kind = \"td\"", "kind = \"vm\"")),
         ("an agent without core", with("core = 1, ", "")),
         ("a core of 128", with("core = 1", "core = 128")),
         ("a negative core", with("core = 1", "core = -1")),
@@ -643,7 +643,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an agent of no kind
             s.toml:30:7: found a table without `kind`, expected one of kernel, user, seam, td, guest, device, hw
         an agent of an unknown kind
-            s.toml:30:32: found integer `1`, expected no core: a guest has none
+            s.toml:30:16: found `vm`, expected one of kernel, user, seam, td, guest, device, hw
         an agent without core
             s.toml:30:7: found a table without `core`, expected `core = 0`
         a core of 128
