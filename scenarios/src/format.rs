@@ -205,6 +205,7 @@ pub struct Agent {
 
 /// A line of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all lines are operations")]
 pub enum Line {
     /// `agent : operation`
     Op {
