@@ -115,7 +115,7 @@ impl KeyAlg {
     }
 }
 
-/// Which kind of interrupt arrives at a core (architecture.md §7.1 "INTERRUPTED", §7.11 "Exit reasons used").
+/// Which kind of interrupt arrives at a core (architecture.md §6.3, §7.11 "Exit reasons used").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum IrqKind {
     /// An external interrupt.
