@@ -756,12 +756,13 @@ fn a_device_that_overwrites_a_whole_line_needs_no_write_back_first() {
 fn what_needs_a_tdx_module_is_refused_and_changes_nothing() {
     let rig = Rig::new(spec(Ci, true));
     let regs = CallRegs::default();
-    let ops: [Op; 7] = [
+    let ops: [Op; 8] = [
         Op::Seamcall { leaf: Leaf::SYS_INIT, version: 0, regs },
         Op::Tdcall { leaf: GuestLeaf::VP_INFO, version: 0, regs },
         Op::Irq { core: 0, kind: IrqKind::Nmi },
         Op::Wrmsr { msr: 0x3b, value: 1 },
         Op::Starve { core: 0, draws: 1 },
+        Op::SeamldrInstall,
         Op::MovCr3 { value: 0x1000 },
         Op::Invlpg { at: at(X, K0) },
     ];
