@@ -9,7 +9,8 @@ mod status;
 
 pub use leaf::{GUEST_LEAVES, GuestLeaf, LEAVES, Leaf, LeafRow, leaves_markdown};
 pub use returns::{
-    Check, DISPATCH, LEAF_CHECKS, LeafChecks, Return, leaf_checks_markdown, who_returns,
+    Check, DISPATCH, GUEST_DISPATCH, GUEST_LEAF_CHECKS, GuestCheck, GuestLeafChecks, GuestOutcome,
+    LEAF_CHECKS, LeafChecks, Return, guest_leaf_checks_markdown, leaf_checks_markdown, who_returns,
 };
 pub use status::{
     CLASSES, ClassRow, LINUX_VARIANTS, Low, OPERANDS, Operand, OperandRow, Reading, SOFTWARE,
