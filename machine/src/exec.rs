@@ -358,6 +358,9 @@ impl Machine {
                 }
                 Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
             }
+            Op::SeamldrInstall => {
+                Beat::over(Outcome::NotRun(sim_core::outcome::NotRun::NotModelled), Ps::ZERO)
+            }
             Op::Starve { core, draws } => {
                 if let Some(seam) = self.seam_mut(core as u16) {
                     seam.starve = draws;

@@ -293,6 +293,16 @@ impl Machine {
                 self.fill_pages(core, at, &data, lines);
                 self.fence(core, FenceKind::Mfence, Ps::ZERO)
             }
+            Touch::FillTable { at, first, step } => {
+                let last = if timed { line + 1 } else { 64 };
+                let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
+                for i in line..last {
+                    let word = |k: u64| first.wrapping_add(step.wrapping_mul(8 * u64::from(i) + k));
+                    let data = LineData(std::array::from_fn(|k| word(k as u64)));
+                    beat = self.direct_line(core, at, &data, i, 64);
+                }
+                beat
+            }
             Touch::Copy { from, to } => {
                 let last = if timed { line + 1 } else { 64 };
                 let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
