@@ -9,6 +9,8 @@ use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
 use sim_core::event::Trace;
+use sim_core::op::KeyAlg;
+use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
 
@@ -83,6 +85,25 @@ impl Cx<'_> {
     pub(crate) fn spend(&mut self, cost: impl Fn(&sim_core::platform::TdxCost) -> sim_core::Ps) {
         let time = cost(&self.m.spec.tdx.cost);
         self.f.touch(Touch::Spend(time));
+    }
+    /// PCONFIG SET_KEY_RANDOM for a KeyID, with the platform's algorithm (architecture.md §1.3 1.3.3).
+    pub(crate) fn pconfig(&mut self, keyid: KeyId) {
+        let alg = match (self.m.spec.integrity, self.m.spec.xts) {
+            (IntegrityMode::Ci, XtsWidth::Xts128) => KeyAlg::Xts128Integrity,
+            (IntegrityMode::Ci, XtsWidth::Xts256) => KeyAlg::Xts256Integrity,
+            (IntegrityMode::Li, XtsWidth::Xts128) => KeyAlg::Xts128,
+            (IntegrityMode::Li, XtsWidth::Xts256) => KeyAlg::Xts256,
+        };
+        self.f.touch(Touch::Pconfig { keyid, alg });
+    }
+    /// A cached store of 16 bytes.
+    pub(crate) fn store16(&mut self, at: Addr, value: [u64; 2]) {
+        self.f.touch(Touch::Store { at, value, bytes: 16, locked: false });
+    }
+    /// The lines that the last `count` loads returned, as one array of words.
+    pub(crate) fn loaded(&self, count: usize) -> impl Iterator<Item = u64> {
+        let from = self.f.data.len().saturating_sub(count);
+        self.f.data.iter().skip(from).flat_map(|line| line.0)
     }
     /// 64 MOVDIR64B over a page, every 8 bytes the same, then MFENCE.
     pub(crate) fn fill_page(&mut self, page: Page, keyid: KeyId, word: u64) {
@@ -194,6 +215,14 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::KOT);
         self.m.sys.kot_lock.try_take(mode).map_err(|_| busy)?;
         self.f.locks.push(Held::Kot(mode));
+        Ok(())
+    }
+    /// The mutex of a TDMR, else OPERAND_BUSY|RCX.
+    pub(crate) fn lock_tdmr(&mut self, index: u16) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::RCX);
+        let lock = self.m.tdmr_locks.get_mut(usize::from(index)).ok_or(invalid(reg::RCX))?;
+        lock.try_take(Mode::Exclusive).map_err(|_| busy)?;
+        self.f.locks.push(Held::Tdmr(index));
         Ok(())
     }
     /// The lock of one PAMT entry.
@@ -565,7 +594,16 @@ impl Cx<'_> {
     }
     /// SHPA(r, align): a shared operand, with the KeyID that it carries.
     pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {
-        let full = self.reg(r);
+        self.shpa_at(r, self.reg(r), align, bytes)
+    }
+    /// SHPA of an address that was read from memory: a failure is about register `r`.
+    pub(crate) fn shpa_at(
+        &self,
+        r: usize,
+        full: u64,
+        align: u64,
+        bytes: u64,
+    ) -> Result<Addr, Status> {
         ensure(full & (align - 1) == 0, invalid(r))?;
         let layout = &self.m.spec.keyid;
         let addr = layout.split(full).ok_or(invalid(r))?;
