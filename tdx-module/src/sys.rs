@@ -61,6 +61,17 @@ pub(crate) struct Handoff {
     pub(crate) version: u16,
 }
 
+/// How far TDH.SYS.DISABLE has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Disabling {
+    /// It was called and could not begin, because others were in the module.
+    Wanted,
+    /// It clears the pages that the module has; the next is at or above this address.
+    Pages(u64),
+    /// It clears the PAMTs: of this TDMR, this of the three arrays, from this offset on.
+    Pamt { tdmr: u16, array: u8, offset: u64 },
+}
+
 /// The module's global data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Sys {
@@ -75,8 +86,8 @@ pub(crate) struct Sys {
     /// Registers of the first LP, which others must equal (architecture.md §7.9 "TDH.SYS.LP.INIT").
     pub(crate) first: Option<FirstLp>,
     pub(crate) handoff: Option<Handoff>,
-    /// How far TDH.SYS.DISABLE has come.
-    pub(crate) disabling: Option<u64>,
+    /// How far TDH.SYS.DISABLE has come, once it was called.
+    pub(crate) disabling: Option<Disabling>,
 }
 
 /// What TDH.SYS.INIT found on its LP.

@@ -32,6 +32,3 @@ pub(crate) fn shutdown(_: &mut Cx<'_>) -> Stage {
 pub(crate) fn update(_: &mut Cx<'_>) -> Stage {
     Ok(Flow::NotModelled)
 }
-pub(crate) fn disable(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
