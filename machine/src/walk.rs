@@ -84,6 +84,11 @@ impl Walk {
         walk
     }
 
+    /// The guest-linear address that is being translated.
+    pub(crate) const fn linear(&self) -> u64 {
+        self.linear
+    }
+
     const fn shared_bit(g: &GuestEntry) -> u64 {
         1 << (g.gpaw - 1)
     }

@@ -82,6 +82,8 @@ pub enum NotRun {
     Horizon,
     /// A guest whose VCPU is in no TD entry.
     NotEntered,
+    /// TDH.VP.ENTER has entered a guest that is still running: the call is not over.
+    InGuest,
     /// The simulator does not model it.
     NotModelled,
 }
@@ -191,6 +193,7 @@ impl fmt::Display for Outcome {
                     NotRun::Shutdown => "shutdown",
                     NotRun::Horizon => "horizon",
                     NotRun::NotEntered => "not-entered",
+                    NotRun::InGuest => "in-guest",
                     NotRun::NotModelled => "not-modelled",
                 })
             }
@@ -307,6 +310,7 @@ mod tests {
             Outcome::TdExit { reason: ExitReason(1), gpa: 0 },
             Outcome::PageFault,
             Outcome::NotRun(NotRun::NotEntered),
+            Outcome::NotRun(NotRun::InGuest),
             Outcome::NotRun(NotRun::NotModelled),
         ]
         .iter()

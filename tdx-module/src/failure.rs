@@ -32,7 +32,7 @@ pub const FAILURE_EFFECTS: &[FailureEffect] = &[
     row(Some(Leaf::MNG_CREATE), "RND_NO_ENTROPY: the offered page is overwritten under the global HKID", false, "architecture.md §7.10.1"),
     row(Some(Leaf::MNG_ADDCX), "RND_NO_ENTROPY: the offered page is overwritten under the TD's HKID", false, "architecture.md §7.10.1"),
     row(Some(Leaf::MEM_PAGE_DEMOTE), "INTERRUPTED_RESTARTABLE or a busy PAMT: the offered page is overwritten under the TD's HKID", false, "architecture.md §7.10.1"),
-    row(Some(Leaf::PHYMEM_CACHE_WB), "INTERRUPTED_RESUMABLE: how far it came; NO_HKID_READY_TO_WBCACHE: what it could have gone on from", true, "architecture.md §7.11"),
+    row(Some(Leaf::PHYMEM_CACHE_WB), "INTERRUPTED_RESUMABLE: how far it came", true, "architecture.md §7.11"),
     row(Some(Leaf::MEM_SEPT_ADD), "version 1, INTERRUPTED_RESUMABLE: pages that are done", true, "architecture.md §7.11"),
     row(Some(Leaf::SYS_DISABLE), "SYS_BUSY: no new TDH.SYS.* leaf is let in; INTERRUPTED_RESUMABLE: how far it came", true, "linux-host-paths.md §16.5"),
 ];

@@ -107,6 +107,16 @@ pub enum Touch {
         /// Every 8 bytes.
         word: u64,
     },
+    /// MOVDIR64B of the 64 lines of a page, then MFENCE: word i of 512 is `first + i * step`. A Secure-EPT page full of
+    /// entries over consecutive pages (architecture.md §7.9 "TDH.MEM.PAGE.DEMOTE").
+    FillTable {
+        /// The page.
+        at: Addr,
+        /// Word 0.
+        first: u64,
+        /// From one word to the next.
+        step: u64,
+    },
     /// MOVDIR64B of 64 lines from one page to another, then MFENCE. The source is read with ordinary loads.
     Copy {
         /// From which page, under which KeyID.

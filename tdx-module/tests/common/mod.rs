@@ -127,6 +127,11 @@ impl World {
                     *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = [word; 8];
                 }
             }
+            Touch::FillTable { at, first, step } => {
+                for i in 0..512 {
+                    self.poke(at.hpa.0 + 8 * i, at.keyid.0, first + i * step);
+                }
+            }
             Touch::Copy { from, to } => {
                 for i in 0..64 {
                     let line = *self.line(Addr::new(Hpa(from.hpa.0 + 64 * i), from.keyid));
