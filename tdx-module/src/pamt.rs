@@ -252,7 +252,9 @@ impl Tdmr {
         let Some(block) = gib.blocks.get(block) else { return PamtEntry::NDA };
         match (&block.pages, small) {
             (_, false) => block.entry,
-            (_, true) if self.dynamic && block.entry.page_type() != PageType::Pamt => PamtEntry::NDA,
+            (_, true) if self.dynamic && block.entry.page_type() != PageType::Pamt => {
+                PamtEntry::NDA
+            }
             (Pages::Initial, true) => self.initial(pa),
             (Pages::Alike(entry), true) => *entry,
             (Pages::Each(each), true) => each.get(page).copied().unwrap_or_default(),
@@ -349,7 +351,15 @@ impl Tdmr {
     }
     /// Makes 512 pages one: the entry of `size` takes type and owner from the first child, BEPOCH stays as it was; the
     /// children are free, owner and BEPOCH stale (architecture.md §7.9 "TDH.MEM.PAGE.PROMOTE").
-    pub(crate) fn promote(&mut self, pa: u64, size: Size) {
+    ///
+    /// With dynamic PAMT, 512 pages of 4 KiB have no entries any more: BEPOCH is 0, and the pair of PAMT pages that held
+    /// them is returned, still marked (intel/tdx-module 1666adc494db pamt_manager.c).
+    pub(crate) fn promote(&mut self, pa: u64, size: Size) -> Option<[Page; 2]> {
+        if let Some(pair) = self.backing(pa).filter(|_| size == Size::Large) {
+            let child = self.entry(pa & !(size.bytes() - 1), Size::Small);
+            self.set(pa, size, PamtEntry::new(child.page_type(), child.owner()));
+            return Some(pair);
+        }
         for (i, (at, smaller)) in Tdmr::below(pa, size).enumerate() {
             let child = self.entry(at, smaller);
             if i == 0 {
@@ -358,6 +368,7 @@ impl Tdmr {
             }
             self.set(at, smaller, child.released());
         }
+        None
     }
 
     /// Whether everything below the entry of `size` at `pa` is free: all children, and theirs.
@@ -484,7 +495,9 @@ impl Tdmr {
             };
             let block = pa & !(Size::Large.bytes() - 1);
             match found {
-                Some(page) => return Some((block + page as u64 * Size::Small.bytes(), Size::Small)),
+                Some(page) => {
+                    return Some((block + page as u64 * Size::Small.bytes(), Size::Small));
+                }
                 None => pa = block + Size::Large.bytes(),
             }
         }
@@ -565,6 +578,18 @@ mod tests {
         assert_eq!(t.entry(BASE, Size::Small), PamtEntry::NDA);
         t.set(BASE, Size::Large, PamtEntry::pair(pair()));
         assert_eq!(t.entry(BASE, Size::Small), PamtEntry::NDA, "zeroed");
+    }
+
+    #[test]
+    fn merging_the_pages_of_a_block_gives_its_pair_back() {
+        let mut t = tdmr(true);
+        t.set(BASE, Size::Large, PamtEntry::pair(pair()));
+        let reg = PamtEntry { bepoch: 7, ..PamtEntry::new(PageType::Reg, TD) };
+        (0..512).for_each(|i| t.set(BASE + (i << 12), Size::Small, reg));
+        assert_eq!(t.promote(BASE, Size::Large), Some(pair()));
+        assert_eq!(t.entry(BASE, Size::Large), PamtEntry::new(PageType::Reg, TD));
+        assert_eq!((t.backing(BASE), t.entry(BASE, Size::Small)), (None, PamtEntry::NDA));
+        assert_eq!(tdmr(false).promote(BASE, Size::Large), None);
     }
 
     #[test]

@@ -390,7 +390,8 @@ fn page_reclaim_returns_every_status_in_the_order_of_its_checks() {
 fn the_outputs_of_reclaim_stand_also_when_a_check_behind_them_fails() {
     let reg = u64::from(PageType::Reg.code());
     let tdr = RUNNING.td.tdr;
-    let reclaim = |w: &mut World, pa: u64| -> Answer { w.call(Leaf::PHYMEM_PAGE_RECLAIM, pa, 0, 0, 0) };
+    let reclaim =
+        |w: &mut World, pa: u64| -> Answer { w.call(Leaf::PHYMEM_PAGE_RECLAIM, pa, 0, 0, 0) };
     let mut w = TORN_DOWN.clone();
     assert_eq!(reclaim(&mut w, RUNNING.large + 0x1000).out, [reg, tdr, 1, 0, 0, 0]);
     let type_tdr = u64::from(PageType::Tdr.code());

@@ -100,8 +100,7 @@ pub(crate) fn page_rdmd(cx: &mut Cx<'_>) -> Stage {
     let size = cx.pamt_walk(pa, wanted, Shared).map_err(|_| busy)?;
     let entry = cx.m.pamt(pa, size);
     let found = entry.page_type();
-    if let (true, PageType::Nda, Size::Small, Some(at)) =
-        (dynamic, found, wanted, cx.bitmap_at(pa))
+    if let (true, PageType::Nda, Size::Small, Some(at)) = (dynamic, found, wanted, cx.bitmap_at(pa))
     {
         let global = cx.global();
         cx.f.load(at, global, 8);
