@@ -14,6 +14,8 @@ mod parse;
 mod pattern;
 mod print;
 #[cfg(test)]
+mod tdx_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
@@ -203,6 +205,7 @@ pub struct Agent {
 
 /// A line of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all lines are operations")]
 pub enum Line {
     /// `agent : operation`
     Op {

@@ -184,6 +184,16 @@ fn same<T: PartialEq + fmt::Debug>(
     Err(Difference::State { what: what(), machine, reference })
 }
 
+/// Why a program cannot be checked against the reference model; `None` if it can.
+pub fn not_checkable(program: &Program) -> Option<&'static str> {
+    if program.order == machine::Order::Concurrent {
+        return Some("that is not built yet for order = \"concurrent\"");
+    }
+    let calls = program.items.iter().any(|i| matches!(i, Item::Op(_, op) if op.needs_module()));
+    let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
+    (calls || guests).then_some("it has no TDX module, which this program needs")
+}
+
 /// Runs a program whose operations follow each other ([`machine::Order::Program`], whatever `program.order` says) as
 /// [`Machine::run`] does, and checks every operation. After a disagreement the machine runs on, unchecked.
 pub fn run<H: McHandler>(

@@ -179,7 +179,8 @@ impl StatusPattern {
         }
         let Some(row) = STATUSES.iter().find(|r| short_status(r.name) == name) else {
             let all = STATUSES.iter().map(|r| short_status(r.name));
-            let expected = match nearest(name, all) {
+            let upper = name.to_ascii_uppercase();
+            let expected = match nearest(short_status(&upper), all) {
                 Some(near) => format!("a status: did you mean `{near}`?"),
                 None => "a status such as SUCCESS or OPERAND_BUSY|RCX, or its number".to_owned(),
             };

@@ -465,6 +465,30 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
             --set:1:25: found `dram.channel_interleave` = 100, expected a power of two from 64 to 1073741824
         "mce.bank_imc=60"
             --set:1:14: found `mce.bank_imc` = 60, expected 0 to 56
+        "tdx.cmrs="
+            accepted
+        "tdx.cmrs=0x1000"
+            --set:1:10: found `0x1000`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.cmrs=0x1000-0x2000,0x3000-0x4000"
+            --set:1:10: found `0x1000-0x2000,0x3000-0x4000`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.cmrs=0x1000-0x2000 4096-8192"
+            --set:1:10: found `0x1000-0x2000 4096-8192`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.seamrr="
+            --set:1:12: found ``, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x2000-0x2000"
+            --set:1:12: found `0x2000-0x2000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x+1-0x2000"
+            --set:1:12: found `0x+1-0x2000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x1-0x10000000000000000"
+            --set:1:12: found `0x1-0x10000000000000000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.smrr=0x1000-0x2000 0x3000-0x4000"
+            --set:1:10: found `0x1000-0x2000 0x3000-0x4000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.tlb_entries=0"
+            --set:1:17: found `tdx.tlb_entries` = 0, expected 1 to 65536
+        "tdx.cost.enter=1"
+            --set:1:16: found `1`, expected a time with one of the units ps, ns, us, ms, s
+        "tdx.cost=1ns"
+            --set:1:1: found unknown parameter `tdx.cost`, expected a parameter of `tdxsim platform show`
         "latency.xts\n\u{1b}[2J=1ns"
             --set:1:1: found unknown parameter `latency.xts��[2J`, expected a parameter of `tdxsim platform show`
         "cpu.cores=8 dram.channels=3 dram.ranks=1"
@@ -561,13 +585,13 @@ fn what_is_wrong_with_a_platform_file_is_said_at_its_place() {
         an unknown key
             my.toml:22:1: found unknown key `coers`, expected a known key: did you mean `cores`?
         an unknown table
-            my.toml:85:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
+            my.toml:113:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
         an unknown key of a parameter
             my.toml:22:18: found unknown key `unit`, expected one of the keys v, src, assumed
         a duplicate key
             my.toml:17:1: found `mac_bits` a second time, expected each key once
         a duplicate table
-            my.toml:85:2: found `mce` a second time, expected each key once
+            my.toml:113:2: found `mce` a second time, expected each key once
         a bare number
             my.toml:22:9: found integer `4`, expected a table such as { v = 4, src = "where from" }
         no source
@@ -651,7 +675,7 @@ proptest! {
 
     #[test]
     fn a_mutated_preset_loads_or_says_one_line(
-        at in 0usize..7000, cut in 0usize..20, junk in "[\\[\\]{}=\"'a-z0-9.,\\n]{0,4}",
+        at in 0usize..PRESETS[1].text.len(), cut in 0usize..20, junk in "[\\[\\]{}=\"'a-z0-9.,\\n]{0,4}",
     ) {
         let text = PRESETS[1].text;
         let (from, to) = (text.floor_char_boundary(at), text.floor_char_boundary(at + cut));
