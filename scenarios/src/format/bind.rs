@@ -108,13 +108,19 @@ pub struct BoundFinal {
 }
 
 /// What is wrong, before it is known where.
-pub(super) struct Trouble {
-    pub(super) found: String,
-    pub(super) expected: String,
+pub(crate) struct Trouble {
+    pub(crate) found: String,
+    pub(crate) expected: String,
+}
+
+impl Trouble {
+    pub(crate) fn new(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
+        Trouble { found: found.into(), expected: expected.into() }
+    }
 }
 
 fn trouble(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
-    Trouble { found: found.into(), expected: expected.into() }
+    Trouble::new(found, expected)
 }
 
 /// Whose addresses.
@@ -136,17 +142,18 @@ pub(super) enum Named {
 }
 
 /// The regions of a scenario by name, and its guests.
-pub(super) struct Regions<'a> {
+pub(crate) struct Regions<'a> {
     by_name: BTreeMap<&'a str, &'a Region>,
     guests: BTreeMap<&'a str, u8>,
 }
 
 impl<'a> Regions<'a> {
-    pub(super) fn of(scenario: &'a Scenario) -> Regions<'a> {
+    /// Those of the file, and those that the control pages of its TDs are.
+    pub(crate) fn of(own: &'a [Region], made: &'a [Region], agents: &'a [Agent]) -> Regions<'a> {
         let gpaw = |a: &'a Agent| Some((a.name.as_str(), a.vcpu.as_ref()?.gpaw));
         Regions {
-            by_name: scenario.regions.iter().map(|r| (r.name.as_str(), r)).collect(),
-            guests: scenario.agents.iter().filter_map(gpaw).collect(),
+            by_name: own.iter().chain(made).map(|r| (r.name.as_str(), r)).collect(),
+            guests: agents.iter().filter_map(gpaw).collect(),
         }
     }
 
@@ -181,7 +188,7 @@ impl<'a> Regions<'a> {
     }
 
     /// A guest's address: a number, a region of guest memory, or [`SHARED`] with an offset.
-    fn gpa(&self, expr: &AddrExpr, bytes: u64, gpaw: u8) -> Result<u64, Trouble> {
+    pub(crate) fn gpa(&self, expr: &AddrExpr, bytes: u64, gpaw: u8) -> Result<u64, Trouble> {
         if let Some(key) = expr.key {
             return Err(trouble(format!("`@{key}`"), "an address without KeyID: it is a guest's"));
         }
@@ -204,7 +211,7 @@ impl<'a> Regions<'a> {
     }
 
     /// The physical address of `bytes` bytes, all within their region.
-    pub(super) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
+    pub(crate) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
         match &expr.base {
             Base::Abs(hpa) => Ok(Hpa(*hpa)),
             Base::Region { .. } => self.in_region(expr, bytes, Space::Host).map(Hpa),
