@@ -358,6 +358,9 @@ impl Machine {
                 }
                 Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
             }
+            Op::SeamldrInstall => {
+                Beat::over(Outcome::NotRun(sim_core::outcome::NotRun::NotModelled), Ps::ZERO)
+            }
             Op::Starve { core, draws } => {
                 if let Some(seam) = self.seam_mut(core as u16) {
                     seam.starve = draws;
@@ -447,6 +450,33 @@ impl Machine {
             after_read = after_read.max(self.after_read(p.at));
         }
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
+    }
+
+    /// A cached store of some bytes of one line.
+    pub(crate) fn store_line(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+    ) -> Beat {
+        if self.spec.cpu.rfo_poison_mc {
+            let (mut bus, caches) = self.bus();
+            let hit = caches.own_for_store(core, at, &mut bus);
+            if let Some(birth) = hit.rfo_poison {
+                let access = McAccess::DataLoad;
+                let at = Addr::new(at.line().hpa(), at.keyid());
+                let poison = Some(Consumed { birth, at, access, fatal: false });
+                let (cost, after_read) = self.level_cost(hit.level, at.tagged());
+                return Beat { poison, after_read, ..Beat::over(Outcome::Done, cost) };
+            }
+        }
+        let (mut bus, caches) = self.bus();
+        let hit = caches.store(core, at, data, mask, &mut bus);
+        let (now, after_read) = self.level_cost(hit.level, at);
+        // A store that hits retires into the store buffer.
+        let cost = if hit.level == Level::L1 { self.spec.latency.issue } else { now };
+        Beat { after_read, ..Beat::over(Outcome::Done, cost) }
     }
 
     pub(crate) fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {

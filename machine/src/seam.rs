@@ -5,9 +5,9 @@ use crate::exec::Beat;
 use crate::{Machine, Speed};
 use cache::FenceKind;
 use serde::{Deserialize, Serialize};
-use sim_core::data::LineData;
+use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
-use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source, Value};
+use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
 use sim_core::{Addr, Hpa, LINE_BYTES, Outcome, Ps};
@@ -247,10 +247,10 @@ impl Machine {
                 },
             };
             let mut beat = self.touch(core, touch, line);
-            if beat.more {
-                if let Some(seam) = self.seam_mut(core) {
-                    seam.work = Some((touch, line + 1));
-                }
+            if beat.more
+                && let Some(seam) = self.seam_mut(core)
+            {
+                seam.work = Some((touch, line + 1));
             }
             beat.more = true;
             if timed || beat.poison.is_some() {
@@ -275,11 +275,13 @@ impl Machine {
                 if locked {
                     cost = self.fence(core, FenceKind::Locked, self.spec.latency.mfence).cost;
                 }
-                let mut beat = self.store(core, at, 8, Value::Num(value[0]));
-                if bytes == 16 && beat.poison.is_none() {
-                    let next = Addr::new(Hpa(at.hpa.0 + 8), at.keyid);
-                    beat.poison = self.store(core, next, 8, Value::Num(value[1])).poison;
+                let mut data = LineData::ZERO;
+                let word = at.hpa.offset_in_line() / 8;
+                for (to, from) in data.0.iter_mut().skip(word).zip(value) {
+                    *to = from;
                 }
+                let mask = ByteMask::span(8 * word, usize::from(bytes));
+                let mut beat = self.store_line(core, at.tagged(), &data, mask);
                 beat.cost = beat.cost.max(cost);
                 beat
             }
@@ -290,6 +292,16 @@ impl Machine {
                 }
                 self.fill_pages(core, at, &data, lines);
                 self.fence(core, FenceKind::Mfence, Ps::ZERO)
+            }
+            Touch::FillTable { at, first, step } => {
+                let last = if timed { line + 1 } else { 64 };
+                let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
+                for i in line..last {
+                    let word = |k: u64| first.wrapping_add(step.wrapping_mul(8 * u64::from(i) + k));
+                    let data = LineData(std::array::from_fn(|k| word(k as u64)));
+                    beat = self.direct_line(core, at, &data, i, 64);
+                }
+                beat
             }
             Touch::Copy { from, to } => {
                 let last = if timed { line + 1 } else { 64 };
@@ -303,7 +315,7 @@ impl Machine {
                 }
                 beat.more = last < 64;
                 if !beat.more {
-                    beat.cost = beat.cost + self.fence(core, FenceKind::Mfence, Ps::ZERO).cost;
+                    beat.cost += self.fence(core, FenceKind::Mfence, Ps::ZERO).cost;
                 }
                 beat
             }
@@ -317,8 +329,7 @@ impl Machine {
                 }
                 let mut cost = self.spec.latency.clflushopt;
                 if last == 64 {
-                    cost =
-                        cost + self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+                    cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
                 }
                 Beat { more: last < 64, ..Beat::over(Outcome::Done, cost) }
             }
@@ -374,7 +385,7 @@ impl Machine {
         let more = line + 1 < lines;
         let mut cost = self.spec.latency.direct_store;
         if !more {
-            cost = cost + self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+            cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
         }
         Beat { more, ..Beat::over(Outcome::Done, cost) }
     }

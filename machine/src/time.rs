@@ -212,8 +212,11 @@ impl Machine {
             match self.take_event() {
                 None => {
                     // Nobody has anything to do but guests that run on: a timer fires.
-                    let cores = 0..self.spec.cpu.cores;
-                    if cores.fold(false, |any, core| self.call_back(core) || any) {
+                    let mut any = false;
+                    for core in 0..self.spec.cpu.cores {
+                        any |= self.call_back(core);
+                    }
+                    if any {
                         continue;
                     }
                     self.give_up(records);

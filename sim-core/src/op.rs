@@ -115,7 +115,7 @@ impl KeyAlg {
     }
 }
 
-/// Which kind of interrupt arrives at a core (architecture.md §7.1 "INTERRUPTED", §7.11 "Exit reasons used").
+/// Which kind of interrupt arrives at a core (architecture.md §6.3, §7.11 "Exit reasons used").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum IrqKind {
     /// An external interrupt.
@@ -371,6 +371,9 @@ pub enum Op<A = Addr, K = KeyId, R = u64> {
         /// The other registers.
         regs: CallRegs<R>,
     },
+    /// The P-SEAMLDR puts a new TDX module in place of the one that was shut down (SEAMLDR.INSTALL; linux-host-paths.md
+    /// §2.1 rows 52 and 53).
+    SeamldrInstall,
     /// An interrupt arrives at a core. It is taken when the operation that is then running, or next run, there allows it;
     /// a TD exits.
     Irq {
@@ -516,6 +519,7 @@ impl<A, K, R> Op<A, K, R> {
             | Op::Irq { .. }
             | Op::Wrmsr { .. }
             | Op::Starve { .. }
+            | Op::SeamldrInstall
             | Op::MovCr3 { .. } => [None, None],
         }
     }
@@ -529,6 +533,7 @@ impl<A, K, R> Op<A, K, R> {
                 | Op::Irq { .. }
                 | Op::Wrmsr { .. }
                 | Op::Starve { .. }
+                | Op::SeamldrInstall
                 | Op::MovCr3 { .. }
                 | Op::Invlpg { .. }
         )
@@ -614,6 +619,7 @@ impl<A, K, R> Op<A, K, R> {
             Op::Starve { core, draws } => Op::Starve { core, draws },
             Op::MovCr3 { value } => Op::MovCr3 { value: reg(value)? },
             Op::Invlpg { at } => Op::Invlpg { at: addr(at)? },
+            Op::SeamldrInstall => Op::SeamldrInstall,
         })
     }
 }

@@ -9,8 +9,10 @@ use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
 use sim_core::event::Trace;
+use sim_core::op::KeyAlg;
+use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Operand, PageType, Status};
-use sim_core::{Addr, KeyId, Page};
+use sim_core::{Addr, Hpa, KeyId, Page};
 
 /// How a stage of a leaf ends when no check has failed.
 pub(crate) enum Flow {
@@ -84,6 +86,25 @@ impl Cx<'_> {
         let time = cost(&self.m.spec.tdx.cost);
         self.f.touch(Touch::Spend(time));
     }
+    /// PCONFIG SET_KEY_RANDOM for a KeyID, with the platform's algorithm (architecture.md §1.3 1.3.3).
+    pub(crate) fn pconfig(&mut self, keyid: KeyId) {
+        let alg = match (self.m.spec.integrity, self.m.spec.xts) {
+            (IntegrityMode::Ci, XtsWidth::Xts128) => KeyAlg::Xts128Integrity,
+            (IntegrityMode::Ci, XtsWidth::Xts256) => KeyAlg::Xts256Integrity,
+            (IntegrityMode::Li, XtsWidth::Xts128) => KeyAlg::Xts128,
+            (IntegrityMode::Li, XtsWidth::Xts256) => KeyAlg::Xts256,
+        };
+        self.f.touch(Touch::Pconfig { keyid, alg });
+    }
+    /// A cached store of 16 bytes.
+    pub(crate) fn store16(&mut self, at: Addr, value: [u64; 2]) {
+        self.f.touch(Touch::Store { at, value, bytes: 16, locked: false });
+    }
+    /// The lines that the last `count` loads returned, as one array of words.
+    pub(crate) fn loaded(&self, count: usize) -> impl Iterator<Item = u64> {
+        let from = self.f.data.len().saturating_sub(count);
+        self.f.data.iter().skip(from).flat_map(|line| line.0)
+    }
     /// 64 MOVDIR64B over a page, every 8 bytes the same, then MFENCE.
     pub(crate) fn fill_page(&mut self, page: Page, keyid: KeyId, word: u64) {
         self.f.touch(Touch::Fill { at: Addr::new(page.hpa(), keyid), lines: 64, word });
@@ -148,6 +169,39 @@ impl Cx<'_> {
         self.m.touch_pamt(self.f, pa, size, false);
     }
 
+    /// Where the byte of a guest-physical address lies in the page that an entry maps.
+    pub(crate) fn byte_of(&self, at: At, gpa: u64) -> Hpa {
+        let offset = gpa & ((1 << (12 + 9 * u64::from(at.level))) - 1);
+        Hpa(self.entry(at).hpa_at(at.level).0 | offset)
+    }
+    /// Reads TDCS: the root of the Secure-EPT, by leaves that do not take the tree's lock in the same line.
+    pub(crate) fn load_root(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_tree(page), hkid, 8);
+        Ok(())
+    }
+    /// Reads TDCS: the measurement in progress.
+    pub(crate) fn load_mrtd(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_mrtd(page), hkid, 64);
+        Ok(())
+    }
+    /// Writes TDCS: the measurement in progress, of which the number of blocks stands for all.
+    pub(crate) fn store_mrtd(&mut self, tdr: Page) -> Result<(), Status> {
+        let td = self.td(tdr)?;
+        let (page, hkid, blocks) = (self.tdcs(tdr)?, td.hkid, td.mrtd.blocks());
+        self.f.store(layout::tdcs_mrtd(page), hkid, blocks);
+        Ok(())
+    }
+    /// Reads a PAMT entry without its lock.
+    pub(crate) fn load_pamt(&mut self, pa: u64, size: Size) {
+        let at = self.m.tdmr_of(pa).and_then(|tdmr| tdmr.entry_at(pa, size));
+        if let Some(at) = at {
+            let global = self.global();
+            self.f.load(at, global, 16);
+        }
+    }
+
     // ---------------------------------------------------------------------------------------------------------- locks
 
     /// The module's global lock, else SYS_BUSY.
@@ -161,6 +215,14 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::KOT);
         self.m.sys.kot_lock.try_take(mode).map_err(|_| busy)?;
         self.f.locks.push(Held::Kot(mode));
+        Ok(())
+    }
+    /// The mutex of a TDMR, else OPERAND_BUSY|RCX.
+    pub(crate) fn lock_tdmr(&mut self, index: u16) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::RCX);
+        let lock = self.m.tdmr_locks.get_mut(usize::from(index)).ok_or(invalid(reg::RCX))?;
+        lock.try_take(Mode::Exclusive).map_err(|_| busy)?;
+        self.f.locks.push(Held::Tdmr(index));
         Ok(())
     }
     /// The lock of one PAMT entry.
@@ -258,7 +320,10 @@ impl Cx<'_> {
     /// A physical address of the module's memory: aligned to `align`, without KeyID bits, in range; inside a TDMR whose
     /// GiB is initialised.
     pub(crate) fn physical(&self, r: usize, align: u64) -> Result<u64, Status> {
-        let pa = self.reg(r);
+        self.physical_at(r, self.reg(r), align)
+    }
+    /// The same where bits of the register that are not the address were taken off before.
+    fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
@@ -267,7 +332,17 @@ impl Cx<'_> {
     }
     /// HPA(r, lock, PT): a private 4 KiB page operand in register `r`.
     pub(crate) fn hpa(&mut self, r: usize, mode: Mode, want: PageType) -> Result<Page, Status> {
-        let pa = self.physical(r, Size::Small.bytes())?;
+        self.hpa_at(r, self.reg(r), mode, want)
+    }
+    /// The same where bits of the register that are not the address were taken off before.
+    pub(crate) fn hpa_at(
+        &mut self,
+        r: usize,
+        pa: u64,
+        mode: Mode,
+        want: PageType,
+    ) -> Result<Page, Status> {
+        let pa = self.physical_at(r, pa, Size::Small.bytes())?;
         self.metadata(pa, r, mode, want)
     }
     /// The second half of HPA: PAMT walk, level and type. Also for addresses that come with KeyID bits.
@@ -295,21 +370,31 @@ impl Cx<'_> {
     }
     /// TDR(r, mode).
     pub(crate) fn tdr(&mut self, r: usize, mode: Mode) -> Result<Page, Status> {
-        let tdr = self.hpa(r, mode, PageType::Tdr)?;
-        self.load_tdr(tdr);
-        Ok(tdr)
+        self.tdr_at(r, self.reg(r), mode)
     }
     /// TDR(r, mode) where bits of the register that are not the address were taken off before.
     pub(crate) fn tdr_at(&mut self, r: usize, pa: u64, mode: Mode) -> Result<Page, Status> {
+        let tdr = self.hpa_at(r, pa, mode, PageType::Tdr)?;
+        self.load_tdr(tdr);
+        Ok(tdr)
+    }
+    /// HPA(r, mode, PT) where bits of the register that are not the address were taken off before.
+    pub(crate) fn hpa_at(
+        &mut self,
+        r: usize,
+        pa: u64,
+        mode: Mode,
+        want: PageType,
+    ) -> Result<Page, Status> {
         let kept = self.reg(r);
         if let Some(slot) = self.f.regs.get_mut(r) {
             *slot = pa;
         }
-        let tdr = self.tdr(r, mode);
+        let page = self.hpa(r, mode, want);
         if let Some(slot) = self.f.regs.get_mut(r) {
             *slot = kept;
         }
-        tdr
+        page
     }
     /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
     pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {
@@ -385,7 +470,7 @@ impl Cx<'_> {
     /// stops at an entry that is not present and at a leaf.
     pub(crate) fn descend(&mut self, tdr: Page, gpa: u64, level: u8) -> Result<(At, bool), Status> {
         let td = self.td(tdr)?;
-        let (hkid, mut table, mut at_level) = (td.hkid, td.sept_root(), td.levels - 1);
+        let (hkid, mut table, mut at_level) = (td.hkid, td.sept_root(), self.root_level(tdr));
         loop {
             let index = (gpa >> (12 + 9 * u64::from(at_level)) & 511) as u16;
             let at = At { table, index, level: at_level };
@@ -418,19 +503,56 @@ impl Cx<'_> {
             self.f.store(sept_at(at.table, at.index), hkid, entry.0);
         }
     }
-    /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX.
-    pub(crate) fn lock_entry(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+    /// The walk of leaves that find a page at whatever level it is: to a leaf with any of R, W and X, else
+    /// EPT_ENTRY_NOT_PRESENT|RCX with the details of the last entry met (architecture.md §7.9 "TDH.MEM.RD"). The caller
+    /// holds what keeps the tree from changing.
+    pub(crate) fn walk_to_leaf(&mut self, tdr: Page, gpa: u64) -> Result<At, Status> {
+        ensure(self.is_private_gpa(tdr, gpa), invalid(reg::RCX))?;
+        let (at, _) = self.descend(tdr, gpa, 0)?;
         let entry = self.entry(at);
-        let free = !entry.locked();
-        let entry = if free {
-            entry.with_locked(true).with_host_priority(false)
-        } else {
-            entry.with_host_priority(true)
-        };
+        if entry.is_leaf() && entry.is_present() {
+            return Ok(at);
+        }
+        self.details(at);
+        Err(Status::EPT_ENTRY_NOT_PRESENT.about(Operand::RCX))
+    }
+    /// Writes the locked entry of a leaf and ends its lock, host priority included, in the one store (architecture.md
+    /// §7.6 "Entry writes are single aligned 64-bit cached stores").
+    pub(crate) fn set_entry_unlocked(&mut self, tdr: Page, at: At, entry: Entry) {
+        let mine = Held::Entry { table: at.table, index: at.index };
+        self.f.locks.retain(|held| *held != mine);
+        let entry = entry.with_locked(false).with_host_priority(false);
+        self.m.sept_set(at.table, at.index, entry);
+        if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
+            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+        }
+    }
+    /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX with details.
+    pub(crate) fn lock_entry(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let won = entry.try_lock_host();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
         self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
-        ensure(free, Status::OPERAND_BUSY.about(Operand::RCX))?;
+        if !won {
+            self.details(at);
+            return Err(Status::OPERAND_BUSY.about(Operand::RCX));
+        }
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
+    /// The entry's lock, by a guest: OPERAND_BUSY|RCX when it is taken, OPERAND_BUSY_HOST_PRIORITY|RCX when it is kept
+    /// for the host (architecture.md §7.2 "SEPT-entry lock"). TDHP stays as it is.
+    pub(crate) fn lock_entry_guest(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let taken = entry.try_lock_guest();
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        taken.map_err(|busy| match busy {
+            sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
+            sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),
+        })?;
         self.f.locks.push(Held::Entry { table: at.table, index: at.index });
         Ok(())
     }
@@ -456,18 +578,32 @@ impl Cx<'_> {
         if !state.needs_tracking(td.op_state) {
             return Ok(());
         }
-        let (tracked, hkid) = (td.is_tracked(bepoch), td.hkid);
-        let page = self.tdcs(tdr)?;
-        self.f.load(layout::tdcs_epoch(page), hkid, 64);
+        let tracked = td.is_tracked(bepoch);
         if !state.is_blocked() {
             self.details(at);
             return Err(Status::GPA_RANGE_NOT_BLOCKED.about(Operand::RCX));
         }
+        self.load_epoch(tdr)?;
         ensure(tracked, Status::TLB_TRACKING_NOT_DONE.about(Operand::RCX))
+    }
+    /// Reads the line of TD_EPOCH and its REFCOUNTs.
+    pub(crate) fn load_epoch(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_epoch(page), hkid, 64);
+        Ok(())
     }
     /// SHPA(r, align): a shared operand, with the KeyID that it carries.
     pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {
-        let full = self.reg(r);
+        self.shpa_at(r, self.reg(r), align, bytes)
+    }
+    /// SHPA of an address that was read from memory: a failure is about register `r`.
+    pub(crate) fn shpa_at(
+        &self,
+        r: usize,
+        full: u64,
+        align: u64,
+        bytes: u64,
+    ) -> Result<Addr, Status> {
         ensure(full & (align - 1) == 0, invalid(r))?;
         let layout = &self.m.spec.keyid;
         let addr = layout.split(full).ok_or(invalid(r))?;

@@ -92,6 +92,10 @@ impl PamtEntry {
     pub const fn owner(self) -> Page {
         Page(self.tag >> 8)
     }
+    /// The entry given to `owner` as a page of this type, where BEPOCH stays as it was.
+    pub const fn given(self, page_type: PageType, owner: Page) -> PamtEntry {
+        PamtEntry { bepoch: self.bepoch, ..PamtEntry::new(page_type, owner) }
+    }
     /// The entry released: only the page type is written, owner and epoch stay stale (architecture.md §7.4).
     pub const fn released(self) -> PamtEntry {
         PamtEntry { tag: self.tag & !0xff, bepoch: self.bepoch }
@@ -277,6 +281,34 @@ impl Tdmr {
                 }
             }
             Size::Small => {}
+        }
+    }
+
+    /// Where each of the 512 entries one size smaller begins below the entry of `size` at `pa`; none below 4 KiB.
+    pub(crate) fn below(pa: u64, size: Size) -> impl Iterator<Item = (u64, Size)> {
+        let base = pa & !(size.bytes() - 1);
+        let children = size.smaller().map_or(0, |_| 512);
+        let smaller = size.smaller().unwrap_or(Size::Small);
+        (0..children).map(move |i| (base + i * smaller.bytes(), smaller))
+    }
+    /// Splits a page of `size`: the children become pages of its owner with BEPOCH 0, the entry itself is free
+    /// (architecture.md §7.9 "TDH.MEM.PAGE.DEMOTE").
+    pub(crate) fn demote(&mut self, pa: u64, size: Size) {
+        let parent = self.entry(pa, size);
+        let child = PamtEntry::new(parent.page_type(), parent.owner());
+        self.set_children(pa, size, child);
+        self.set(pa, size, parent.released());
+    }
+    /// Makes 512 pages one: the entry of `size` takes type and owner from the first child, BEPOCH stays as it was; the
+    /// children are free, owner and BEPOCH stale (architecture.md §7.9 "TDH.MEM.PAGE.PROMOTE").
+    pub(crate) fn promote(&mut self, pa: u64, size: Size) {
+        for (i, (at, smaller)) in Tdmr::below(pa, size).enumerate() {
+            let child = self.entry(at, smaller);
+            if i == 0 {
+                let merged = self.entry(pa, size).given(child.page_type(), child.owner());
+                self.set(pa, size, merged);
+            }
+            self.set(at, smaller, child.released());
         }
     }
 

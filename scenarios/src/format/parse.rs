@@ -133,7 +133,9 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
             matches!(kind, AgentKind::Kernel | AgentKind::User),
             "a host agent, cpuN or userN, for this operation",
         ),
-        Op::Wrmsr { .. } => (kind == AgentKind::Kernel, "an agent `cpuN` for this operation"),
+        Op::Wrmsr { .. } | Op::SeamldrInstall => {
+            (kind == AgentKind::Kernel, "an agent `cpuN` for this operation")
+        }
         // An interprocessor interrupt by a kernel.
         Op::Irq { .. } => (
             matches!(kind, AgentKind::Kernel | AgentKind::Hardware),

@@ -44,13 +44,13 @@ fn a_register_holds_the_physical_address_with_its_keyid_bits() {
         "cpu0 : tdh.mng.create rcx=[TDR] rdx=priv1\n\
          cpu0 : tdh.phymem.page.wbinvd rcx=[TDR+0x40@priv1]|1\n\
          cpu0 : tdh.mem.sept.add.v1 r8=[VP0] rcx=[G0+0x1000]|1 rdx=[TDR]|1\n\
-         cpu0 : seamcall 47 r13=shared0 r12=0x10|0x3",
+         cpu0 : seamcall 47 r13=shared0 r12=0x10|0x3 r11=0x3|0x5",
     );
     assert_eq!(regs(ops[0]), [0x4000_0000, 65, 0, 0, 0, 0, 0, 0]);
     assert_eq!(regs(ops[1])[0], 65 << 45 | 0x4000_0041);
     assert_eq!(regs(ops[2]), [0x2001, 0x4000_0001, 0x4000_1000, 0, 0, 0, 0, 0]);
     assert!(matches!(ops[2], Op::Seamcall { leaf: Leaf::MEM_SEPT_ADD, version: 1, .. }));
-    assert_eq!(regs(ops[3]), [0, 0, 0, 0, 0, 0, 0x13, 1]);
+    assert_eq!(regs(ops[3]), [0, 0, 0, 0, 0, 7, 0x13, 1]);
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub const MNEMONICS: &[Mnemonic] = &[
     m("wrmsr",         "MSR NUMBER",              "WRMSR by the kernel (architecture.md §7.9 \"TDH.SYS.INIT\")"),
     m("starve",        "CORE DRAWS",              "hardware fault: so many random draws of the core find no entropy (architecture.md §7.3)"),
     m("mov-cr3",       "REG",                     "a guest's new page tables (architecture.md §2.5)"),
+    m("seamldr.install", "",                      "P-SEAMLDR: a new TDX module in place of the old one (linux-host-paths.md §2.1)"),
     m("invlpg",        "[ADDR]",                  "a guest drops its translation of a linear address"),
 ];
 
@@ -297,6 +298,7 @@ impl<A: Display, K: Display, R: fmt::LowerHex + Default + PartialEq> Display for
             Op::Starve { core, draws } => write!(f, "starve {core} {draws}"),
             Op::MovCr3 { value } => write!(f, "mov-cr3 {value:#x}"),
             Op::Invlpg { at } => write!(f, "invlpg [{at}]"),
+            Op::SeamldrInstall => f.write_str("seamldr.install"),
         }
     }
 }
@@ -682,6 +684,7 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
             Op::MovCr3 { value: c.reg()? }
         }
         "invlpg" => Op::Invlpg { at: c.addr()? },
+        "seamldr.install" => Op::SeamldrInstall,
         _ => {
             c.at = start;
             let mut expected = "an operation: ".to_owned();
@@ -933,6 +936,7 @@ mod tests {
             (0u32..128, 1u32..).prop_map(|(core, draws)| Op::Starve { core, draws }),
             reg().prop_map(|value| Op::MovCr3 { value }),
             addr().prop_map(|at| Op::Invlpg { at }),
+            Just(Op::SeamldrInstall),
         ];
         let other = prop_oneof![
             pconfig_op(),

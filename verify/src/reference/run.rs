@@ -537,6 +537,7 @@ impl Run<'_> {
             | Op::Wrmsr { .. }
             | Op::Starve { .. }
             | Op::MovCr3 { .. }
+            | Op::SeamldrInstall
             | Op::Invlpg { .. } => return Err(NotAllowed::NotModelled),
         }
         if physical || matches!(op, Op::Delay { .. }) {
