@@ -19,7 +19,8 @@ mod tdx_tests;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
+pub(crate) use bind::{Regions, Trouble};
+pub use bind::{AgentSpec, NamedArea, BoundFinal, Expectation, Program, ProgramLine, Step};
 pub use check::{
     BoundCheck, CheckForm, CheckParseError, FINAL_CHECKS, FinalCheck, final_checks_markdown,
 };

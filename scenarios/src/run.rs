@@ -12,10 +12,14 @@ use crate::report::{
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
 use machine::{AgentId, AgentSpec, Item, Machine, Options, StepRecord};
 use rayon::prelude::*;
-use sim_core::PlatformSpec;
+use sim_core::{Line, PAGE_BYTES, PlatformSpec};
 use sim_core::mca::McContext;
-use sim_core::outcome::Loaded;
+use sim_core::outcome::{CallResult, Loaded, NotRun};
+use sim_core::tdx::PageType;
 use std::fmt::Write;
+use tdx_module::Module;
+use tdx_module::pamt::{PamtEntry, Size};
+use tdx_module::sept::State;
 
 pub use crate::format::Crypto;
 pub use machine::Speed;
@@ -391,7 +395,80 @@ fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         FinalCheck::Births(n) => number(trace.births().len() as u64, *n),
         FinalCheck::LivePoison(n) => number(live_poison(machine), *n),
         FinalCheck::PartialWrites(n) => number(machine.counts().controller_partial_writes, *n),
+        _ => judge_module(check, machine),
     }
+}
+
+/// Final checks on the TDX module and on TLBs.
+fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
+    let module = machine.module();
+    let is = |real: &str, holds: bool| (holds, real.to_owned());
+    let no_td = |tdr: &Line| (false, format!("no TD at {}", tdr.page().hpa()));
+    let td = |tdr: &Line| module.td(tdr.page());
+    match check {
+        FinalCheck::Module(state) => is(module.state().name(), module.state() == *state),
+        FinalCheck::Pamt { at, page_type } => {
+            let found = covering(module, *at).page_type();
+            is(found.name(), found == *page_type)
+        }
+        FinalCheck::Owner { at, tdr } => {
+            let entry = covering(module, *at);
+            let seen = format!("{}, owner {}", entry.page_type(), entry.owner().hpa());
+            (entry.page_type() != PageType::Nda && entry.owner() == tdr.page(), seen)
+        }
+        FinalCheck::Kot { keyid, state } => match module.kot().get(usize::from(keyid.0)) {
+            Some(entry) => is(entry.state.name(), entry.state == *state),
+            None => is("no such KeyID", false),
+        },
+        FinalCheck::LifeCycle { tdr, state } => {
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(t.lifecycle.name(), t.lifecycle == *state))
+        }
+        FinalCheck::OpState { tdr, state } => {
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(t.op_state.name(), t.op_state == *state))
+        }
+        FinalCheck::TdFatal { tdr, holds } => {
+            let seen = |fatal| if fatal { "it is" } else { "it is not" };
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(seen(t.fatal), t.fatal == *holds))
+        }
+        FinalCheck::Sept { tdr, gpa, level, state } => {
+            let Some(td) = td(tdr) else { return no_td(tdr) };
+            let (mut table, mut at) = (td.sept_root(), td.levels.saturating_sub(1));
+            loop {
+                let index = (gpa >> (12 + 9 * u32::from(at)) & 511) as u16;
+                let Some(entry) = module.sept_entry(table, index) else {
+                    return is("no Secure-EPT page", false);
+                };
+                let name = entry.state().map_or("no state", State::name);
+                if at == *level {
+                    return is(name, entry.state() == Some(*state));
+                }
+                let below = matches!(entry.state(), Some(State::NlMapped | State::NlBlocked));
+                if !below || at == 0 {
+                    return (false, format!("the walk ends at level {at}: {name}"));
+                }
+                (table, at) = (entry.page(), at - 1);
+            }
+        }
+        FinalCheck::Tlb { core, tdr, address, holds } => {
+            let page = address / PAGE_BYTES;
+            let found = machine.tlb(*core).and_then(|tlb| tlb.find(tdr.page(), page));
+            let seen = found.map_or_else(
+                || "no translation".to_owned(),
+                |t| format!("page {} under KeyID {}", t.page.hpa(), t.keyid),
+            );
+            (found.is_some() == *holds, seen)
+        }
+        // The others are looked at by the caller.
+        _ => is("not a check on the module", false),
+    }
+}
+
+/// The PAMT entry that covers a line's page: the largest that is not free.
+fn covering(module: &Module, at: Line) -> PamtEntry {
+    let pa = at.page().hpa().0;
+    let larger = [Size::Huge, Size::Large].map(|size| module.pamt(pa, size));
+    let covers = larger.into_iter().find(|entry| entry.page_type() != PageType::Nda);
+    covers.unwrap_or_else(|| module.pamt(pa, Size::Small))
 }
 
 /// What a reader of an unexpected verdict should know.

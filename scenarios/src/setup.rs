@@ -6,10 +6,10 @@
 
 use crate::format::tdx::{Misplaced, Shape};
 use crate::format::{Content, How, ModuleState, Place, Region, Scenario, Space, TdState};
-use crate::format::{BindKeys, Regions, Trouble};
+use crate::format::{Regions, Trouble};
 use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed};
 use serde::{Deserialize, Serialize};
-use sim_core::op::{AddrExpr, Base, CallRegs, MemType, Value};
+use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, MemType, Value};
 use sim_core::outcome::{CallResult, NotRun};
 use sim_core::port::McHandler;
 use sim_core::tdx::{Leaf, Status};
@@ -125,6 +125,13 @@ impl Free {
         }
         None
     }
+    /// The same, from its lowest address where nothing is behind `from`.
+    fn room(&mut self, bytes: u64, from: u64, what: &str) -> Result<u64, Trouble> {
+        self.take(bytes, from).or_else(|| self.take(bytes, 0)).ok_or_else(|| {
+            let found = format!("no room for {what}, {bytes:#x} bytes");
+            Trouble::new(found, "that much convertible memory outside TDMRs and regions")
+        })
+    }
 }
 
 /// An area in whole pages.
@@ -157,13 +164,13 @@ fn without(area: Area, holes: &[Area]) -> Vec<Area> {
 pub(crate) fn layout(
     scenario: &Scenario,
     spec: &PlatformSpec,
-    keys: &BindKeys<'_>,
+    private: &dyn Fn(KeyRef) -> Result<KeyId, Trouble>,
     mut made: Vec<Region>,
 ) -> Result<(Option<Setup>, Vec<Region>), Misplaced> {
     let Some(tdx) = scenario.tdx.as_ref().filter(|tdx| tdx.state == ModuleState::Ready) else {
         return Ok((None, made));
     };
-    let global = keys.private(tdx.global.value).map_err(|t| (tdx.global.at, t))?;
+    let global = private(tdx.global.value).map_err(|t| (tdx.global.at, t))?;
     let areas = match tdx.tdmrs.value.as_slice() {
         [] => vec![default_tdmr(spec).ok_or_else(|| {
             let found = format!("platform {} without a GiB of convertible memory", spec.name);
@@ -182,33 +189,23 @@ pub(crate) fn layout(
     }
 
     // The PAMTs, then the host's own pages: convertible memory that nobody uses, behind the TDMRs if there is any.
-    let mut convertible =
-        Free { from: spec.tdx.cmrs.clone(), taken: [used.as_slice(), &areas].concat() };
+    let taken = [used.as_slice(), &areas].concat();
+    let mut convertible = Free { from: spec.tdx.cmrs.clone(), taken };
     let behind = areas.last().map_or(0, |a| a.end);
-    let mut have = |bytes: u64, what: &str| {
-        let found = convertible.take(bytes, behind).or_else(|| convertible.take(bytes, 0));
-        found.ok_or_else(|| {
-            let found = format!("no room for {what}, {bytes:#x} bytes");
-            (tdx.at, Trouble::new(found, "that much convertible memory outside TDMRs and regions"))
-        })
-    };
     let level = |area: &Area, size| pamt_bytes(area.bytes(), size).next_multiple_of(PAGE_BYTES);
     let levels = |area: &Area| Size::ALL.map(|size| level(area, size));
     let total: u64 = areas.iter().flat_map(levels).sum();
     let mut pamt = match &tdx.pamt {
         Some(at) => at.value,
-        None => have(total, "the PAMTs")?,
+        None => {
+            convertible.room(total, behind, "the PAMTs").map_err(|t| (tdx.at, t))?
+        }
     };
     let all_pamts = Area { base: pamt, end: pamt.saturating_add(total) };
     if tdx.pamt.is_some() {
-        have(0, "")?;
         convertible.taken.push(all_pamts);
     }
-    let found = convertible.take(OWN_BYTES, behind).or_else(|| convertible.take(OWN_BYTES, 0));
-    let own = found.ok_or_else(|| {
-        let found = format!("no room for pages of the host, {OWN_BYTES:#x} bytes");
-        (tdx.at, Trouble::new(found, "that much convertible memory outside TDMRs and regions"))
-    })?;
+    let own = convertible.room(OWN_BYTES, behind, "pages of the host").map_err(|t| (tdx.at, t))?;
     let mut tdmrs = Vec::new();
     for area in &areas {
         let mut reserved: Vec<Area> = without(*area, &spec.tdx.cmrs).into_iter().map(pages).collect();
@@ -282,7 +279,7 @@ pub(crate) fn layout(
             given.push(PageSetup { gpa, how: page.value.how, page: host, content, at: page.at });
         }
         tds.push(TdSetup {
-            hkid: keys.private(td.hkid.value).map_err(|t| (td.hkid.at, t))?,
+            hkid: private(td.hkid.value).map_err(|t| (td.hkid.at, t))?,
             state: td.state,
             control,
             vcpus: td.vcpus,
@@ -530,7 +527,7 @@ impl Setup {
         Ok(())
     }
 
-    /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS.
+    /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS, TSC_FREQUENCY.
     fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) {
         let at = self.own + PARAMS;
         for word in 0..1024 / 8 {
@@ -544,6 +541,8 @@ impl Setup {
         vmm.store(at + 24, 6 | u64::from(td.levels - 1) << 3);
         // GPAW: 52 bits instead of 48.
         vmm.store(at + 32, u64::from(td.gpaw == 52));
+        // In units of 25 MHz: the model's TSC counts nanoseconds.
+        vmm.store(at + 40, 1000 / 25);
     }
 }
 

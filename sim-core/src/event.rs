@@ -383,6 +383,10 @@ impl Trace {
     pub const fn is_on(&self) -> bool {
         self.on
     }
+    /// Whether ordinary events are recorded from now on.
+    pub fn set_on(&mut self, on: bool) {
+        self.on = on;
+    }
     /// Records an event caused by [`Trace::cause`]. `NONE` when the log is off or full.
     #[inline]
     pub fn emit(&mut self, kind: EventKind) -> EventId {

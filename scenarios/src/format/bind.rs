@@ -8,6 +8,7 @@ use super::{
     Space, StepRef,
 };
 use crate::diag::{Diag, SourceFile};
+use crate::setup::{self, Setup};
 use serde::{Deserialize, Serialize};
 use sim_core::keyid::AddrError;
 use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, RegBase, RegExpr, Source, TextOp};
@@ -33,6 +34,21 @@ pub struct Program {
     pub expectations: Vec<Expectation>,
     /// What must hold at the end.
     pub finals: Vec<BoundFinal>,
+    /// What is done before it.
+    pub setup: Option<Setup>,
+    /// The regions of host memory, those that are control pages of its TDs included.
+    pub areas: Vec<NamedArea>,
+}
+
+/// A region of host memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NamedArea {
+    /// Its name.
+    pub name: String,
+    /// First byte.
+    pub base: u64,
+    /// How many bytes.
+    pub size: u64,
 }
 
 /// An agent of a [`Program`].
@@ -368,6 +384,20 @@ impl Binder<'_> {
         self.spec.keyid.check(Hpa(0), n).map(|addr| addr.keyid).map_err(beyond)
     }
 
+    /// A private KeyID.
+    fn private(&self, key: KeyRef) -> Result<KeyId, Trouble> {
+        let found = self.key(key)?;
+        let layout = &self.spec.keyid;
+        if layout.is_private(found) && layout.is_configured(found) {
+            return Ok(found);
+        }
+        let expected = match layout.tdx_priv_kids.checked_sub(1) {
+            None => format!("a platform with private KeyIDs: {} has none", self.spec.name),
+            Some(last) => format!("a private KeyID: priv0 to priv{last}"),
+        };
+        Err(trouble(format!("KeyID {key}"), expected))
+    }
+
     fn addr(&self, expr: &AddrExpr, own: KeyId, bytes: u64) -> Result<Addr, Trouble> {
         let hpa = self.regions.hpa(expr, bytes)?;
         let keyid = match expr.key {
@@ -497,7 +527,12 @@ impl Scenario {
     /// # Errors
     /// Those of [`Scenario::bind`].
     pub fn bind_with(&self, platform: &PlatformSpec, crypto: Crypto) -> Result<Program, Diag> {
-        let binder = Binder { scenario: self, spec: platform, regions: Regions::of(self) };
+        let keys = Binder { scenario: self, spec: platform, regions: Regions::of(&[], &[], &[]) };
+        let made = self.control_regions()?;
+        let laid_out = setup::layout(self, platform, &|key| keys.private(key), made);
+        let (setup, made) = laid_out.map_err(|(at, t)| keys.diag(at.span(), t))?;
+        let regions = Regions::of(&self.regions, &made, &self.agents);
+        let binder = Binder { scenario: self, spec: platform, regions };
         for region in self.regions.iter().filter(|region| region.space == Space::Host) {
             let last = platform.keyid.check(Hpa(region.last()), 0);
             last.map_err(|e| {
@@ -577,6 +612,9 @@ impl Scenario {
         let finals = checks.finals.iter().map(|check| binder.check(check));
         let finals = finals.collect::<Result<Vec<_>, Diag>>()?;
         let (name, order) = (self.name.clone(), self.order);
-        Ok(Program { name, order, crypto, agents, lines, expectations, finals })
+        let host = self.regions.iter().filter(|region| region.space == Space::Host).chain(&made);
+        let area = |r: &Region| NamedArea { name: r.name.clone(), base: r.base, size: r.size };
+        let areas = host.map(area).collect();
+        Ok(Program { name, order, crypto, agents, lines, expectations, finals, setup, areas })
     }
 }
