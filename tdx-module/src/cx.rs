@@ -11,7 +11,7 @@ use crate::{Module, sept_at};
 use sim_core::event::Trace;
 use sim_core::op::KeyAlg;
 use sim_core::platform::{IntegrityMode, XtsWidth};
-use sim_core::tdx::{Operand, PageType, Status};
+use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
 
 /// How a stage of a leaf ends when no check has failed.
@@ -163,10 +163,15 @@ impl Cx<'_> {
     }
     /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
     pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
+        let above = self.m.pamt(pa, Size::Large);
         if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
             tdmr.set(pa, size, entry);
         }
         self.m.touch_pamt(self.f, pa, size, false);
+        // Dynamic PAMT: the entry above counts the pages in use, by a locked addition.
+        if size == Size::Small && self.m.pamt(pa, Size::Large) != above {
+            self.m.touch_pamt(self.f, pa, Size::Large, true);
+        }
     }
 
     /// Where the byte of a guest-physical address lies in the page that an entry maps.
@@ -206,6 +211,10 @@ impl Cx<'_> {
 
     /// The module's global lock, else SYS_BUSY.
     pub(crate) fn lock_global(&mut self, mode: Mode) -> Result<(), Status> {
+        // TDH.SYS.DISABLE, once called, locks out new TDH.SYS.* leaves, so that it gets on (linux-host-paths.md §16.5,
+        // comment of the kernel series).
+        let disabling = self.m.sys.disabling.is_some() && self.f.leaf != Leaf::SYS_DISABLE;
+        ensure(!disabling, Status::SYS_BUSY)?;
         self.m.sys.lock.try_take(mode).map_err(|_| Status::SYS_BUSY)?;
         self.f.locks.push(Held::Global(mode));
         Ok(())
@@ -263,16 +272,14 @@ impl Cx<'_> {
     pub(crate) fn pamt_walk(&mut self, pa: u64, size: Size, mode: Mode) -> Result<Size, Busy> {
         for at in [Size::Huge, Size::Large] {
             self.lock_pamt(pa, at, Mode::Shared)?;
-            if at == size || self.m.pamt(pa, at).page_type() == PageType::Reg {
+            // With dynamic PAMT there may be no entries below 2 MiB.
+            let last = at == Size::Large
+                && self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
+            if at == size || last || self.m.pamt(pa, at).page_type() == PageType::Reg {
                 if mode == Mode::Exclusive {
                     self.promote_pamt(pa, at)?;
                 }
                 return Ok(at);
-            }
-            // With dynamic PAMT there may be no entries below.
-            let missing = self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
-            if at == Size::Large && missing {
-                return Ok(Size::Large);
             }
         }
         self.lock_pamt(pa, Size::Small, mode)?;
@@ -362,7 +369,32 @@ impl Cx<'_> {
         }
         let fits = reached == Size::Small && found == want;
         ensure(fits, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        // Dynamic PAMT: a page that is free by its entry may be a PAMT page.
+        if let (PageType::Nda, Some(at)) = (want, self.bitmap_at(pa)) {
+            let global = self.global();
+            self.f.load(at, global, 8);
+            let marked = self.m.tdmr_of(pa).is_some_and(|t| t.is_marked(pa));
+            ensure(!marked, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        }
         Ok(sim_core::Hpa(pa).page())
+    }
+    /// Dynamic PAMT: where the bitmap word of a page lies.
+    pub(crate) fn bitmap_at(&self, pa: u64) -> Option<sim_core::Hpa> {
+        self.m.tdmr_of(pa)?.bitmap_at(pa)
+    }
+    /// Dynamic PAMT: makes a page a PAMT page in the bitmap, or not, by a locked instruction; whether that is a change.
+    pub(crate) fn mark_pamt_page(&mut self, page: Page, is: bool) -> bool {
+        let (pa, global) = (page.hpa().0, self.global());
+        let Some(tdmr) = self.m.tdmr_of_mut(pa) else { return false };
+        let changes = tdmr.is_marked(pa) != is;
+        if changes {
+            tdmr.mark(pa, is);
+        }
+        if let Some(at) = tdmr.bitmap_at(pa) {
+            let word = tdmr.bitmap_word(pa);
+            self.f.locked(at, global, word);
+        }
+        changes
     }
     /// A free page in register `r`, exclusively locked: HPA(r, ex, NDA).
     pub(crate) fn free_page(&mut self, r: usize) -> Result<Page, Status> {
@@ -377,24 +409,6 @@ impl Cx<'_> {
         let tdr = self.hpa_at(r, pa, mode, PageType::Tdr)?;
         self.load_tdr(tdr);
         Ok(tdr)
-    }
-    /// HPA(r, mode, PT) where bits of the register that are not the address were taken off before.
-    pub(crate) fn hpa_at(
-        &mut self,
-        r: usize,
-        pa: u64,
-        mode: Mode,
-        want: PageType,
-    ) -> Result<Page, Status> {
-        let kept = self.reg(r);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = pa;
-        }
-        let page = self.hpa(r, mode, want);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = kept;
-        }
-        page
     }
     /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
     pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {

@@ -1,7 +1,9 @@
 //! A world for the module that has no time and no caches: every action is done at once, on lines that are tagged with
 //! their KeyID as in a cache that never evicts. Tests of leaves run on it.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+pub mod cases;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
@@ -10,7 +12,9 @@ use sim_core::platform::{IntegrityMode, TdxSpec, XtsWidth};
 use sim_core::tdx::{Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
 use std::collections::BTreeMap;
-use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit};
+use tdx_module::{
+    Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit,
+};
 
 /// First byte of the TDMR: 1 GiB.
 pub const TDMR: u64 = 0x1_0000_0000;
