@@ -19,8 +19,8 @@ mod tdx_tests;
 #[cfg(test)]
 mod tests;
 
+pub use bind::{AgentSpec, BoundFinal, Expectation, NamedArea, Program, ProgramLine, Step};
 pub(crate) use bind::{Regions, Trouble};
-pub use bind::{AgentSpec, NamedArea, BoundFinal, Expectation, Program, ProgramLine, Step};
 pub use check::{
     BoundCheck, CheckForm, CheckParseError, FINAL_CHECKS, FinalCheck, final_checks_markdown,
 };
@@ -30,8 +30,8 @@ pub use pattern::{
 };
 
 pub use tdx::{
-    Attribute, Content, How, ModuleState, PageSpec, TD_PAGES_MAX, TDS_MAX, TableSpec, Td, TdState, Tdx,
-    VCPUS_MAX,
+    Attribute, Content, How, ModuleState, PageSpec, TD_PAGES_MAX, TDS_MAX, TableSpec, Td, TdState,
+    Tdx, VCPUS_MAX,
 };
 
 pub use sim_core::setting::{AgentKind, CryptoKind as Crypto, Order};

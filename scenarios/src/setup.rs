@@ -15,7 +15,7 @@ use sim_core::port::McHandler;
 use sim_core::tdx::{Leaf, Status};
 use sim_core::units::Area;
 use sim_core::{Addr, Hpa, KeyId, LINE_BYTES, Op, Outcome, PAGE_BYTES, PlatformSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tdx_module::pamt::{RESERVED_MAX, Size, pamt_bytes};
 use tdx_module::td::TDCS_MIN;
 
@@ -39,6 +39,8 @@ pub struct Setup {
     global: KeyId,
     /// The host's own memory: [`OWN_BYTES`] from here.
     own: u64,
+    /// With dynamic PAMT: the pair of pages that each 2 MiB block with small pages of a TD needs.
+    pairs: Vec<(u64, [u64; 2])>,
     /// The TDs, in order.
     tds: Vec<TdSetup>,
     /// Where `[tdx]` stands.
@@ -129,7 +131,7 @@ impl Free {
     fn room(&mut self, bytes: u64, from: u64, what: &str) -> Result<u64, Trouble> {
         self.take(bytes, from).or_else(|| self.take(bytes, 0)).ok_or_else(|| {
             let found = format!("no room for {what}, {bytes:#x} bytes");
-            Trouble::new(found, "that much convertible memory outside TDMRs and regions")
+            Trouble::new(found, "that much memory of the right kind that no region uses")
         })
     }
 }
@@ -174,7 +176,10 @@ pub(crate) fn layout(
     let areas = match tdx.tdmrs.value.as_slice() {
         [] => vec![default_tdmr(spec).ok_or_else(|| {
             let found = format!("platform {} without a GiB of convertible memory", spec.name);
-            (tdx.at, Trouble::new(found, "tdx.cmrs that contain a whole GiB at a multiple of 1 GiB"))
+            (
+                tdx.at,
+                Trouble::new(found, "tdx.cmrs that contain a whole GiB at a multiple of 1 GiB"),
+            )
         })?],
         areas => areas.to_vec(),
     };
@@ -197,9 +202,7 @@ pub(crate) fn layout(
     let total: u64 = areas.iter().flat_map(levels).sum();
     let mut pamt = match &tdx.pamt {
         Some(at) => at.value,
-        None => {
-            convertible.room(total, behind, "the PAMTs").map_err(|t| (tdx.at, t))?
-        }
+        None => convertible.room(total, behind, "the PAMTs").map_err(|t| (tdx.at, t))?,
     };
     let all_pamts = Area { base: pamt, end: pamt.saturating_add(total) };
     if tdx.pamt.is_some() {
@@ -208,7 +211,8 @@ pub(crate) fn layout(
     let own = convertible.room(OWN_BYTES, behind, "pages of the host").map_err(|t| (tdx.at, t))?;
     let mut tdmrs = Vec::new();
     for area in &areas {
-        let mut reserved: Vec<Area> = without(*area, &spec.tdx.cmrs).into_iter().map(pages).collect();
+        let mut reserved: Vec<Area> =
+            without(*area, &spec.tdx.cmrs).into_iter().map(pages).collect();
         if all_pamts.overlaps(area) {
             let (base, end) = (all_pamts.base.max(area.base), all_pamts.end.min(area.end));
             reserved.push(Area { base, end });
@@ -216,7 +220,8 @@ pub(crate) fn layout(
         reserved.sort_unstable();
         if reserved.len() > RESERVED_MAX {
             let found = format!("TDMR {area} with {} reserved areas", reserved.len());
-            let expected = format!("at most {RESERVED_MAX}: one is needed for each hole in tdx.cmrs");
+            let expected =
+                format!("at most {RESERVED_MAX}: one is needed for each hole in tdx.cmrs");
             return Err((tdx.tdmrs.at, Trouble::new(found, expected)));
         }
         let sizes = levels(area);
@@ -292,7 +297,21 @@ pub(crate) fn layout(
             at: td.at,
         });
     }
-    Ok((Some(Setup { tdmrs, global, own, tds, at: tdx.at }), made))
+    let mut pairs = Vec::new();
+    if spec.tdx.dynamic_pamt {
+        let small = |td: &TdSetup| {
+            let pages = td.pages.iter().filter(|p| p.how != How::Aug2m).map(|p| p.page);
+            td.control.iter().copied().chain(pages).collect::<Vec<u64>>()
+        };
+        let block = |page: u64| page & !(Size::Large.bytes() - 1);
+        let blocks: BTreeSet<u64> = tds.iter().flat_map(small).map(block).collect();
+        for block in blocks {
+            let mut page = || protected.room(PAGE_BYTES, lowest, "pages of the dynamic PAMT");
+            let pair = page().and_then(|first| Ok([first, page()?]));
+            pairs.push((block, pair.map_err(|t| (tdx.at, t))?));
+        }
+    }
+    Ok((Some(Setup { tdmrs, global, own, pairs, tds, at: tdx.at }), made))
 }
 
 /// The first whole GiB of convertible memory.
@@ -352,7 +371,13 @@ impl<H: McHandler> Vmm<'_, H> {
         self.execute(0, &Op::Mfence);
     }
     /// A call on a core: what it returned.
-    fn call(&mut self, core: u16, leaf: Leaf, regs: [u64; 4], ask: Ask) -> Result<CallResult, SetupError> {
+    fn call(
+        &mut self,
+        core: u16,
+        leaf: Leaf,
+        regs: [u64; 4],
+        ask: Ask,
+    ) -> Result<CallResult, SetupError> {
         let [rcx, rdx, r8, r9] = regs;
         let regs = CallRegs([rcx, rdx, r8, r9, 0, 0, 0, 0]);
         match self.execute(core, &Op::Seamcall { leaf, version: 0, regs }) {
@@ -401,9 +426,9 @@ impl Setup {
         let cpus = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
         let per_package = cores / u16::from(packages);
         let mut vmm = Vmm { machine, os, cpus, per_package, packages };
-        let done = self.module(&mut vmm).and_then(|()| {
-            self.tds.iter().try_for_each(|td| self.td(&mut vmm, td))
-        });
+        let done = self
+            .module(&mut vmm)
+            .and_then(|()| self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)));
         machine.settle();
         machine.set_speed(speed);
         machine.set_log(log);
@@ -443,6 +468,12 @@ impl Setup {
             }
         }
         vmm.clflush(self.own, PARAMS);
+        for (block, [first, second]) in &self.pairs {
+            vmm.give(*first);
+            vmm.give(*second);
+            let regs = [block | u64::from(Size::Large.level()), *first, *second, 0];
+            vmm.call(0, Leaf::PHYMEM_PAMT_ADD, regs, ask(self.at, "pages for a block's entries"))?;
+        }
         Ok(())
     }
 

@@ -52,15 +52,15 @@ pub const FINAL_CHECKS: &[CheckForm] = &[
     c("births",         "NUMBER",           false, "so many births of poison",                      "verification.md P1"),
     c("live-poison",    "NUMBER",           false, "so many births of poison that have not died",   "verification.md P2"),
     c("partial-writes", "NUMBER",           false, "so many partial writes reached the controller", "architecture.md §5 5.1"),
-    c("module",         "STATE",            false, "the module's global state, such as SYS_READY",  "architecture.md §7.1"),
-    c("pamt",           "ADDR TYPE",        false, "page type of the PAMT entry (4K, 2M or 1G) that covers the page, such as PT_NDA", "architecture.md §7.4"),
+    c("module",         "SYS_STATE",        false, "the module's global state, such as SYS_READY",  "architecture.md §7.1"),
+    c("pamt",           "ADDR PAGE_TYPE",   false, "page type of the PAMT entry (4K, 2M or 1G) that covers the page, such as PT_NDA", "architecture.md §7.4"),
     c("owner",          "ADDR TDR",         false, "that entry's owner",                            "architecture.md §7.4"),
-    c("kot",            "KEY STATE",        false, "the HKID's state in the key ownership table",   "architecture.md §7.5"),
-    c("life-cycle",     "TDR STATE",        false, "the TD's life-cycle state, such as TEARDOWN",   "architecture.md §7.5"),
-    c("op-state",       "TDR STATE",        false, "the TD's OP_STATE, such as RUNNABLE",           "architecture.md §7.5"),
+    c("kot",            "KEY KOT_STATE",    false, "the HKID's state in the key ownership table",   "architecture.md §7.5"),
+    c("life-cycle",     "TDR LIFE_CYCLE",   false, "the TD's life-cycle state, such as TEARDOWN",   "architecture.md §7.5"),
+    c("op-state",       "TDR OP_STATE",     false, "the TD's OP_STATE, such as RUNNABLE",           "architecture.md §7.5"),
     c("td-fatal",       "TDR",              true,  "the TD met a machine check",                    "architecture.md §6.3"),
-    c("sept",           "TDR GPA\\|LEVEL STATE", false, "state of a Secure-EPT entry, such as PENDING", "architecture.md §7.6"),
-    c("tlb",            "CORE TDR ADDRESS", true,  "the core's TLB translates the TD's page of this address", "architecture.md §7.8"),
+    c("sept",           "TDR GPA|LEVEL SEPT_STATE", false, "state of a Secure-EPT entry, such as PENDING", "architecture.md §7.6"),
+    c("tlb",            "CORE TDR GVA",     true,  "the core's TLB translates the TD's page of this address", "architecture.md §7.8"),
 ];
 
 /// [`FINAL_CHECKS`] as a table of the manual.
@@ -69,9 +69,10 @@ pub fn final_checks_markdown() -> String {
         "| check | operands | `not` | meaning | source |\n|---|---|---|---|---|\n".to_owned();
     for row in FINAL_CHECKS {
         let not = if row.negatable { "yes" } else { "" };
+        let operands = row.operands.replace('|', "\\|");
         out.push_str(&format!(
-            "| `{}` | {} | {not} | {} | {} |\n",
-            row.head, row.operands, row.meaning, row.cite
+            "| `{}` | {operands} | {not} | {} | {} |\n",
+            row.head, row.meaning, row.cite
         ));
     }
     out

@@ -770,7 +770,7 @@ fn region_names(src: &SourceFile, scenario: &Scenario) -> Result<(), Diag> {
     let refined = scenario.refinements.iter().filter_map(|r| r.finals.as_ref()).flatten();
     for check in scenario.checks.finals.iter().chain(refined) {
         let diag = |t: super::bind::Trouble| src.diag(check.at.span(), t.found, t.expected);
-        let line = |expr: AddrExpr| regions.hpa(&expr, 1).map_err(diag);
+        let line = |expr: sim_core::op::AddrExpr| regions.hpa(&expr, 1).map_err(diag);
         check.value.clone().try_map(line, line, Ok)?;
     }
     Ok(())

@@ -447,7 +447,9 @@ fn entries<T: FromStr<Err = PatternError>>(
     let Some(field) = table.field(name) else { return Ok(Vec::new()) };
     let texts = field.texts(false, expected)?;
     if texts.len() > TD_PAGES_MAX {
-        return Err(field.bad(format!("{} entries", texts.len()), format!("at most {TD_PAGES_MAX}")));
+        return Err(
+            field.bad(format!("{} entries", texts.len()), format!("at most {TD_PAGES_MAX}"))
+        );
     }
     let read = |text: &crate::diag::envelope::Text<'_>| {
         let bad = |e: PatternError| text.bad_at(e.at..e.at + e.len, e.found, e.expected);
