@@ -525,7 +525,9 @@ fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
 fn covering(module: &Module, at: Line) -> PamtEntry {
     let pa = at.page().hpa().0;
     let larger = [Size::Huge, Size::Large].map(|size| module.pamt(pa, size));
-    let covers = larger.into_iter().find(|entry| entry.page_type() != PageType::Nda);
+    // PT_PAMT only says where the smaller entries lie.
+    let free = |entry: &PamtEntry| matches!(entry.page_type(), PageType::Nda | PageType::Pamt);
+    let covers = larger.into_iter().find(|entry| !free(entry));
     covers.unwrap_or_else(|| module.pamt(pa, Size::Small))
 }
 
