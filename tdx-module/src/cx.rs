@@ -349,24 +349,6 @@ impl Cx<'_> {
         self.load_tdr(tdr);
         Ok(tdr)
     }
-    /// HPA(r, mode, PT) where bits of the register that are not the address were taken off before.
-    pub(crate) fn hpa_at(
-        &mut self,
-        r: usize,
-        pa: u64,
-        mode: Mode,
-        want: PageType,
-    ) -> Result<Page, Status> {
-        let kept = self.reg(r);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = pa;
-        }
-        let page = self.hpa(r, mode, want);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = kept;
-        }
-        page
-    }
     /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
     pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {
         let tdr = self.m.pamt(page.hpa().0, Size::Small).owner();

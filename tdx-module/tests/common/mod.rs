@@ -10,7 +10,9 @@ use sim_core::platform::{IntegrityMode, TdxSpec, XtsWidth};
 use sim_core::tdx::{Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
 use std::collections::BTreeMap;
-use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit};
+use tdx_module::{
+    Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit,
+};
 
 /// First byte of the TDMR: 1 GiB.
 pub const TDMR: u64 = 0x1_0000_0000;
