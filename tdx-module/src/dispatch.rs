@@ -1,7 +1,7 @@
 //! The dispatcher: what is checked before any leaf, and which leaf a number is (architecture.md §7.1).
 
 use crate::cx::{Cx, Flow, Stage, ensure};
-use crate::leaf::{mem, mng, mr, phymem, sys, vp};
+use crate::leaf::{disable, mem, mng, mr, phymem, sys, vp};
 use crate::sys::SysState;
 use sim_core::tdx::{GuestLeaf, Leaf, LeafRow, Operand, Status};
 
@@ -62,6 +62,8 @@ const BEFORE_READY: &[Leaf] = &[
     Leaf::SYS_KEY_CONFIG,
     Leaf::SYS_LP_SHUTDOWN,
     Leaf::SYS_UPDATE,
+    // Not of 1.5.01. It leaves the module as just loaded, and goes on after an interrupt when the module is ready no more.
+    Leaf::SYS_DISABLE,
 ];
 
 /// [`NOT_MODELLED`] and [`GUEST_NOT_MODELLED`] as a table of the book.
@@ -116,7 +118,7 @@ fn leaf(cx: &mut Cx<'_>) -> Stage {
         Leaf::SYS_SHUTDOWN => sys::shutdown(cx),
         Leaf::SYS_UPDATE => sys::update(cx),
         Leaf::SYS_LP_SHUTDOWN | Leaf::MNG_KEY_RECLAIMID => Ok(Flow::Done(Status::SUCCESS)),
-        Leaf::SYS_DISABLE if cx.m.spec.tdx.sys_disable => sys::disable(cx),
+        Leaf::SYS_DISABLE if cx.m.spec.tdx.sys_disable => disable::disable(cx),
 
         Leaf::MNG_CREATE => mng::create(cx),
         Leaf::MNG_KEY_CONFIG => mng::key_config(cx),

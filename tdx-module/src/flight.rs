@@ -117,6 +117,18 @@ pub enum Touch {
         /// From one word to the next.
         step: u64,
     },
+    /// MOVDIR64B of `lines` lines, in each of them `word` at the 8 bytes whose bit is set in `mask` and zero at the
+    /// others, then MFENCE.
+    FillSome {
+        /// The first line.
+        at: Addr,
+        /// How many lines.
+        lines: u32,
+        /// What the chosen 8 bytes hold.
+        word: u64,
+        /// Which 8 bytes of a line: bit i is bytes 8i to 8i + 7.
+        mask: u8,
+    },
     /// MOVDIR64B of 64 lines from one page to another, then MFENCE. The source is read with ordinary loads.
     Copy {
         /// From which page, under which KeyID.

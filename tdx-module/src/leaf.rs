@@ -1,6 +1,7 @@
 //! The leaves, in families. Each is a function of stages: the first checks, in the order of architecture.md §7.9, and
 //! queues what is touched; the last commits.
 
+pub(crate) mod disable;
 pub(crate) mod guest;
 pub(crate) mod mem;
 pub(crate) mod mng;

@@ -68,6 +68,14 @@ pub struct Td {
     pub levels: u8,
     /// MAX_VCPUS.
     pub max_vcpus: u16,
+    /// NUM_L2_VMS.
+    pub l2_vms: u8,
+    /// CONFIG_FLAGS: bit 0 GPAW, 1 FLEXIBLE_PENDING_VE, 2 NO_RBP_MOD.
+    pub config_flags: u64,
+    /// TSC_FREQUENCY in units of 25 MHz.
+    pub tsc_frequency: u16,
+    /// TSC_OFFSET: the virtual TSC was 0 at TDH.MNG.INIT.
+    pub tsc_offset: u64,
     /// VCPUs created by TDH.VP.INIT.
     pub vcpus: u32,
     /// VCPUs associated with an LP.
@@ -310,6 +318,10 @@ mod tests {
             gpaw: 48,
             levels: 4,
             max_vcpus: 1,
+            l2_vms: 0,
+            config_flags: 0,
+            tsc_frequency: 40,
+            tsc_offset: 0,
             vcpus: 0,
             associated: 0,
             mrtd: Mrtd::new(),
