@@ -3,6 +3,11 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod bench;
+pub mod cases;
+pub mod edit;
+pub mod faults;
+
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::outcome::PconfigStatus;
@@ -10,7 +15,9 @@ use sim_core::platform::{IntegrityMode, TdxSpec, XtsWidth};
 use sim_core::tdx::{Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
 use std::collections::BTreeMap;
-use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit};
+use tdx_module::{
+    Action, Answer, Call, Env, Flight, GuestEntry, Module, Reply, Spec, Touch, VmExit,
+};
 
 /// First byte of the TDMR: 1 GiB.
 pub const TDMR: u64 = 0x1_0000_0000;
