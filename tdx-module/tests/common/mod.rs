@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cases;
 pub mod edit;
 pub mod faults;
+pub mod invariants;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
