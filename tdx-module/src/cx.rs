@@ -9,7 +9,9 @@ use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
 use sim_core::event::Trace;
-use sim_core::tdx::{Operand, PageType, Status};
+use sim_core::op::KeyAlg;
+use sim_core::platform::{IntegrityMode, XtsWidth};
+use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
 
 /// How a stage of a leaf ends when no check has failed.
@@ -84,6 +86,25 @@ impl Cx<'_> {
         let time = cost(&self.m.spec.tdx.cost);
         self.f.touch(Touch::Spend(time));
     }
+    /// PCONFIG SET_KEY_RANDOM for a KeyID, with the platform's algorithm (architecture.md §1.3 1.3.3).
+    pub(crate) fn pconfig(&mut self, keyid: KeyId) {
+        let alg = match (self.m.spec.integrity, self.m.spec.xts) {
+            (IntegrityMode::Ci, XtsWidth::Xts128) => KeyAlg::Xts128Integrity,
+            (IntegrityMode::Ci, XtsWidth::Xts256) => KeyAlg::Xts256Integrity,
+            (IntegrityMode::Li, XtsWidth::Xts128) => KeyAlg::Xts128,
+            (IntegrityMode::Li, XtsWidth::Xts256) => KeyAlg::Xts256,
+        };
+        self.f.touch(Touch::Pconfig { keyid, alg });
+    }
+    /// A cached store of 16 bytes.
+    pub(crate) fn store16(&mut self, at: Addr, value: [u64; 2]) {
+        self.f.touch(Touch::Store { at, value, bytes: 16, locked: false });
+    }
+    /// The lines that the last `count` loads returned, as one array of words.
+    pub(crate) fn loaded(&self, count: usize) -> impl Iterator<Item = u64> {
+        let from = self.f.data.len().saturating_sub(count);
+        self.f.data.iter().skip(from).flat_map(|line| line.0)
+    }
     /// 64 MOVDIR64B over a page, every 8 bytes the same, then MFENCE.
     pub(crate) fn fill_page(&mut self, page: Page, keyid: KeyId, word: u64) {
         self.f.touch(Touch::Fill { at: Addr::new(page.hpa(), keyid), lines: 64, word });
@@ -137,10 +158,15 @@ impl Cx<'_> {
     }
     /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
     pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
+        let above = self.m.pamt(pa, Size::Large);
         if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
             tdmr.set(pa, size, entry);
         }
         self.m.touch_pamt(self.f, pa, size, false);
+        // Dynamic PAMT: the entry above counts the pages in use, by a locked addition.
+        if size == Size::Small && self.m.pamt(pa, Size::Large) != above {
+            self.m.touch_pamt(self.f, pa, Size::Large, true);
+        }
     }
 
     /// Where the byte of a guest-physical address lies in the page that an entry maps.
@@ -180,6 +206,10 @@ impl Cx<'_> {
 
     /// The module's global lock, else SYS_BUSY.
     pub(crate) fn lock_global(&mut self, mode: Mode) -> Result<(), Status> {
+        // TDH.SYS.DISABLE, once called, locks out new TDH.SYS.* leaves, so that it gets on (linux-host-paths.md §16.5,
+        // comment of the kernel series).
+        let disabling = self.m.sys.disabling.is_some() && self.f.leaf != Leaf::SYS_DISABLE;
+        ensure(!disabling, Status::SYS_BUSY)?;
         self.m.sys.lock.try_take(mode).map_err(|_| Status::SYS_BUSY)?;
         self.f.locks.push(Held::Global(mode));
         Ok(())
@@ -189,6 +219,14 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::KOT);
         self.m.sys.kot_lock.try_take(mode).map_err(|_| busy)?;
         self.f.locks.push(Held::Kot(mode));
+        Ok(())
+    }
+    /// The mutex of a TDMR, else OPERAND_BUSY|RCX.
+    pub(crate) fn lock_tdmr(&mut self, index: u16) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::RCX);
+        let lock = self.m.tdmr_locks.get_mut(usize::from(index)).ok_or(invalid(reg::RCX))?;
+        lock.try_take(Mode::Exclusive).map_err(|_| busy)?;
+        self.f.locks.push(Held::Tdmr(index));
         Ok(())
     }
     /// The lock of one PAMT entry.
@@ -229,16 +267,14 @@ impl Cx<'_> {
     pub(crate) fn pamt_walk(&mut self, pa: u64, size: Size, mode: Mode) -> Result<Size, Busy> {
         for at in [Size::Huge, Size::Large] {
             self.lock_pamt(pa, at, Mode::Shared)?;
-            if at == size || self.m.pamt(pa, at).page_type() == PageType::Reg {
+            // With dynamic PAMT there may be no entries below 2 MiB.
+            let last = at == Size::Large
+                && self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
+            if at == size || last || self.m.pamt(pa, at).page_type() == PageType::Reg {
                 if mode == Mode::Exclusive {
                     self.promote_pamt(pa, at)?;
                 }
                 return Ok(at);
-            }
-            // With dynamic PAMT there may be no entries below.
-            let missing = self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
-            if at == Size::Large && missing {
-                return Ok(Size::Large);
             }
         }
         self.lock_pamt(pa, Size::Small, mode)?;
@@ -325,7 +361,32 @@ impl Cx<'_> {
         }
         let fits = reached == Size::Small && found == want;
         ensure(fits, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        // Dynamic PAMT: a page that is free by its entry may be a PAMT page.
+        if let (PageType::Nda, Some(at)) = (want, self.bitmap_at(pa)) {
+            let global = self.global();
+            self.f.load(at, global, 8);
+            let marked = self.m.tdmr_of(pa).is_some_and(|t| t.is_marked(pa));
+            ensure(!marked, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        }
         Ok(sim_core::Hpa(pa).page())
+    }
+    /// Dynamic PAMT: where the bitmap word of a page lies.
+    pub(crate) fn bitmap_at(&self, pa: u64) -> Option<sim_core::Hpa> {
+        self.m.tdmr_of(pa)?.bitmap_at(pa)
+    }
+    /// Dynamic PAMT: makes a page a PAMT page in the bitmap, or not, by a locked instruction; whether that is a change.
+    pub(crate) fn mark_pamt_page(&mut self, page: Page, is: bool) -> bool {
+        let (pa, global) = (page.hpa().0, self.global());
+        let Some(tdmr) = self.m.tdmr_of_mut(pa) else { return false };
+        let changes = tdmr.is_marked(pa) != is;
+        if changes {
+            tdmr.mark(pa, is);
+        }
+        if let Some(at) = tdmr.bitmap_at(pa) {
+            let word = tdmr.bitmap_word(pa);
+            self.f.locked(at, global, word);
+        }
+        changes
     }
     /// A free page in register `r`, exclusively locked: HPA(r, ex, NDA).
     pub(crate) fn free_page(&mut self, r: usize) -> Result<Page, Status> {
@@ -490,6 +551,21 @@ impl Cx<'_> {
         self.f.locks.push(Held::Entry { table: at.table, index: at.index });
         Ok(())
     }
+    /// The entry's lock, by a guest: OPERAND_BUSY|RCX when it is taken, OPERAND_BUSY_HOST_PRIORITY|RCX when it is kept
+    /// for the host (architecture.md §7.2 "SEPT-entry lock"). TDHP stays as it is.
+    pub(crate) fn lock_entry_guest(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let taken = entry.try_lock_guest();
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        taken.map_err(|busy| match busy {
+            sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
+            sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),
+        })?;
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
     /// ALLOWED: the entry's state is in the leaf's list, else EPT_ENTRY_STATE_INCORRECT|RCX with details.
     pub(crate) fn allowed(&mut self, at: At) -> Result<State, Status> {
         let state = self.entry_state(at);
@@ -528,7 +604,16 @@ impl Cx<'_> {
     }
     /// SHPA(r, align): a shared operand, with the KeyID that it carries.
     pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {
-        let full = self.reg(r);
+        self.shpa_at(r, self.reg(r), align, bytes)
+    }
+    /// SHPA of an address that was read from memory: a failure is about register `r`.
+    pub(crate) fn shpa_at(
+        &self,
+        r: usize,
+        full: u64,
+        align: u64,
+        bytes: u64,
+    ) -> Result<Addr, Status> {
         ensure(full & (align - 1) == 0, invalid(r))?;
         let layout = &self.m.spec.keyid;
         let addr = layout.split(full).ok_or(invalid(r))?;

@@ -117,6 +117,18 @@ pub enum Touch {
         /// From one word to the next.
         step: u64,
     },
+    /// MOVDIR64B of `lines` lines, in each of them `word` at the 8 bytes whose bit is set in `mask` and zero at the
+    /// others, then MFENCE.
+    FillSome {
+        /// The first line.
+        at: Addr,
+        /// How many lines.
+        lines: u32,
+        /// What the chosen 8 bytes hold.
+        word: u64,
+        /// Which 8 bytes of a line: bit i is bytes 8i to 8i + 7.
+        mask: u8,
+    },
     /// MOVDIR64B of 64 lines from one page to another, then MFENCE. The source is read with ordinary loads.
     Copy {
         /// From which page, under which KeyID.
@@ -161,14 +173,17 @@ pub struct GuestEntry {
     pub levels: u8,
     /// Guest-physical address width.
     pub gpaw: u8,
+    /// The VMM's EPT for shared addresses, as it wrote it with TDH.VP.WR: EPTP, or 0 where there is none.
+    pub shared_eptp: u64,
     /// What the guest finds when it goes on.
     pub inject: Inject,
 }
 
 /// What a guest finds when it goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
 pub enum Inject {
     /// Nothing: it goes on, or runs the instruction again that had left.
+    #[default]
     Nothing,
     /// #VE.
     Ve {
@@ -179,6 +194,13 @@ pub enum Inject {
     },
     /// The answer to its TDCALL.
     Answer(Answer),
+    /// Another exception.
+    Exception {
+        /// 8 (#DF) or 14 (#PF).
+        vector: u8,
+        /// Error code; of #PF without bit 2 (user mode), which the processor knows.
+        error: u32,
+    },
 }
 
 /// Why a guest left to the module.
@@ -223,9 +245,10 @@ pub enum VmExit {
 }
 
 /// What came of an [`Action`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Reply {
     /// It is done; also the first reply of a call.
+    #[default]
     Done,
     /// What a load returned.
     Data(LineData),
@@ -238,7 +261,7 @@ pub enum Reply {
 }
 
 /// What the module wants next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     /// Do this and come back.
     Touch(Touch),
@@ -338,6 +361,8 @@ pub struct Flight {
     pub(crate) locks: Vec<Held>,
     /// Locks held since before the guest was entered: those of TDH.VP.ENTER. A TDCALL releases only what came after.
     pub(crate) kept: usize,
+    /// What the guest finds at the next VM entry.
+    pub(crate) inject: Inject,
     pub(crate) scratch: Scratch,
 }
 
@@ -358,6 +383,11 @@ impl Flight {
     pub fn vcpu(&self) -> Option<Page> {
         self.is_in_guest().then_some(self.scratch.vcpu)
     }
+    /// RCX, RDX, R8 to R13: of the caller, as it made the call; after TDG.VP.VMCALL those that the guest passes to the
+    /// VMM (RCX is its mask; what the mask does not name is 0), of which [`Answer::out`] has the first six.
+    pub const fn regs(&self) -> &[u64; 8] {
+        &self.regs
+    }
 
     pub(crate) fn start(&mut self, call: &Call) {
         // The buffers are kept: a call allocates nothing once they have grown.
@@ -376,6 +406,7 @@ impl Flight {
         self.status = Status::SUCCESS;
         (self.stage, self.next, self.kept) = (0, 0, 0);
         (self.pconfig, self.random, self.exit) = (None, None, None);
+        self.inject = Inject::Nothing;
     }
     pub(crate) fn touch(&mut self, touch: Touch) {
         self.queue.push((touch, Live::Fixed));

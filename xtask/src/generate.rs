@@ -24,6 +24,7 @@ fn operations() -> String {
         let operands = m.operands.replace('|', "\\|");
         let _ = writeln!(table, "| `{}` | {operands} | {} |", m.name, m.meaning);
     }
+    let _ = write!(table, "\n{}\n", sim_core::op::REGS);
     table
 }
 

@@ -73,6 +73,10 @@ fn free_block(cx: &mut Cx<'_>, size: Size) -> Result<Page, Status> {
     let reached = cx.pamt_walk(pa, size, Exclusive).map_err(|_| Status::OPERAND_BUSY.about(op))?;
     ensure(reached == size && cx.m.pamt(pa, size).page_type() == PageType::Nda, incorrect)?;
     let global = cx.global();
+    // Dynamic PAMT: there are no smaller entries to read, but a bitmap.
+    if let Some(at) = cx.bitmap_at(pa) {
+        cx.f.load(at, global, 64);
+    }
     let free = cx.m.tdmr_of(pa).is_some_and(|t| t.is_free_below(pa, size));
     for (i, (child, smaller)) in Tdmr::below(pa, size).enumerate() {
         if i % 4 == 0

@@ -123,8 +123,9 @@ pub(crate) fn page_promote(cx: &mut Cx<'_>) -> Stage {
     interruptible(cx)?;
     let held = cx.f.locks.len();
     cx.lock_pamt(pa, size, Exclusive).map_err(|_| BUSY)?;
-    if let Some(tdmr) = cx.m.tdmr_of_mut(pa) {
-        tdmr.promote(pa, size);
+    let pair = cx.m.tdmr_of_mut(pa).and_then(|tdmr| tdmr.promote(pa, size));
+    for page in pair.into_iter().flatten() {
+        cx.mark_pamt_page(page, false);
     }
     store_range(cx, pa, size);
     cx.m.release(cx.f, held);
