@@ -5,6 +5,12 @@
 
 pub mod cases;
 
+pub mod bench;
+pub mod cases;
+pub mod edit;
+pub mod faults;
+pub mod invariants;
+
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::outcome::PconfigStatus;
