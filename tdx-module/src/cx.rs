@@ -9,6 +9,8 @@ use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
 use sim_core::event::Trace;
+use sim_core::op::KeyAlg;
+use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
 
@@ -83,6 +85,25 @@ impl Cx<'_> {
     pub(crate) fn spend(&mut self, cost: impl Fn(&sim_core::platform::TdxCost) -> sim_core::Ps) {
         let time = cost(&self.m.spec.tdx.cost);
         self.f.touch(Touch::Spend(time));
+    }
+    /// PCONFIG SET_KEY_RANDOM for a KeyID, with the platform's algorithm (architecture.md §1.3 1.3.3).
+    pub(crate) fn pconfig(&mut self, keyid: KeyId) {
+        let alg = match (self.m.spec.integrity, self.m.spec.xts) {
+            (IntegrityMode::Ci, XtsWidth::Xts128) => KeyAlg::Xts128Integrity,
+            (IntegrityMode::Ci, XtsWidth::Xts256) => KeyAlg::Xts256Integrity,
+            (IntegrityMode::Li, XtsWidth::Xts128) => KeyAlg::Xts128,
+            (IntegrityMode::Li, XtsWidth::Xts256) => KeyAlg::Xts256,
+        };
+        self.f.touch(Touch::Pconfig { keyid, alg });
+    }
+    /// A cached store of 16 bytes.
+    pub(crate) fn store16(&mut self, at: Addr, value: [u64; 2]) {
+        self.f.touch(Touch::Store { at, value, bytes: 16, locked: false });
+    }
+    /// The lines that the last `count` loads returned, as one array of words.
+    pub(crate) fn loaded(&self, count: usize) -> impl Iterator<Item = u64> {
+        let from = self.f.data.len().saturating_sub(count);
+        self.f.data.iter().skip(from).flat_map(|line| line.0)
     }
     /// 64 MOVDIR64B over a page, every 8 bytes the same, then MFENCE.
     pub(crate) fn fill_page(&mut self, page: Page, keyid: KeyId, word: u64) {
@@ -205,6 +226,14 @@ impl Cx<'_> {
         self.f.locks.push(Held::Kot(mode));
         Ok(())
     }
+    /// The mutex of a TDMR, else OPERAND_BUSY|RCX.
+    pub(crate) fn lock_tdmr(&mut self, index: u16) -> Result<(), Status> {
+        let busy = Status::OPERAND_BUSY.about(Operand::RCX);
+        let lock = self.m.tdmr_locks.get_mut(usize::from(index)).ok_or(invalid(reg::RCX))?;
+        lock.try_take(Mode::Exclusive).map_err(|_| busy)?;
+        self.f.locks.push(Held::Tdmr(index));
+        Ok(())
+    }
     /// The lock of one PAMT entry.
     pub(crate) fn lock_pamt(&mut self, pa: u64, size: Size, mode: Mode) -> Result<(), Busy> {
         let pa = pa & !(size.bytes() - 1);
@@ -301,7 +330,7 @@ impl Cx<'_> {
         self.physical_at(r, self.reg(r), align)
     }
     /// The same where bits of the register that are not the address were taken off before.
-    fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
+    pub(crate) fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
@@ -526,6 +555,21 @@ impl Cx<'_> {
         self.f.locks.push(Held::Entry { table: at.table, index: at.index });
         Ok(())
     }
+    /// The entry's lock, by a guest: OPERAND_BUSY|RCX when it is taken, OPERAND_BUSY_HOST_PRIORITY|RCX when it is kept
+    /// for the host (architecture.md §7.2 "SEPT-entry lock"). TDHP stays as it is.
+    pub(crate) fn lock_entry_guest(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let taken = entry.try_lock_guest();
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        taken.map_err(|busy| match busy {
+            sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
+            sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),
+        })?;
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
     /// ALLOWED: the entry's state is in the leaf's list, else EPT_ENTRY_STATE_INCORRECT|RCX with details.
     pub(crate) fn allowed(&mut self, at: At) -> Result<State, Status> {
         let state = self.entry_state(at);
@@ -564,7 +608,16 @@ impl Cx<'_> {
     }
     /// SHPA(r, align): a shared operand, with the KeyID that it carries.
     pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {
-        let full = self.reg(r);
+        self.shpa_at(r, self.reg(r), align, bytes)
+    }
+    /// SHPA of an address that was read from memory: a failure is about register `r`.
+    pub(crate) fn shpa_at(
+        &self,
+        r: usize,
+        full: u64,
+        align: u64,
+        bytes: u64,
+    ) -> Result<Addr, Status> {
         ensure(full & (align - 1) == 0, invalid(r))?;
         let layout = &self.m.spec.keyid;
         let addr = layout.split(full).ok_or(invalid(r))?;

@@ -117,6 +117,18 @@ pub enum Touch {
         /// From one word to the next.
         step: u64,
     },
+    /// MOVDIR64B of `lines` lines, in each of them `word` at the 8 bytes whose bit is set in `mask` and zero at the
+    /// others, then MFENCE.
+    FillSome {
+        /// The first line.
+        at: Addr,
+        /// How many lines.
+        lines: u32,
+        /// What the chosen 8 bytes hold.
+        word: u64,
+        /// Which 8 bytes of a line: bit i is bytes 8i to 8i + 7.
+        mask: u8,
+    },
     /// MOVDIR64B of 64 lines from one page to another, then MFENCE. The source is read with ordinary loads.
     Copy {
         /// From which page, under which KeyID.
@@ -168,9 +180,10 @@ pub struct GuestEntry {
 }
 
 /// What a guest finds when it goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
 pub enum Inject {
     /// Nothing: it goes on, or runs the instruction again that had left.
+    #[default]
     Nothing,
     /// #VE.
     Ve {
@@ -181,6 +194,13 @@ pub enum Inject {
     },
     /// The answer to its TDCALL.
     Answer(Answer),
+    /// Another exception.
+    Exception {
+        /// 8 (#DF) or 14 (#PF).
+        vector: u8,
+        /// Error code; of #PF without bit 2 (user mode), which the processor knows.
+        error: u32,
+    },
 }
 
 /// Why a guest left to the module.
@@ -322,6 +342,8 @@ pub struct Flight {
     pub(crate) locks: Vec<Held>,
     /// Locks held since before the guest was entered: those of TDH.VP.ENTER. A TDCALL releases only what came after.
     pub(crate) kept: usize,
+    /// What the guest finds at the next VM entry.
+    pub(crate) inject: Inject,
     pub(crate) scratch: Scratch,
 }
 
@@ -342,6 +364,11 @@ impl Flight {
     pub fn vcpu(&self) -> Option<Page> {
         self.is_in_guest().then_some(self.scratch.vcpu)
     }
+    /// RCX, RDX, R8 to R13: of the caller, as it made the call; after TDG.VP.VMCALL those that the guest passes to the
+    /// VMM (RCX is its mask; what the mask does not name is 0), of which [`Answer::out`] has the first six.
+    pub const fn regs(&self) -> &[u64; 8] {
+        &self.regs
+    }
 
     pub(crate) fn start(&mut self, call: &Call) {
         // The buffers are kept: a call allocates nothing once they have grown.
@@ -360,6 +387,7 @@ impl Flight {
         self.status = Status::SUCCESS;
         (self.stage, self.next, self.kept) = (0, 0, 0);
         (self.pconfig, self.random, self.exit) = (None, None, None);
+        self.inject = Inject::Nothing;
     }
     pub(crate) fn touch(&mut self, touch: Touch) {
         self.queue.push(touch);

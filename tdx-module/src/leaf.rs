@@ -2,9 +2,11 @@
 //! queues what is touched; the last commits.
 
 pub(crate) mod disable;
+pub(crate) mod guest;
 pub(crate) mod mem;
 pub(crate) mod mng;
 pub(crate) mod mr;
 pub(crate) mod phymem;
 pub(crate) mod sys;
 pub(crate) mod vp;
+pub(crate) mod vp_fields;

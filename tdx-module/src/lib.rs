@@ -13,6 +13,7 @@
 mod cx;
 mod dispatch;
 mod failure;
+pub mod fields;
 mod flight;
 mod leaf;
 pub mod lock;
@@ -23,11 +24,16 @@ pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,
 };
+pub use leaf::guest::{
+    ATTR_RD_STATES, EXITS, ExitEffect, ExitKind, ExitRow, FAULTS, Fault, FaultRow, exits_markdown,
+    fault_at, faults_markdown,
+};
+pub use leaf::vp_fields::vp_fields_markdown;
 pub use sys::{KotEntry, SysState};
 
 use flight::{Held, Phase};
@@ -170,6 +176,40 @@ impl Module {
     /// §6.3).
     pub fn disable(&mut self) {
         self.disabled = true;
+    }
+    /// The P-SEAMLDR has put a module in place (linux-host-paths.md §18 step 2): the state is SYSINIT_PENDING and every LP
+    /// is uninitialised. After TDH.SYS.SHUTDOWN the handoff data is kept, and with it everything in memory (PAMTs, TDs,
+    /// VCPUs, Secure-EPTs), for TDH.SYS.UPDATE to take over. Without a shutdown there is no handoff data: the new module
+    /// knows of nothing, and what the old one had in memory is lost to it, still encrypted.
+    ///
+    /// # Errors
+    /// VMfailInvalid: TDX is disabled, or an LP is still in the module; the loader runs on every LP.
+    pub fn install(&mut self) -> Result<(), VmFail> {
+        if self.disabled || self.lps.iter().any(|lp| lp.busy) {
+            return Err(VmFail);
+        }
+        let fresh = sys::Sys::new(&self.spec);
+        let old = std::mem::replace(&mut self.sys, fresh);
+        self.sys.handoff = old.handoff;
+        self.lps.fill(Lp::default());
+        self.tdmr_locks.clear();
+        let tdmrs = std::mem::take(&mut self.tdmrs);
+        if old.handoff.is_none() {
+            self.forget_tds();
+            return Ok(());
+        }
+        let sys::Sys { kot, wbcache, global_hkid, keyed, predecessor, .. } = old;
+        // A module that is replaced before it has taken over leaves the data to the next one.
+        self.sys.predecessor = predecessor.or_else(|| {
+            Some(Box::new(sys::Predecessor { kot, wbcache, global_hkid, keyed, tdmrs }))
+        });
+        Ok(())
+    }
+    /// What is in memory is nobody's any more.
+    pub(crate) fn forget_tds(&mut self) {
+        self.tds.clear();
+        self.vcpus.clear();
+        self.sept.clear();
     }
     /// The configured TDMRs.
     pub fn tdmrs(&self) -> &[Tdmr] {

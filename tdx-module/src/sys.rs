@@ -72,6 +72,17 @@ pub(crate) enum Disabling {
     Pamt { tdmr: u16, array: u8, offset: u64 },
 }
 
+/// What a module that was shut down has left, beside the TDs and PAMTs in memory: what TDH.SYS.UPDATE of the next one
+/// takes over (intel/tdx-module 1.5.01 tdx_global_data.h).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Predecessor {
+    pub(crate) kot: Vec<KotEntry>,
+    pub(crate) wbcache: Vec<WbCache>,
+    pub(crate) global_hkid: Option<KeyId>,
+    pub(crate) keyed: u8,
+    pub(crate) tdmrs: Vec<crate::pamt::Tdmr>,
+}
+
 /// The module's global data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Sys {
@@ -85,7 +96,10 @@ pub(crate) struct Sys {
     pub(crate) wbcache: Vec<WbCache>,
     /// Registers of the first LP, which others must equal (architecture.md §7.9 "TDH.SYS.LP.INIT").
     pub(crate) first: Option<FirstLp>,
+    /// Valid handoff data.
     pub(crate) handoff: Option<Handoff>,
+    /// What it holds, once another module is in place.
+    pub(crate) predecessor: Option<Box<Predecessor>>,
     /// How far TDH.SYS.DISABLE has come, once it was called.
     pub(crate) disabling: Option<Disabling>,
 }
@@ -110,6 +124,7 @@ impl Sys {
             wbcache: vec![WbCache::default(); usize::from(spec.packages)],
             first: None,
             handoff: None,
+            predecessor: None,
             disabling: None,
         }
     }

@@ -1,7 +1,9 @@
 //! A world for the module that has no time and no caches: every action is done at once, on lines that are tagged with
 //! their KeyID as in a cache that never evicts. Tests of leaves run on it.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+pub mod cases;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
@@ -132,6 +134,12 @@ impl World {
             Touch::FillTable { at, first, step } => {
                 for i in 0..512 {
                     self.poke(at.hpa.0 + 8 * i, at.keyid.0, first + i * step);
+                }
+            }
+            Touch::FillSome { at, lines, word, mask } => {
+                for i in 0..u64::from(lines) {
+                    let words = std::array::from_fn(|k| word * u64::from(mask >> k & 1));
+                    *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = words;
                 }
             }
             Touch::Copy { from, to } => {
@@ -323,6 +331,8 @@ impl World {
         self.poke(at + 16, 0, u64::from(vcpus));
         // EPTP_CONTROLS: memory type WB, levels less one in bits 5:3.
         self.poke(at + 24, 0, 6 | 3 << 3);
+        // TSC_FREQUENCY in units of 25 MHz.
+        self.poke(at + 40, 0, 40);
         at
     }
     /// A TD with OP_STATE INITIALIZED.
@@ -378,6 +388,18 @@ impl World {
         let page = self.add(tdr, 0);
         self.ok(Leaf::MR_FINALIZE, tdr, 0, 0, 0);
         RunnableTd { tdr, tdvpr, tables, page }
+    }
+    /// Changes the module's state by its fields' names, to where no modelled leaf leads: `at` is a path such as
+    /// `tds/1048576/op_state`.
+    pub fn edit(&mut self, at: &str, value: serde_json::Value) {
+        let mut whole = serde_json::to_value(&self.m).unwrap();
+        let slot = whole.pointer_mut(&format!("/{at}")).unwrap_or_else(|| panic!("no {at}"));
+        *slot = value;
+        self.m = serde_json::from_value(whole).unwrap();
+    }
+    /// The same for a field of a TD.
+    pub fn edit_td(&mut self, tdr: u64, field: &str, value: serde_json::Value) {
+        self.edit(&format!("tds/{}/{field}", tdr >> 12), value);
     }
     /// The TDR as a page number.
     pub fn td(&self, tdr: u64) -> &tdx_module::td::Td {
