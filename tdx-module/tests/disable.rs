@@ -145,7 +145,7 @@ fn afterwards_the_module_is_as_just_loaded_and_can_be_brought_up_again() {
     assert_eq!(early, Status::SYS_NOT_READY);
     // Once more is no harm.
     w.ok(Leaf::SYS_DISABLE, 0, 0, 0, 0);
-    assert_eq!(cleared(&w), []);
+    assert!(cleared(&w).is_empty());
     w.ok(Leaf::SYS_INIT, 0, 0, 0, 0);
     for lp in 0..2 {
         let call = Call::new(Leaf::SYS_LP_INIT, 0, 0, 0, 0);
@@ -213,7 +213,7 @@ fn while_a_guest_runs_it_is_busy_and_changes_nothing_of_the_td() {
     let status = w.call_on(0, DISABLE).status;
     assert_eq!(status, Status::SYS_BUSY);
     assert_eq!(w.m.state(), SysState::SysReady);
-    assert_eq!(cleared(&w), []);
+    assert!(cleared(&w).is_empty());
     let exit = w.exit(1, VmExit::Interrupt);
     assert!(matches!(exit, Action::Return(_)));
     assert_eq!(w.call_on(0, DISABLE).status, Status::SUCCESS);
@@ -235,7 +235,7 @@ fn a_module_that_was_not_configured_has_nothing_to_clear() {
     let mut w = World::new(with_disable());
     w.ok(Leaf::SYS_INIT, 0, 0, 0, 0);
     w.ok(Leaf::SYS_DISABLE, 0, 0, 0, 0);
-    assert_eq!(cleared(&w), []);
+    assert!(cleared(&w).is_empty());
     assert!(w.m == Module::new(with_disable()));
 }
 

@@ -206,7 +206,8 @@ fn pamt_add_returns_every_status_in_the_order_of_its_checks() {
         },
         Case {
             when: "the second page is the first",
-            spoils: "R8",
+            // Its entry could then not be locked but with that of the first.
+            spoils: "LP 3",
             fault: |_, c| c.regs[reg::R8] = c.regs[reg::RDX],
             status: about(Status::PAGE_NOT_FREE, Operand::R8),
         },
@@ -302,7 +303,8 @@ fn without_a_pair_no_page_of_the_block_can_be_given_to_the_module() {
     assert_eq!(w.call(Leaf::PHYMEM_PAGE_WBINVD, bare, 0, 0, 0).status, missing(Operand::RCX));
     let tdr = w.initialized_td(HKID, 0);
     assert_eq!(w.call(Leaf::VP_CREATE, bare, tdr, 0, 0).status, missing(Operand::RCX));
-    let tdvpr = w.vcpu(tdr);
+    let tdvpr = w.page();
+    w.ok(Leaf::VP_CREATE, tdvpr, tdr, 0, 0);
     assert_eq!(w.call(Leaf::VP_ADDCX, bare, tdvpr, 0, 0).status, missing(Operand::RCX));
     assert_eq!(w.call(Leaf::MEM_SEPT_ADD, 3, tdr, bare, 0).status, missing(Operand::R8));
     w.sept(tdr, 0, 0);
@@ -351,7 +353,10 @@ fn a_large_page_needs_no_pair_but_a_block_without_pamt_pages() {
     w.sept(tdr, 0x4000_0000, 1);
     let aug = |w: &mut World, pa| w.call(Leaf::MEM_PAGE_AUG, 0x4000_0000 | 1, tdr, pa, 0).status;
     let incorrect = about(Status::PAGE_METADATA_INCORRECT, Operand::R8);
-    assert_eq!(aug(&mut w, TDMR), incorrect, "it has a pair");
+    w.ok(Leaf::PHYMEM_PAMT_ADD, spare(4) | L1, spare(0) + 0x10_0000, spare(0) + 0x11_0000, 0);
+    assert_eq!(aug(&mut w, spare(4)), incorrect, "it has a pair");
+    // In the block of the TD's own TDR the leaf meets its own shared lock (architecture.md §7.2).
+    assert_eq!(aug(&mut w, TDMR), about(Status::OPERAND_BUSY, Operand::R8));
     assert_eq!(aug(&mut w, spare(0)), incorrect, "it has a page of the pair");
     assert_eq!(aug(&mut w, spare(3)), Status::SUCCESS);
     let add = w.call(Leaf::PHYMEM_PAMT_ADD, spare(3) | L1, spare(6), spare(6) + 0x1000, 0).status;
