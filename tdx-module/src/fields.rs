@@ -344,8 +344,8 @@ pub(crate) fn sys_value(m: &Module, row: &Field<SysValue>, index: u64) -> u64 {
 /// A list of fields as TDH.SYS.RDALL writes it to a page: its words, and the first field that did not fit. Whole fields
 /// only; fields whose codes follow each other share a header (intel/tdx-module 1.5.01 metadata_generic.c).
 ///
-/// `None` for an id that is no field's first element.
-pub(crate) fn sys_list_from(m: &Module, start: u64) -> Option<(Vec<u64>, u64)> {
+/// At most `most` words, of which the first is the list's header. `None` for an id that is no field's first element.
+pub(crate) fn sys_list_from(m: &Module, start: u64, most: usize) -> Option<(Vec<u64>, u64)> {
     let ids = |row: &'static Field<SysValue>| {
         (0..u64::from(row.fields)).map(move |i| (row, i * u64::from(row.elements)))
     };
@@ -373,7 +373,7 @@ pub(crate) fn sys_list_from(m: &Module, start: u64) -> Option<(Vec<u64>, u64)> {
                 && p.elements == row.elements
                 && size(p.id) == size(row.id)
         });
-        let room = 512 - words.len();
+        let room = most.saturating_sub(words.len());
         if room < elements + usize::from(!follows) {
             next = here;
             break;
