@@ -378,7 +378,7 @@ fn sys_config_checks_in_order() {
             case(
                 "a TDMR with KeyID bits",
                 "base",
-                |w, _| tdmr_word(w, 0, TDMR + GIB | 1 << 45),
+                |w, _| tdmr_word(w, 0, (TDMR + GIB) | 1 << 45),
                 second(Status::INVALID_TDMR),
             ),
             case(
@@ -1190,7 +1190,7 @@ fn sys_info_describes_the_module_and_lists_cmrs() {
     assert_eq!(words[0], 0x8086 << 32);
     assert_eq!([words[1] >> 48, words[2]], [5, 1 | 1 << 16]);
     assert_eq!(words[4], 64 | 16 << 16 | 16 << 32);
-    assert_eq!(words[6], 6 * 4096 | 6 * 4096 << 32);
+    assert_eq!(words[6], 0x6000 | 0x6000 << 32);
     assert_eq!(words[10..12], [0x6_DBE7, 3]);
     assert_eq!([words[16], words[17]], [1 | 0x8000_0008 << 32, 0xFFFF_FFFF | 0x00FF_FFFF << 32]);
     let cmrs: Vec<u64> = (0..64).map(|i| w.peek(HOST + 1024 + 8 * i, 0)).collect();
