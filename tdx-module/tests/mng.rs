@@ -434,6 +434,18 @@ fn tdcs_pages_are_filled_under_the_tds_key_with_what_section_7_5_says() {
     assert_eq!(status, Status::TDCX_NUM_INCORRECT);
 }
 
+#[test]
+fn a_page_that_is_taken_keeps_the_block_epoch_of_its_last_life() {
+    // architecture.md §7.4: only type and owner are written.
+    let mut w = keyed();
+    w.edit("tdmrs/0/gibs/0/blocks/0/pages/Each/20/bepoch", 9.into());
+    w.edit("tdmrs/0/gibs/0/blocks/0/pages/Each/21/bepoch", 8.into());
+    success(&mut w, Leaf::MNG_ADDCX, TDR + 20 * 4096, TDR);
+    success(&mut w, Leaf::MNG_CREATE, TDR + 21 * 4096, 66);
+    let epochs = [20, 21].map(|i| w.m.pamt(TDR + i * 4096, Size::Small).bepoch);
+    assert_eq!(epochs, [9, 8]);
+}
+
 // ----------------------------------------------------------------------------------------------------------- MNG.INIT
 
 /// Where [`World::td_params`] writes.
