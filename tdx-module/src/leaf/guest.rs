@@ -3,6 +3,7 @@
 use super::vp::{here, store_vcpu};
 use crate::cx::{At, Cx, Flow, Stage, ensure, invalid};
 use crate::dispatch::GUEST_NOT_MODELLED;
+use crate::fields::{self, NO_FIELD};
 use crate::flight::reg::{R8, R9, R10, RCX, RDX};
 use crate::flight::{Answer, GuestEntry, Inject, VmExit};
 use crate::sept::{self, Accept, Entry, GuestAccess, SeptOp, State, next};
@@ -215,8 +216,11 @@ pub fn exits_markdown() -> String {
     );
     for r in &EXITS {
         let effect = match r.effect {
-            ExitEffect::Leaves(status) => format!("TD exit, {status}"),
-            ExitEffect::Disables(status) => format!("TD exit, {status}; the VCPU cannot run again"),
+            ExitEffect::Leaves(status) => format!("TD exit, {}", status.name().unwrap_or_default()),
+            ExitEffect::Disables(status) => {
+                let status = status.name().unwrap_or_default();
+                format!("TD exit, {status}; the VCPU cannot run again")
+            }
             ExitEffect::Kills => {
                 let status = Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE.name().unwrap_or_default();
                 format!("TD exit, {status}; the TD is fatal and its memory not touched")
@@ -261,6 +265,8 @@ const ACCEPTED: u8 = 5;
 /// A 4 KiB chunk of a 2 MiB page is zeroed.
 const CHUNK: u8 = 6;
 
+/// CONFIG_FLAGS bit 2: NO_RBP_MOD (architecture.md §7.11).
+const CONFIG_NO_RBP_MOD: u64 = 1 << 2;
 /// Extended exit-qualification types (architecture.md §7.11).
 const EEQ_ACCEPT: u64 = 1;
 const EEQ_PENDING: u64 = 6;
@@ -489,6 +495,7 @@ fn tdcall_leaf(cx: &mut Cx<'_>, leaf: GuestLeaf, version: u8) -> Stage {
     match leaf {
         GuestLeaf::VP_VMCALL => vmcall(cx),
         GuestLeaf::VP_INFO => vp_info(cx),
+        GuestLeaf::SYS_RD => sys_rd(cx),
         GuestLeaf::VP_VEINFO_GET => veinfo_get(cx),
         GuestLeaf::MEM_PAGE_ACCEPT => page_accept(cx),
         GuestLeaf::MEM_PAGE_ATTR_RD => page_attr_rd(cx),
@@ -526,12 +533,15 @@ fn settle(cx: &mut Cx<'_>) -> Result<(), Status> {
     Ok(())
 }
 
-/// TDG.VP.VMCALL (0): a TD exit behind the TDCALL, with the registers that bits 15:0 of RCX name. NO_RBP_MOD, which
-/// would forbid bit 5, is not modelled.
+/// TDG.VP.VMCALL (0): a TD exit behind the TDCALL, with the registers that bits 15:0 of RCX name.
 fn vmcall(cx: &mut Cx<'_>) -> Stage {
+    /// RAX, RCX, RSP, and bits 63:32.
     const FORBIDDEN: u64 = 1 | 1 << 1 | 1 << 4 | 0xffff_ffff << 32;
+    const RBP: u64 = 1 << 5;
     let mask = cx.reg(RCX);
-    ensure(mask & FORBIDDEN == 0, invalid(RCX))?;
+    let no_rbp = cx.td(here(cx).0)?.config_flags & CONFIG_NO_RBP_MOD != 0;
+    let forbidden = if no_rbp { FORBIDDEN | RBP } else { FORBIDDEN };
+    ensure(mask & forbidden == 0, invalid(RCX))?;
     // By index of `reg`: RDX is bit 2, R8 to R13 are bits 8 to 13. XMM registers (31:16) are not modelled.
     for (r, bit) in [(1, 2), (2, 8), (3, 9), (4, 10), (5, 11), (6, 12), (7, 13)] {
         if let Some(reg) = cx.f.regs.get_mut(r)
@@ -576,6 +586,26 @@ fn veinfo_get(cx: &mut Cx<'_>) -> Stage {
     cx.out(RDX, ve.qualification);
     cx.out(R9, ve.gpa);
     cx.f.store(layout::tdvps_ve_info(tdvpr), hkid, 0);
+    answer(cx, Status::SUCCESS)
+}
+
+/// TDG.SYS.RD (11): one field of the module in R8, the next field's id in RDX (intel/tdx-module tdg_sys_rd.c). Which of
+/// the fields a guest may read is not modelled: all.
+fn sys_rd(cx: &mut Cx<'_>) -> Stage {
+    let id = fields::in_context(cx.reg(RDX), 0);
+    cx.out(RDX, NO_FIELD);
+    cx.out(R8, 0);
+    let next = fields::following(fields::sys_fields(cx.m), id);
+    if fields::is_none(id) {
+        cx.out(RDX, next);
+        return Err(Status::METADATA_FIRST_FIELD_ID_IN_CONTEXT);
+    }
+    let unknown = Status::METADATA_FIELD_ID_INCORRECT;
+    ensure(fields::is_single(id), unknown)?;
+    let (row, index) = fields::find(fields::sys_fields(cx.m), id).ok_or(unknown)?;
+    let value = fields::sys_value(cx.m, row, index);
+    cx.out(R8, value);
+    cx.out(RDX, next);
     answer(cx, Status::SUCCESS)
 }
 
@@ -679,4 +709,101 @@ fn chunk(cx: &mut Cx<'_>) -> Stage {
     let status = Status::SUCCESS.exit(row.reason);
     let out = [0, 0, 0, row.interruption];
     depart(cx, status, VcpuState::Ready, LastExit::AsyncFault, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sept::STATES;
+    use expect_test::expect;
+    use std::collections::BTreeSet;
+
+    const SHARED: u64 = 1 << 47;
+
+    #[test]
+    fn every_kind_of_exit_has_one_row_at_its_own_place() {
+        for (i, row) in EXITS.iter().enumerate() {
+            assert_eq!((row.kind as usize, row.kind.row()), (i, row));
+            assert!(row.reason.meaning().is_some());
+        }
+    }
+
+    #[test]
+    fn every_exit_is_of_one_kind_and_every_kind_is_that_of_some_exit() {
+        let (leaf, regs) = (GuestLeaf::VP_INFO, [0; 8]);
+        let exits = [
+            VmExit::MachineCheck,
+            VmExit::Nmi,
+            VmExit::Interrupt,
+            VmExit::TripleFault,
+            VmExit::Smi { msmi: true },
+            VmExit::Smi { msmi: false },
+            VmExit::EntryMachineCheck,
+            VmExit::EptViolation { gpa: SHARED, access: 1 },
+            VmExit::EptViolation { gpa: 0, access: 1 },
+            VmExit::EptMisconfiguration { gpa: SHARED },
+            VmExit::EptMisconfiguration { gpa: 0 },
+            VmExit::Tdcall { leaf, version: 0, regs },
+        ];
+        let kinds: BTreeSet<ExitKind> = exits.iter().map(|e| ExitKind::of(e, SHARED)).collect();
+        assert_eq!(kinds.len(), EXITS.len());
+    }
+
+    #[test]
+    fn every_end_of_a_walk_and_every_access_meet_exactly_one_row_and_every_row_is_met() {
+        let mut met = BTreeSet::new();
+        // A walk goes on below NL_MAPPED.
+        for state in STATES.map(|r| r.state).into_iter().filter(|s| *s != State::NlMapped) {
+            for access in 1..8u8 {
+                let allows = state.row().access;
+                let covers = u64::from(access) & !allows.rights() == 0;
+                let rows: Vec<usize> = (0..FAULTS.len())
+                    .filter(|i| (FAULTS[*i].access, FAULTS[*i].covers) == (allows, covers))
+                    .collect();
+                assert_eq!(rows.len(), 1, "{state} {access}");
+                assert_eq!(fault_at(state, access), FAULTS[rows[0]].fault);
+                met.extend(rows);
+            }
+        }
+        assert_eq!(met.len(), FAULTS.len());
+    }
+
+    #[test]
+    fn attributes_are_read_of_leaves_that_are_not_blocked() {
+        for state in STATES.map(|r| r.state) {
+            let told = state.is_leaf() && !state.is_blocked();
+            assert_eq!(ATTR_RD_STATES.contains(&state), told, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_exits_as_the_book_prints_them() {
+        expect![[r#"
+            | Exit | Reason | R9 | What the module does | Source |
+            |---|---|---|---|---|
+            | MachineCheck | 0x0 | 0x80000312 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 1 |
+            | Nmi | 0x0 | 0x80000202 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5 |
+            | Interrupt | 0x1 | 0x0 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5 |
+            | TripleFault | 0x2 | 0x0 | TD exit, TDX_NON_RECOVERABLE_VCPU | exit reason 0 (exception or NMI); the VCPU cannot run again | intel/tdx-module 1.5.01 tdx_td_dispatcher.c |
+            | Msmi | 0x6 | 0x0 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 2 |
+            | Smi | 0x6 | 0x0 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5, Q-21 |
+            | EntryMachineCheck | 0x80000029 | 0x0 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 3 |
+            | SharedViolation | 0x30 | 0x0 | TD exit, TDX_SUCCESS | intel/tdx-module td_ept_violation.c |
+            | PrivateViolation | 0x30 | 0x0 | looks closer | architecture.md §7.6 "guest access" |
+            | SharedMisconfiguration | 0x31 | 0x0 | TD exit, TDX_SUCCESS | architecture.md §2.5; intel/tdx-module td_other_exits.c |
+            | PrivateMisconfiguration | 0x31 | 0x0 | gives itself up | architecture.md §7.7 "On walk" |
+            | Tdcall | 0x4d | 0x0 | looks closer | architecture.md §7.9 |
+        "#]].assert_eq(&exits_markdown());
+        expect![[r#"
+            | The entry's guest access | Covers the access | Then | Source |
+            |---|---|---|---|
+            | full | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
+            | read/execute; write: violation | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
+            | read/execute; write: violation | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
+            | read | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
+            | read | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
+            | violation | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
+            | #VE, or exit if PENDING_VE_DISABLE | no | #VE, or TD exit with extended qualification 6 | architecture.md §7.6 "guest access" |
+        "#]].assert_eq(&faults_markdown());
+    }
 }
