@@ -22,17 +22,17 @@ const SHARED: u64 = 1 << 47;
 
 /// Where things are.
 mod gpa {
-    pub const MAPPED: u64 = 0;
-    pub const PENDING: u64 = 0x1000;
-    pub const BLOCKED: u64 = 0x2000;
-    pub const PENDING_BLOCKED: u64 = 0x3000;
-    pub const FREE: u64 = 0x4000;
+    pub(super) const MAPPED: u64 = 0;
+    pub(super) const PENDING: u64 = 0x1000;
+    pub(super) const BLOCKED: u64 = 0x2000;
+    pub(super) const PENDING_BLOCKED: u64 = 0x3000;
+    pub(super) const FREE: u64 = 0x4000;
     /// 2 MiB, PENDING.
-    pub const LARGE: u64 = 0x20_0000;
+    pub(super) const LARGE: u64 = 0x20_0000;
     /// 2 MiB, accepted.
-    pub const ACCEPTED: u64 = 0x40_0000;
+    pub(super) const ACCEPTED: u64 = 0x40_0000;
     /// No Secure-EPT.
-    pub const NOWHERE: u64 = 1 << 40;
+    pub(super) const NOWHERE: u64 = 1 << 40;
 }
 
 #[derive(Clone)]
