@@ -383,8 +383,7 @@ impl Cx<'_> {
             tdmr.mark(pa, is);
         }
         if let Some(at) = tdmr.bitmap_at(pa) {
-            let word = tdmr.bitmap_word(pa);
-            self.f.locked(at, global, word);
+            self.f.live(at, global, true, Live::Bitmap(pa));
         }
         changes
     }
@@ -558,7 +557,7 @@ impl Cx<'_> {
         let taken = entry.try_lock_guest();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        self.store_entry(at, hkid, true);
         taken.map_err(|busy| match busy {
             sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
             sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),

@@ -3,8 +3,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
-pub mod cases;
-
 pub mod bench;
 pub mod cases;
 pub mod edit;
