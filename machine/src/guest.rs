@@ -16,6 +16,7 @@ use crate::tlb::Translation;
 use crate::walk::{Need, Walk, access};
 use cache::FenceKind;
 use serde::{Deserialize, Serialize};
+use sim_core::event::EventKind;
 use sim_core::mca::McAccess;
 use sim_core::op::{IrqKind, MemType, Source, Value};
 use sim_core::outcome::{CallResult, GpReason, Loaded, NotRun};
@@ -185,6 +186,7 @@ impl Machine {
                 if let Some(state) = self.guest_mut(id) {
                     (state.phase, state.call, state.gpa) = (Phase::Module, Some(leaf.0), 0);
                 }
+                self.trace.emit(EventKind::Call { core, guest: true, leaf: leaf.0 });
                 self.guest_asks(core, VmExit::Tdcall { leaf, version, regs: regs.0 });
                 None
             }
@@ -375,6 +377,7 @@ impl Machine {
                     Inject::Answer(answer) => {
                         let leaf = self.guest_mut(id).and_then(|g| g.call).unwrap_or(0);
                         let (status, out) = (answer.status, answer.out);
+                        self.trace.emit(EventKind::Returned { core, guest: true, leaf, status });
                         let result = CallResult { guest: true, leaf, status, out };
                         Beat::over(Outcome::Call(result), cost)
                     }
