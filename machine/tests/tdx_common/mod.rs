@@ -11,7 +11,7 @@ use common::{Os, op, platform};
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Item, Machine, Options, Order, Program};
 use machine::{Speed, StepRecord};
 use sim_core::op::{CallRegs, MemType, Value};
-use sim_core::outcome::{CallResult, NotRun};
+use sim_core::outcome::{CallResult, DataClass, NotRun};
 use sim_core::platform::{CacheGeometry, IntegrityMode, PlatformSpec};
 use sim_core::tdx::{GuestLeaf, Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Line, Op, Outcome, Page, Tagged};
@@ -229,6 +229,16 @@ impl Rig {
     /// One operation of a guest, as text.
     pub(crate) fn says(&mut self, vcpu: Vcpu, text: &str) -> String {
         self.guest(vcpu, text).to_string()
+    }
+    /// What a load of 8 bytes by a guest returns, and where it came from.
+    #[track_caller]
+    pub(crate) fn reads(&mut self, vcpu: Vcpu, text: &str) -> (DataClass, u64) {
+        loaded(self.guest(vcpu, text))
+    }
+    /// The same of the kernel of a core.
+    #[track_caller]
+    pub(crate) fn host_reads(&mut self, core: u16, hpa: u64) -> (DataClass, u64) {
+        loaded(self.cpu(core, &format!("load [{hpa:#x}] 8")))
     }
     /// A TDCALL.
     pub(crate) fn tdcall(&mut self, vcpu: Vcpu, leaf: GuestLeaf, rcx: u64) -> Outcome {
@@ -508,6 +518,14 @@ pub(crate) fn by_item(records: &[StepRecord]) -> Vec<Outcome> {
     let mut records: Vec<_> = records.to_vec();
     records.sort_by_key(|r| r.item);
     records.iter().map(|r| r.outcome).collect()
+}
+/// What a load returned.
+#[track_caller]
+pub(crate) fn loaded(outcome: Outcome) -> (DataClass, u64) {
+    match outcome {
+        Outcome::Data(loaded) => (loaded.class, loaded.data.0[0]),
+        other => panic!("{other}"),
+    }
 }
 /// The status of a call.
 #[track_caller]
