@@ -203,11 +203,8 @@ fn an_ipi_ends_a_leaf_that_can_be_interrupted_and_is_kept_from_one_that_cannot()
     let tdr = run.td.tdr;
     rig.ok(0, Leaf::MNG_VPFLUSHDONE, [tdr, 0, 0, 0]);
     let wb = |resume| seamcall(Leaf::PHYMEM_CACHE_WB, [resume, 0, 0, 0]);
-    let got = rig.together(&[
-        (Who::Cpu(0), wb(0)),
-        (Who::Hw, delay(300)),
-        (Who::Hw, text("irq 0")),
-    ]);
+    let got =
+        rig.together(&[(Who::Cpu(0), wb(0)), (Who::Hw, delay(300)), (Who::Hw, text("irq 0"))]);
     assert_eq!(status_of(got[0]), Status::INTERRUPTED_RESUMABLE);
     assert_eq!(status_of(rig.execute(rig.host(0), &wb(1))), Status::SUCCESS);
     // RECLAIM does not look; the interrupt is the host's when it is back, and ends nothing later.
@@ -303,7 +300,11 @@ fn a_tdcall_that_is_not_modelled_ends_the_hosts_call_as_well() {
         assert_eq!(outcome.to_string(), "not-run not-modelled");
         let ended = rig.m.take_finished();
         assert_eq!(ended.len(), 1);
-        assert_eq!(ended[0].outcome.to_string(), "not-run not-modelled", "never taken for a success");
+        assert_eq!(
+            ended[0].outcome.to_string(),
+            "not-run not-modelled",
+            "never taken for a success"
+        );
     }
 }
 
@@ -313,7 +314,9 @@ fn a_leaf_takes_time_and_others_run_meanwhile() {
     let page = rig.page();
     let add = seamcall(Leaf::MEM_SEPT_ADD, [0x20_0000 | 1, run.td.tdr, page, 0]);
     let mut items = vec![(Who::Cpu(0), add)];
-    items.extend((0..20).map(|i| (Who::Cpu(1), text(&format!("load [{:#x}] 8", 0x1_9400_0000u64 + 64 * i)))));
+    items.extend(
+        (0..20).map(|i| (Who::Cpu(1), text(&format!("load [{:#x}] 8", 0x1_9400_0000u64 + 64 * i)))),
+    );
     let program = rig.program(&items, Order::Concurrent);
     let records = rig.m.run(&program, &mut rig.os);
     let leaf = records.iter().find(|r| r.item == 0).unwrap();
@@ -484,11 +487,17 @@ fn take(rig: &mut Rig, run: &tdx_common::Running, step: Step) -> (String, Option
             outcome
         }
         Step::Enter(c) if rig.m.is_in_guest(c.into()) => Outcome::Done,
-        Step::Enter(c) => rig.call(c.into(), Leaf::VP_ENTER, [run.vcpus[usize::from(c)].tdvpr, 0, 0, 0]),
+        Step::Enter(c) => {
+            rig.call(c.into(), Leaf::VP_ENTER, [run.vcpus[usize::from(c)].tdvpr, 0, 0, 0])
+        }
         Step::Leave(c) if rig.m.is_in_guest(c.into()) => rig.hw(&format!("irq {c}")),
         Step::Leave(_) => Outcome::Done,
-        Step::Accept(c, p) => rig.tdcall(run.vcpus[usize::from(c)], GuestLeaf::MEM_PAGE_ACCEPT, gpa(p)),
-        Step::Load(c, p) => rig.guest(run.vcpus[usize::from(c)], &format!("load [{:#x}] 8", gpa(p))),
+        Step::Accept(c, p) => {
+            rig.tdcall(run.vcpus[usize::from(c)], GuestLeaf::MEM_PAGE_ACCEPT, gpa(p))
+        }
+        Step::Load(c, p) => {
+            rig.guest(run.vcpus[usize::from(c)], &format!("load [{:#x}] 8", gpa(p)))
+        }
         Step::Store(c, p) => {
             rig.guest(run.vcpus[usize::from(c)], &format!("store [{:#x}] 8 {p}", gpa(p) + 8))
         }
@@ -496,6 +505,56 @@ fn take(rig: &mut Rig, run: &tdx_common::Running, step: Step) -> (String, Option
     let ended: Vec<String> = rig.m.take_finished().iter().map(|r| r.outcome.to_string()).collect();
     (format!("{outcome} {ended:?}"), lost)
 }
+
+/// An operand of a random leaf.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Tdr,
+    Tdvpr(usize),
+    Table(usize),
+    Free(u64),
+    Gpa(u64, u64),
+    Number(u64),
+}
+
+fn operand() -> impl Strategy<Value = What> {
+    prop_oneof![
+        3 => Just(What::Tdr),
+        1 => (0..2usize).prop_map(What::Tdvpr),
+        1 => (0..3usize).prop_map(What::Table),
+        3 => (0..16u64).prop_map(What::Free),
+        3 => (0..4u64, 0..2u64).prop_map(|(page, level)| What::Gpa(page, level)),
+        1 => (0..70u64).prop_map(What::Number),
+    ]
+}
+
+/// Leaves that a random call may be.
+const LEAVES: [Leaf; 24] = [
+    Leaf::MNG_CREATE,
+    Leaf::MNG_KEY_CONFIG,
+    Leaf::MNG_ADDCX,
+    Leaf::VP_CREATE,
+    Leaf::VP_ADDCX,
+    Leaf::VP_INIT,
+    Leaf::VP_ENTER,
+    Leaf::VP_FLUSH,
+    Leaf::MEM_PAGE_AUG,
+    Leaf::MEM_PAGE_AUG,
+    Leaf::MEM_SEPT_ADD,
+    Leaf::MEM_RANGE_BLOCK,
+    Leaf::MEM_RANGE_UNBLOCK,
+    Leaf::MEM_TRACK,
+    Leaf::MEM_PAGE_REMOVE,
+    Leaf::MEM_PAGE_RELOCATE,
+    Leaf::MEM_SEPT_REMOVE,
+    Leaf::MEM_SEPT_RD,
+    Leaf::MNG_VPFLUSHDONE,
+    Leaf::PHYMEM_CACHE_WB,
+    Leaf::MNG_KEY_FREEID,
+    Leaf::PHYMEM_PAGE_RECLAIM,
+    Leaf::PHYMEM_PAGE_WBINVD,
+    Leaf::PHYMEM_PAGE_RDMD,
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -543,6 +602,10 @@ proptest! {
                 prop_assert_eq!(of(&timed), of(&functional));
             }
         }
+        for pa in (run.td.tdr..timed.next_page).step_by(4096) {
+            let of = |rig: &Rig| rig.m.module().pamt(pa, tdx_module::pamt::Size::Small);
+            prop_assert_eq!(of(&timed), of(&functional));
+        }
         for rig in [&mut timed, &mut functional] {
             for core in 0..2 {
                 if rig.m.is_in_guest(core) {
@@ -557,6 +620,47 @@ proptest! {
         for at in (from..timed.next_page).step_by(64) {
             let line = sim_core::Line(at >> 6);
             prop_assert_eq!(timed.m.memory().line(line), functional.m.memory().line(line), "{:#x}", at);
+        }
+    }
+
+    #[test]
+    fn random_leaves_with_random_operands_come_to_the_same_at_both_speeds(
+        calls in prop::collection::vec((0..LEAVES.len(), 0..4u16, operand(), operand(), operand()), 1..40),
+    ) {
+        let (mut timed, run) = running(TIMED);
+        let (mut functional, _) = running(FUNCTIONAL);
+        let free = timed.next_page;
+        let value = |o: What| match o {
+            What::Tdr => run.td.tdr,
+            What::Tdvpr(i) => run.vcpus[i].tdvpr,
+            What::Table(i) => run.tables[i],
+            What::Free(i) => free + (i << 12),
+            What::Gpa(page, level) => page << 12 | level,
+            What::Number(n) => n,
+        };
+        for (leaf, core, rcx, rdx, r8) in calls {
+            let regs = [value(rcx), value(rdx), value(r8), tdx_common::IMAGE];
+            let leaf = LEAVES[leaf];
+            let got = [&mut timed, &mut functional].map(|rig| {
+                let outcome = rig.call(core, leaf, regs);
+                if rig.m.is_in_guest(core) {
+                    rig.kick(core);
+                }
+                outcome
+            });
+            prop_assert_eq!(got[0], got[1], "{} {:x?}", leaf, regs);
+        }
+        for rig in [&mut timed, &mut functional] {
+            rig.wbinvd();
+            rig.assert_sound();
+        }
+        for at in (run.td.tdr..free + (16 << 12)).step_by(64) {
+            let line = sim_core::Line(at >> 6);
+            prop_assert_eq!(timed.m.memory().line(line), functional.m.memory().line(line), "{:#x}", at);
+        }
+        for pa in (run.td.tdr..free + (16 << 12)).step_by(4096) {
+            let of = |rig: &Rig| rig.m.module().pamt(pa, tdx_module::pamt::Size::Small);
+            prop_assert_eq!(of(&timed), of(&functional));
         }
     }
 
@@ -601,9 +705,15 @@ fn a_stale_translation_reaches_memory_until_the_guest_has_left_and_come_back() {
         assert_eq!(rig.says(vcpu, "store [0x8] 8 0x31"), "done");
         assert_eq!(rig.seen(run.page + 8, HKID_A), 0x31);
         let remove = [0, tdr, 0, 0];
-        assert_eq!(rig.status(1, Leaf::MEM_PAGE_REMOVE, remove), Status::TLB_TRACKING_NOT_DONE.about(RCX));
+        assert_eq!(
+            rig.status(1, Leaf::MEM_PAGE_REMOVE, remove),
+            Status::TLB_TRACKING_NOT_DONE.about(RCX)
+        );
         rig.ok(1, Leaf::MEM_TRACK, [tdr, 0, 0, 0]);
-        assert_eq!(rig.status(1, Leaf::MEM_PAGE_REMOVE, remove), Status::TLB_TRACKING_NOT_DONE.about(RCX));
+        assert_eq!(
+            rig.status(1, Leaf::MEM_PAGE_REMOVE, remove),
+            Status::TLB_TRACKING_NOT_DONE.about(RCX)
+        );
         assert_eq!(rig.says(vcpu, "store [0x8] 8 0x32"), "done");
         assert_eq!(rig.m.tlb(0).unwrap().iter().count(), 1);
         rig.kick(0);

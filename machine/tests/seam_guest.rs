@@ -9,8 +9,8 @@ use sim_core::platform::IntegrityMode;
 use sim_core::tdx::{GuestLeaf, Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Op, Outcome, Page};
 use tdx_common::{
-    Config, FUNCTIONAL, HKID_A, HKID_B, IMAGE_WORD, LEVELS_4, LEVELS_5, Rig, SEPT_VE_DISABLE, TIMED,
-    Td, Vcpu, configs, running, spr, status_of,
+    Config, FUNCTIONAL, HKID_A, HKID_B, IMAGE_WORD, LEVELS_4, LEVELS_5, Rig, SEPT_VE_DISABLE,
+    TIMED, Td, Vcpu, configs, running, spr, status_of,
 };
 
 /// Field of TDH.VP.WR: the shared EPTP (intel/tdx-module td_vmcs_fields_lookup.c).
@@ -209,11 +209,8 @@ fn a_secure_ept_of_five_levels_maps_what_four_cannot_reach() {
         rig.enter(1, vcpu);
         let load = format!("load [{:#x}] 8", far);
         // The simulator's own text holds addresses below 2^46 only.
-        let op = Op::Load {
-            at: Addr::new(Hpa(far), KeyId(0)),
-            bytes: 8,
-            ty: sim_core::op::MemType::Wb,
-        };
+        let op =
+            Op::Load { at: Addr::new(Hpa(far), KeyId(0)), bytes: 8, ty: sim_core::op::MemType::Wb };
         let outcome = rig.execute(vcpu.agent, &op);
         assert_eq!(tdx_common::loaded(outcome), (DataClass::Plain, IMAGE_WORD), "{load}");
         assert_eq!(rig.seen(page, HKID_B), IMAGE_WORD);
