@@ -12,6 +12,8 @@
 //!    └──────────────────────┘
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests"))]
+
 mod agent;
 mod bus;
 mod check;

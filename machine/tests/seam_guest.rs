@@ -506,7 +506,9 @@ fn private_memory_is_write_back_whatever_the_guest_asks_for() {
             assert_eq!(rig.says(vcpu, text), "done");
         }
         assert_eq!(rig.m.counts().controller_partial_writes, 0);
+        let reads = rig.m.counts().controller_reads;
         assert_eq!(rig.says(vcpu, "load.uc [0x8] 8"), "data 0x11");
+        assert_eq!(rig.m.counts().controller_reads, reads, "it hits the cache");
         assert_eq!(rig.seen(pages[0] + 16, HKID_B), 0x22);
     }
 }
