@@ -1011,6 +1011,8 @@ fn the_vmm_s_fields_reach_the_guest_s_entry() {
             pend_nmi: false,
         }
     );
+    assert_eq!(write(&mut w, 0x2020_0000_0000_000b, 1).status, Status::SUCCESS);
+    assert!(vcpu(&w, b.vcpu).controls.pend_nmi);
     // EPTP: write-back, four levels.
     assert_eq!(w.enter(0, b.vcpu).shared_eptp, HOST + 0x1000 | 3 << 3 | 6);
     w.exit(0, VmExit::Interrupt);
