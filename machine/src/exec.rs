@@ -359,7 +359,11 @@ impl Machine {
                 Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
             }
             Op::SeamldrInstall => {
-                Beat::over(Outcome::NotRun(sim_core::outcome::NotRun::NotModelled), Ps::ZERO)
+                let outcome = match self.module.install() {
+                    Ok(()) => Outcome::Done,
+                    Err(tdx_module::VmFail) => Outcome::VmFailInvalid,
+                };
+                Beat::over(outcome, self.spec.tdx.cost.seamcall)
             }
             Op::Starve { core, draws } => {
                 if let Some(seam) = self.seam_mut(core as u16) {

@@ -321,6 +321,13 @@ impl Machine {
                         }
                         Beat { more: true, ..Beat::over(Outcome::Done, cost) }
                     }
+                    Inject::Exception { vector: 14, error } => {
+                        // Error code bit 3: a reserved bit.
+                        let rsvd = error & 1 << 3 != 0;
+                        let fault = if rsvd { Outcome::PageFaultRsvd } else { Outcome::PageFault };
+                        Beat::over(fault, cost)
+                    }
+                    Inject::Exception { .. } => Beat::over(Outcome::DoubleFault, cost),
                     Inject::Ve { .. } => Beat::over(Outcome::VirtualizationException, cost),
                     Inject::Answer(answer) => {
                         let leaf = self.guest_mut(id).and_then(|g| g.call).unwrap_or(0);

@@ -286,12 +286,11 @@ impl Machine {
                 beat
             }
             Touch::Fill { at, lines, word } => {
-                let data = LineData([word; 8]);
-                if timed {
-                    return self.direct_line(core, at, &data, line, lines);
-                }
-                self.fill_pages(core, at, &data, lines);
-                self.fence(core, FenceKind::Mfence, Ps::ZERO)
+                self.fill(core, at, &LineData([word; 8]), line, lines)
+            }
+            Touch::FillSome { at, lines, word, mask } => {
+                let data = LineData(std::array::from_fn(|k| word * u64::from(mask >> k & 1)));
+                self.fill(core, at, &data, line, lines)
             }
             Touch::FillTable { at, first, step } => {
                 let last = if timed { line + 1 } else { 64 };
@@ -388,6 +387,15 @@ impl Machine {
             cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
         }
         Beat { more, ..Beat::over(Outcome::Done, cost) }
+    }
+
+    /// MOVDIR64B of many lines alike: one of them, or in functional mode all.
+    fn fill(&mut self, core: u16, at: Addr, data: &LineData, line: u32, lines: u32) -> Beat {
+        if self.options.speed == Speed::Timed {
+            return self.direct_line(core, at, data, line, lines);
+        }
+        self.fill_pages(core, at, data, lines);
+        self.fence(core, FenceKind::Mfence, Ps::ZERO)
     }
 
     /// MOVDIR64B of many lines alike, page by page.

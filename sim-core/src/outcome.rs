@@ -147,6 +147,8 @@ pub enum Outcome {
         /// The guest-physical address of an EPT violation or misconfiguration; else 0.
         gpa: u64,
     },
+    /// #DF in a guest: a #VE while it has not read the cause of the last one (architecture.md §7.11, TDG.VP.VEINFO.GET).
+    DoubleFault,
     /// #PF in a guest: its own tables do not map the linear address (architecture.md §2.5).
     PageFault,
 }
@@ -204,6 +206,7 @@ impl fmt::Display for Outcome {
                 let faulted = matches!(reason.basic(), 48 | 49);
                 if faulted || *gpa != 0 { write!(f, " gpa={gpa:#x}") } else { Ok(()) }
             }
+            Outcome::DoubleFault => f.write_str("double-fault"),
             Outcome::PageFault => f.write_str("page-fault"),
         }
     }
@@ -309,6 +312,7 @@ mod tests {
             Outcome::TdExit { reason: ExitReason(49), gpa: 0 },
             Outcome::TdExit { reason: ExitReason(1), gpa: 0 },
             Outcome::PageFault,
+            Outcome::DoubleFault,
             Outcome::NotRun(NotRun::NotEntered),
             Outcome::NotRun(NotRun::InGuest),
             Outcome::NotRun(NotRun::NotModelled),

@@ -1,7 +1,7 @@
 //! What a leaf works with: the module, its own flight, the processor; and the check sequences that leaves share
 //! (architecture.md §7.7), under the names of the sheet.
 
-use crate::flight::{Env, Flight, GuestEntry, Held, Touch, reg};
+use crate::flight::{Env, Flight, GuestEntry, Held, Live, Touch, reg};
 use crate::lock::{Busy, Mode};
 use crate::op_state::{self, Lifecycle};
 use crate::pamt::{PamtEntry, Size};
@@ -140,12 +140,7 @@ impl Cx<'_> {
     /// Writes the TDR's management line: CHLDCNT, life cycle, fatal.
     pub(crate) fn store_tdr(&mut self, tdr: Page) {
         let global = self.global();
-        let word = self
-            .m
-            .tds
-            .get(&tdr)
-            .map_or(0, |td| td.chldcnt << 16 | u64::from(td.fatal) << 8 | td.lifecycle as u64);
-        self.f.store(layout::tdr_management(tdr), global, word);
+        self.f.live(layout::tdr_management(tdr), global, false, Live::Tdr(tdr));
     }
     /// Adds to CHLDCNT and writes it.
     pub(crate) fn add_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
@@ -290,9 +285,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::OP_STATE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.op_lock.try_take_host(mode), td.hkid);
-        let word = u64::from(td.op_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_op_state(page), hkid, word);
+        self.f.live(layout::tdcs_op_state(page), hkid, true, Live::OpState(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::OpState(tdr, mode));
         Ok(())
@@ -302,9 +296,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::TD_EPOCH);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.epoch_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.epoch_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_epoch(page), hkid, word);
+        self.f.live(layout::tdcs_epoch(page), hkid, true, Live::Epoch(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Epoch(tdr, mode));
         Ok(())
@@ -314,9 +307,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::SEPT_TREE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.tree_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.tree_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_tree(page), hkid, word);
+        self.f.live(layout::tdcs_tree(page), hkid, true, Live::Tree(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Tree(tdr, mode));
         Ok(())
@@ -391,8 +383,7 @@ impl Cx<'_> {
             tdmr.mark(pa, is);
         }
         if let Some(at) = tdmr.bitmap_at(pa) {
-            let word = tdmr.bitmap_word(pa);
-            self.f.locked(at, global, word);
+            self.f.live(at, global, true, Live::Bitmap(pa));
         }
         changes
     }
@@ -514,8 +505,12 @@ impl Cx<'_> {
         let entry = entry.with_locked(old.locked()).with_host_priority(old.host_priority());
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
-            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+            self.store_entry(at, hkid, false);
         }
+    }
+    fn store_entry(&mut self, at: At, hkid: KeyId, locked: bool) {
+        let At { table, index, .. } = at;
+        self.f.live(sept_at(table, index), hkid, locked, Live::Entry(table, index));
     }
     /// The walk of leaves that find a page at whatever level it is: to a leaf with any of R, W and X, else
     /// EPT_ENTRY_NOT_PRESENT|RCX with the details of the last entry met (architecture.md §7.9 "TDH.MEM.RD"). The caller
@@ -538,7 +533,7 @@ impl Cx<'_> {
         let entry = entry.with_locked(false).with_host_priority(false);
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
-            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+            self.store_entry(at, hkid, false);
         }
     }
     /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX with details.
@@ -547,7 +542,7 @@ impl Cx<'_> {
         let won = entry.try_lock_host();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        self.store_entry(at, hkid, true);
         if !won {
             self.details(at);
             return Err(Status::OPERAND_BUSY.about(Operand::RCX));
@@ -562,7 +557,8 @@ impl Cx<'_> {
         let taken = entry.try_lock_guest();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        let live = Live::Entry(at.table, at.index);
+        self.f.live(sept_at(at.table, at.index), hkid, true, live);
         taken.map_err(|busy| match busy {
             sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
             sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),

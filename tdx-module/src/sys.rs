@@ -61,17 +61,6 @@ pub(crate) struct Handoff {
     pub(crate) version: u16,
 }
 
-/// How far TDH.SYS.DISABLE has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) enum Disabling {
-    /// It was called and could not begin, because others were in the module.
-    Wanted,
-    /// It clears the pages that the module has; the next is at or above this address.
-    Pages(u64),
-    /// It clears the PAMTs: of this TDMR, this of the three arrays, from this offset on.
-    Pamt { tdmr: u16, array: u8, offset: u64 },
-}
-
 /// What a module that was shut down has left, beside the TDs and PAMTs in memory: what TDH.SYS.UPDATE of the next one
 /// takes over (intel/tdx-module 1.5.01 tdx_global_data.h).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,6 +70,17 @@ pub(crate) struct Predecessor {
     pub(crate) global_hkid: Option<KeyId>,
     pub(crate) keyed: u8,
     pub(crate) tdmrs: Vec<crate::pamt::Tdmr>,
+}
+
+/// How far TDH.SYS.DISABLE has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Disabling {
+    /// It was called and could not begin, because others were in the module.
+    Wanted,
+    /// It clears the pages that the module has; the next is at or above this address.
+    Pages(u64),
+    /// It clears the PAMTs: of this TDMR, this of the three arrays, from this offset on.
+    Pamt { tdmr: u16, array: u8, offset: u64 },
 }
 
 /// The module's global data.

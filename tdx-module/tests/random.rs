@@ -381,7 +381,6 @@ fn predict(m: &Module, call: &Call, lp: u16) -> Flying {
                 let fresh = vcpu.is_some_and(|(_, v)| v.state == VcpuState::Uninitialized);
                 need(fresh, "VCPU state");
             }
-            Leaf::VP_CREATE => {}
             _ => {}
         }
         if leaf == Leaf::VP_CREATE {
@@ -599,7 +598,7 @@ fn run(seed: u64, tally: &mut Tally) {
         let lp = r.below(2) as usize;
         w.irq = r.one_in(8);
         w.starve = u32::from(r.one_in(16));
-        w.pconfig = if r.one_in(6) { PconfigStatus::EntropyError } else { PconfigStatus::Ok };
+        w.pconfig = if r.one_in(6) { PconfigStatus::NoEntropy } else { PconfigStatus::Ok };
         w.tsc += 1;
         let before = w.m.clone();
         let (flying, action) = match doing[lp].clone() {

@@ -75,6 +75,7 @@ pub const OUTCOMES: &[OutcomeForm] = &[
     o("tdx",      &[Status, Named(&CallResult::NAMES)], "a leaf of the TDX module returned: its status, and registers after it", "architecture.md §7.3"),
     o("td-exit",  &[Exit, Named(&["gpa"])], "a guest's operation ended in a TD exit: exit reason and guest-physical address", "architecture.md §7.9, §7.11"),
     o("page-fault", &[],    "a guest's own tables do not map the linear address",      "architecture.md §2.5"),
+    o("double-fault", &[],  "a guest met a #VE before it had read the cause of the last one", "architecture.md §7.11"),
 ];
 
 impl OutcomeForm {

@@ -1121,6 +1121,7 @@ fn every_outcome() -> Vec<Outcome> {
         Outcome::DmaPoison(birth()),
         Outcome::VmFailInvalid,
         Outcome::PageFault,
+        Outcome::DoubleFault,
     ];
     for status in [
         Status::SUCCESS,
@@ -1193,7 +1194,8 @@ fn every_outcome() -> Vec<Outcome> {
             | Outcome::NotRun(_)
             | Outcome::Call(_)
             | Outcome::TdExit { .. }
-            | Outcome::PageFault => {}
+            | Outcome::PageFault
+            | Outcome::DoubleFault => {}
         }
     }
     all

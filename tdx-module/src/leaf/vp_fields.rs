@@ -1,7 +1,7 @@
 //! The fields of a VCPU that TDH.VP.RD and TDH.VP.WR know.
 
 use crate::cx::{Cx, ensure};
-use crate::td::layout;
+use crate::td::{VmmControls, layout};
 use sim_core::tdx::Status;
 use sim_core::units::Area;
 use std::fmt::Write;
@@ -180,7 +180,8 @@ pub(crate) fn check(cx: &Cx<'_>, field: VpField, value: u64) -> Result<(), Statu
             ensure(shared, Status::METADATA_FIELD_VALUE_NOT_VALID)
         }
         VpField::PinControls if value & 0x80 != 0 => {
-            let ready = controls.posted_vector != u16::MAX && controls.posted_descriptor != Q;
+            let ready = controls.posted_vector != u16::MAX
+                && controls.posted_descriptor != VmmControls::NO_DESCRIPTOR;
             ensure(ready, Status::TD_VMCS_FIELD_NOT_INITIALIZED)
         }
         _ => Ok(()),
@@ -287,6 +288,29 @@ mod tests {
 
     #[test]
     fn the_fields_as_the_book_prints_them() {
-        expect![[""]].assert_eq(&vp_fields_markdown());
+        expect![[r#"
+            | Field | Id | VMM reads | VMM writes | of a debug TD: reads | writes | Source |
+            |---|---|---|---|---|---|---|
+            | posted-interrupt notification vector | 0x0024000100000002 | 0xffff | 0xffff | 0xffff | 0xffff | intel/tdx-module td_vmcs_fields_lookup.c |
+            | posted-interrupt descriptor address | 0x0024000300002016 | 0xffffffffffffffff | 0xffffffffffffffc0 | 0xffffffffffffffff | 0xffffffffffffffc0 | intel/tdx-module td_vmcs_fields_lookup.c |
+            | shared EPTP | 0x002400030000203c | 0xffffffffff000 | 0xffffffffff000 | 0xffffffffffffffff | 0xffffffffff000 | intel/tdx-module td_vmcs_fields_lookup.c |
+            | pin-based controls | 0x0024000200004000 | 0x80 | 0x80 | 0xffffffff | 0x80 | intel/tdx-module td_vmcs_fields_lookup.c |
+            | RCX | 0x1020000300000001 | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | RDX | 0x1020000300000002 | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R8 | 0x1020000300000008 | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R9 | 0x1020000300000009 | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R10 | 0x102000030000000a | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R11 | 0x102000030000000b | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R12 | 0x102000030000000c | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | R13 | 0x102000030000000d | - | - | 0xffffffffffffffff | 0xffffffffffffffff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | VCPU_STATE | 0xa020000000000000 | - | - | 0xff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | VCPU_INDEX | 0xa020000200000002 | 0xffffffff | - | 0xffffffff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | NUM_TDVPS_PAGES | 0xa020000000000003 | 0xff | - | 0xff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | ASSOC_LPID | 0xa020000200000004 | 0xffffffff | - | 0xffffffff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | VCPU_EPOCH | 0xa020000300000006 | 0xffffffffffffffff | - | 0xffffffffffffffff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | LAST_EXIT_TSC | 0xa02000030000000a | - | - | 0xffffffffffffffff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | PEND_NMI | 0x202000000000000b | 0xff | 0xff | 0xff | 0xff | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+            | LAST_TD_EXIT | 0xa02000000000000f | - | - | 0xff | - | intel/tdx-module 1.5.01 tdvps_fields_lookup.c |
+        "#]].assert_eq(&vp_fields_markdown());
     }
 }

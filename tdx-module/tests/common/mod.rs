@@ -3,7 +3,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod bench;
 pub mod cases;
+pub mod edit;
+pub mod faults;
+pub mod invariants;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
