@@ -80,6 +80,7 @@ library! {
     "store-keeps-poison"
     "td-hello"
     "td-killed"
+    "td-lifecycle"
     "two-cpus-one-line"
     "user-sigbus"
     "weak-movdir64b"
