@@ -692,7 +692,7 @@ fn mng_init_reads_1024_bytes_under_their_keyid_and_writes_tdcs_under_the_tds() {
             _ => None,
         })
         .collect();
-    assert_eq!(stores, [(64, 0), (128, 1), (256, 1 << 28), (320, 0), (0, 1)]);
+    assert_eq!(stores, [(64, 0), (136, 1), (256, 1 << 28), (320, 0), (0, 1)]);
     assert_eq!((td.op_state, td.epoch, td.refcount), (OpState::Initialized, 1, [0, 0]));
     assert_eq!((td.attributes, td.max_vcpus), (1 << 28, 9));
     assert_eq!(td.tsc_offset.wrapping_add(0x1234), 0);
