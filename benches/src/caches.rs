@@ -78,6 +78,7 @@ impl Walk {
             kind: AgentKind::Kernel,
             core: 0,
             keyid: KeyId::TME,
+            vcpu: None,
         });
         Ok(Walk { machine, os: linux(&spec), agent, bits, store, next: 0 })
     }

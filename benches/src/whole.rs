@@ -83,7 +83,7 @@ impl Clear {
         let options = Options { speed, crypto: CryptoKind::Symbolic, seed: 0, log: false };
         let mut machine = Machine::new(&spec, options)?;
         let mut agent = |name: &str, kind| {
-            machine.add_agent(AgentSpec { name: name.to_owned(), kind, core: 0, keyid })
+            machine.add_agent(AgentSpec { name: name.to_owned(), kind, core: 0, keyid, vcpu: None })
         };
         let (host, module) = (agent("host", AgentKind::Kernel), agent("module", AgentKind::Seam));
         Ok(Clear { machine, os: linux(&spec), host, module, keyid, next: 0 })

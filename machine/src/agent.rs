@@ -1,10 +1,11 @@
 //! Agents: who issues operations.
 
+use crate::guest::Guest;
 use serde::{Deserialize, Serialize};
 use sim_core::event::{BirthId, EventId};
 use sim_core::mca::McAccess;
 pub use sim_core::setting::{AgentKind, Order};
-use sim_core::{Addr, KeyId, Op, Outcome, Ps};
+use sim_core::{Addr, Hpa, KeyId, Op, Outcome, Ps};
 
 /// Names an agent of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct AgentSpec {
     pub core: u16,
     /// Of a TD: its HKID.
     pub keyid: KeyId,
+    /// Of a guest: the TDVPR page of its VCPU.
+    pub vcpu: Option<Hpa>,
 }
 
 /// One item of a program.
@@ -79,6 +82,8 @@ pub(crate) struct Progress {
     pub(crate) outcome: Outcome,
     /// Whether more lines are to come.
     pub(crate) more: bool,
+    /// Whether the rest waits for a guest to leave.
+    pub(crate) parked: bool,
     /// Poison on which the operation retires: a machine check when it is over.
     pub(crate) poison: Option<Consumed>,
 }
@@ -93,6 +98,7 @@ impl Progress {
             done: 0,
             outcome: Outcome::Done,
             more: true,
+            parked: false,
             poison: None,
         }
     }
@@ -104,6 +110,8 @@ pub(crate) struct Consumed {
     pub(crate) birth: BirthId,
     pub(crate) at: Addr,
     pub(crate) access: McAccess,
+    /// Nothing can go on here: a page walk's (architecture.md §13 MC-07).
+    pub(crate) fatal: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -112,6 +120,12 @@ pub(crate) struct Agent {
     /// Killed, or its TD is fatal.
     pub(crate) dead: bool,
     pub(crate) flight: Option<Flight>,
+    /// Its registers and its operation in flight, if it is a guest.
+    pub(crate) guest: Guest,
+    /// A guest that waits for its VCPU to be entered.
+    pub(crate) waiting: bool,
+    /// A host whose operation in flight waits for a guest to leave.
+    pub(crate) parked: bool,
     /// Reads not answered.
     pub(crate) reads: u32,
     /// Requests not admitted.
@@ -130,6 +144,9 @@ impl Agent {
             spec,
             dead: false,
             flight: None,
+            guest: Guest::default(),
+            waiting: false,
+            parked: false,
             reads: 0,
             unadmitted: 0,
             armed: false,

@@ -9,6 +9,7 @@ use sim_core::mca::{
 };
 use sim_core::port::McHandler;
 use sim_core::{Addr, Outcome};
+use tdx_module::VmExit;
 
 /// MCi_MISC of a recoverable error in a line: address mode physical (2, bits 8:6), least significant valid address bit 6
 /// (bits 5:0). Assumed: the sheets give no MISC value for these errors; the layout is the SDM's.
@@ -22,16 +23,20 @@ impl Machine {
         consumed: Consumed,
         os: &mut H,
     ) -> Outcome {
-        let Consumed { birth, at, access } = consumed;
+        let Consumed { birth, at, access, fatal } = consumed;
         let Some(spec) = self.agents.get(usize::from(agent.0)).map(|a| &a.spec) else {
             return Outcome::Done;
         };
         let (core, kind) = (spec.core, spec.kind);
+        // The module's own accesses are its own, whoever called it.
+        let in_module = self.is_in_module(core);
         let mce = &self.spec.mce;
+        let msmi = mce.emca2;
         let context = match kind {
+            _ if in_module => McContext::SeamRoot,
             AgentKind::User => McContext::User,
             AgentKind::Seam => McContext::SeamRoot,
-            AgentKind::Td => McContext::SeamNonRoot,
+            AgentKind::Td | AgentKind::Guest => McContext::SeamNonRoot,
             AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
         };
         let (bank, mcacod) = match access {
@@ -62,16 +67,17 @@ impl Machine {
         let cause = self.trace.emit_cause(EventKind::MachineCheck(record));
         self.counts.machine_checks += 1;
         let consequence = match context {
-            McContext::SeamRoot => {
-                // Any machine check inside the module: this processor stops and TDX is gone until a platform reset.
-                if let Some(lp) = self.lps.get_mut(usize::from(core)) {
-                    lp.shutdown = true;
-                }
-                self.tdx_disabled = true;
-                McConsequence::Shutdown
-            }
+            // Any machine check inside the module, and one that the core cannot go on from: this processor stops and TDX
+            // is gone until a platform reset.
+            McContext::SeamRoot => self.unbreakable_shutdown(core),
+            McContext::SeamNonRoot if fatal => self.unbreakable_shutdown(core),
             McContext::SeamNonRoot => {
-                self.kill(agent);
+                if kind == AgentKind::Guest {
+                    let exit = if msmi { VmExit::Smi { msmi } } else { VmExit::MachineCheck };
+                    self.guest_leaves(core, exit);
+                } else {
+                    self.kill(agent);
+                }
                 match os.machine_check(&record) {
                     McConsequence::Panic => McConsequence::Panic,
                     _ => McConsequence::TdFatal,
@@ -83,6 +89,11 @@ impl Machine {
             // Broadcast: the module does not look at banks, so every TD that was running dies (architecture.md §6.3).
             for other in &mut self.agents {
                 other.dead |= other.spec.kind == AgentKind::Td;
+            }
+            for other in 0..self.spec.cpu.cores {
+                if self.seam(other).is_some_and(|s| s.guest.is_some()) {
+                    self.guest_leaves(other, VmExit::MachineCheck);
+                }
             }
         }
         match consequence {
@@ -100,6 +111,21 @@ impl Machine {
         }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }
+    }
+
+    /// Unbreakable shutdown of a logical processor, and the end of TDX (architecture.md §6.3).
+    pub(crate) fn unbreakable_shutdown(&mut self, core: u16) -> McConsequence {
+        self.tdx_disabled = true;
+        self.module.disable();
+        if let Some(lp) = self.lps.get_mut(usize::from(core)) {
+            lp.shutdown = true;
+            lp.seam.guest = None;
+            // A host whose call was under way here never gets it back.
+            if let Some(host) = lp.seam.host.take() {
+                self.resumed.push(host);
+            }
+        }
+        McConsequence::Shutdown
     }
 
     fn kill(&mut self, agent: AgentId) {

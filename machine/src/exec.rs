@@ -3,6 +3,7 @@
 use crate::Machine;
 use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::seam::SeamOp;
 use cache::{FenceKind as Fence, Level};
 use mktme::dram::Kind;
 use serde::{Deserialize, Serialize};
@@ -41,13 +42,15 @@ pub(crate) struct Beat {
     pub(crate) after_read: Ps,
     /// Whether lines are left to do.
     pub(crate) more: bool,
+    /// Whether the rest waits for a guest to leave.
+    pub(crate) parked: bool,
     /// Poison on which it retires.
     pub(crate) poison: Option<Consumed>,
 }
 
 impl Beat {
     pub(crate) const fn over(outcome: Outcome, cost: Ps) -> Beat {
-        Beat { outcome, cost, after_read: Ps::ZERO, more: false, poison: None }
+        Beat { outcome, cost, after_read: Ps::ZERO, more: false, parked: false, poison: None }
     }
 }
 
@@ -122,10 +125,10 @@ impl Gather {
     fn beat(&self, access: McAccess, cost: Ps, after_read: Ps) -> Beat {
         let poison = self.poison.map(|(birth, at)| {
             let at = Addr::new(at.line().hpa(), at.keyid());
-            Consumed { birth, at, access }
+            Consumed { birth, at, access, fatal: false }
         });
         let outcome = Outcome::Data(self.loaded);
-        Beat { outcome, cost, after_read, more: false, poison }
+        Beat { outcome, cost, after_read, more: false, parked: false, poison }
     }
 }
 
@@ -165,7 +168,7 @@ impl Machine {
             AgentKind::Kernel | AgentKind::User => private.map(|_| Outcome::PageFaultRsvd),
             AgentKind::Td => private.map(|_| Outcome::EptMisconfiguration),
             AgentKind::Device => private.map(|_| Outcome::DmaAbort),
-            AgentKind::Seam | AgentKind::Hardware => None,
+            AgentKind::Seam | AgentKind::Guest | AgentKind::Hardware => None,
         }
     }
 
@@ -185,13 +188,38 @@ impl Machine {
             return Beat::over(Outcome::Done, Ps::ZERO);
         };
         let (kind, core, own) = (agent.spec.kind, agent.spec.core, agent.spec.keyid);
-        let issue = self.spec.latency.issue;
         if done == 0 {
             self.counts.operations += 1;
+        }
+        match *op {
+            Op::Seamcall { leaf, version, regs } => {
+                return match kind {
+                    AgentKind::Kernel => {
+                        self.seamcall(id, core, SeamOp { leaf, version, regs }, done)
+                    }
+                    _ => Beat::over(
+                        Outcome::GeneralProtection(GpReason::Privilege),
+                        self.spec.latency.issue,
+                    ),
+                };
+            }
+            _ if kind == AgentKind::Guest => return self.guest_beat(id, op, done),
+            _ => {}
+        }
+        if done == 0 {
             if let Some(outcome) = self.refused(kind, own, op) {
-                return Beat::over(outcome, issue);
+                return Beat::over(outcome, self.spec.latency.issue);
+            }
+            if kind.has_core() && self.seam(core).is_some_and(|s| s.irq.is_some()) {
+                self.take_irq(core);
             }
         }
+        self.act_as(kind, core, op, done)
+    }
+
+    /// The next lines of an operation on physical addresses that are allowed.
+    #[inline]
+    pub(crate) fn act_as(&mut self, kind: AgentKind, core: u16, op: &Op, done: u32) -> Beat {
         match *op {
             Op::Load { at, bytes, ty: MemType::Wb } => {
                 self.load(core, at, bytes, McAccess::DataLoad)
@@ -319,6 +347,34 @@ impl Machine {
                 self.tamper(op);
                 Beat::over(Outcome::Done, Ps::ZERO)
             }
+            Op::Irq { core, kind } => {
+                self.interrupt(core as u16, kind);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            Op::Wrmsr { msr, value } => {
+                if matches!(kind, AgentKind::Kernel | AgentKind::Seam) {
+                    self.wrmsr(core, msr, value);
+                    return Beat::over(Outcome::Done, issue);
+                }
+                Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
+            }
+            Op::SeamldrInstall => {
+                let outcome = match self.module.install() {
+                    Ok(()) => Outcome::Done,
+                    Err(tdx_module::VmFail) => Outcome::VmFailInvalid,
+                };
+                Beat::over(outcome, self.spec.tdx.cost.seamcall)
+            }
+            Op::Starve { core, draws } => {
+                if let Some(seam) = self.seam_mut(core as u16) {
+                    seam.starve = draws;
+                }
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            // TDCALL outside a TD is #UD; the guests' own operations have been taken before they come here.
+            Op::Seamcall { .. } | Op::Tdcall { .. } | Op::MovCr3 { .. } | Op::Invlpg { .. } => {
+                Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
+            }
         }
     }
 
@@ -352,7 +408,7 @@ impl Machine {
         xts + mac
     }
 
-    fn load(&mut self, core: u16, at: Addr, bytes: u32, access: McAccess) -> Beat {
+    pub(crate) fn load(&mut self, core: u16, at: Addr, bytes: u32, access: McAccess) -> Beat {
         let offset = at.hpa.offset_in_line();
         if bytes == 0 || offset + bytes as usize > LINE_BYTES {
             return self.load_across(core, at, bytes, access);
@@ -365,9 +421,9 @@ impl Machine {
         let data = data.slice(offset, bytes as usize);
         let (cost, after_read) = self.level_cost(hit.level, tagged);
         let at = Addr::new(at.hpa.line().hpa(), at.keyid);
-        let poison = poison.map(|birth| Consumed { birth, at, access });
+        let poison = poison.map(|birth| Consumed { birth, at, access, fatal: false });
         let outcome = Outcome::Data(Loaded { data, bytes, class });
-        Beat { outcome, cost, after_read, more: false, poison }
+        Beat { outcome, cost, after_read, more: false, parked: false, poison }
     }
 
     /// A load that crosses into the next line.
@@ -400,7 +456,34 @@ impl Machine {
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }
 
-    fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {
+    /// A cached store of some bytes of one line.
+    pub(crate) fn store_line(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+    ) -> Beat {
+        if self.spec.cpu.rfo_poison_mc {
+            let (mut bus, caches) = self.bus();
+            let hit = caches.own_for_store(core, at, &mut bus);
+            if let Some(birth) = hit.rfo_poison {
+                let access = McAccess::DataLoad;
+                let at = Addr::new(at.line().hpa(), at.keyid());
+                let poison = Some(Consumed { birth, at, access, fatal: false });
+                let (cost, after_read) = self.level_cost(hit.level, at.tagged());
+                return Beat { poison, after_read, ..Beat::over(Outcome::Done, cost) };
+            }
+        }
+        let (mut bus, caches) = self.bus();
+        let hit = caches.store(core, at, data, mask, &mut bus);
+        let (now, after_read) = self.level_cost(hit.level, at);
+        // A store that hits retires into the store buffer.
+        let cost = if hit.level == Level::L1 { self.spec.latency.issue } else { now };
+        Beat { after_read, ..Beat::over(Outcome::Done, cost) }
+    }
+
+    pub(crate) fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {
         let mut cost = Ps::ZERO;
         let mut after_read = Ps::ZERO;
         let early = self.spec.cpu.rfo_poison_mc;
@@ -415,10 +498,15 @@ impl Machine {
                 after_read = after_read.max(later);
                 let at = Addr::new(p.at.line().hpa(), p.at.keyid());
                 let access = McAccess::DataLoad;
-                poison = poison.or(hit.rfo_poison.map(|birth| Consumed { birth, at, access }));
+                poison = poison.or(hit.rfo_poison.map(|birth| Consumed {
+                    birth,
+                    at,
+                    access,
+                    fatal: false,
+                }));
             }
             if poison.is_some() {
-                return Beat { outcome: Outcome::Done, cost, after_read, more: false, poison };
+                return Beat { poison, after_read, ..Beat::over(Outcome::Done, cost) };
             }
         }
         for p in pieces(at, bytes) {
@@ -432,7 +520,7 @@ impl Machine {
             cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
             after_read = after_read.max(later);
         }
-        Beat { outcome: Outcome::Done, cost, after_read, more: false, poison: None }
+        Beat { after_read, ..Beat::over(Outcome::Done, cost) }
     }
 
     fn store_wc(&mut self, core: u16, at: Addr, bytes: u32, value: Value) {
@@ -443,7 +531,7 @@ impl Machine {
         }
     }
 
-    fn movdir64b(&mut self, core: u16, dst: Addr, src: Source<Addr>) -> Beat {
+    pub(crate) fn movdir64b(&mut self, core: u16, dst: Addr, src: Source<Addr>) -> Beat {
         let cost = self.spec.latency.direct_store;
         let (data, mut beat) = match src {
             Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, cost)),
@@ -528,7 +616,7 @@ impl Machine {
         beat
     }
 
-    fn fence(&mut self, core: u16, kind: Fence, cost: Ps) -> Beat {
+    pub(crate) fn fence(&mut self, core: u16, kind: Fence, cost: Ps) -> Beat {
         let (mut bus, caches) = self.bus();
         let drained = caches.fence(core, kind, &mut bus);
         let wait = if drained.buffers + drained.weak == 0 {

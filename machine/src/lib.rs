@@ -16,12 +16,17 @@ mod agent;
 mod bus;
 mod check;
 mod exec;
+mod guest;
+mod seam;
 mod time;
+mod tlb;
+mod walk;
 
 pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord};
 pub use cache::Level;
 pub use exec::Counts;
 pub use mktme::CryptoKind;
+pub use tlb::{Tlb, Translation};
 
 use agent::Agent;
 use bus::{Bus, Traffic};
@@ -71,6 +76,10 @@ struct Lp {
     queue: VecDeque<AgentId>,
     /// When its next due wake-up is armed.
     armed: Option<Ps>,
+    /// Its calls into the module.
+    seam: seam::Seam,
+    /// Translations of guests.
+    tlb: Tlb,
 }
 
 /// Who is woken.
@@ -105,6 +114,13 @@ pub struct Machine {
     panicked: bool,
     tdx_disabled: bool,
     counts: Counts,
+    module: tdx_module::Module,
+    /// Whether any SEAMCALL was made: without one, nobody looks for guests.
+    tdx_used: bool,
+    /// Agents that can go on because a guest was entered or has left.
+    resumed: Vec<AgentId>,
+    /// Records of calls whose guest has left, until somebody takes them.
+    finished: Vec<StepRecord>,
 }
 
 /// Why a machine cannot be built.
@@ -150,6 +166,10 @@ impl Machine {
             panicked: false,
             tdx_disabled: false,
             counts: Counts::default(),
+            module: tdx_module::Module::new(tdx_module::Spec::of_platform(spec)),
+            tdx_used: false,
+            resumed: Vec::new(),
+            finished: Vec::new(),
             options,
             spec: spec.clone(),
         })
@@ -178,6 +198,14 @@ impl Machine {
     /// The DRAM of all packages.
     pub const fn dram(&self) -> &Dram {
         &self.dram
+    }
+    /// The TDX module.
+    pub const fn module(&self) -> &tdx_module::Module {
+        &self.module
+    }
+    /// The TLB of a core; `None` beyond the last core.
+    pub fn tlb(&self, core: u16) -> Option<&Tlb> {
+        self.lps.get(usize::from(core)).map(|lp| &lp.tlb)
     }
     /// What has been recorded.
     pub const fn trace(&self) -> &Trace {

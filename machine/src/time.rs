@@ -48,9 +48,15 @@ impl Machine {
             Order::Program => {
                 for (item, step) in program.items.iter().enumerate() {
                     if let Item::Op(agent, op) = step {
-                        records.push(self.execute(here(*agent), op, item as u32, os));
+                        let record = self.execute(here(*agent), op, item as u32, os);
+                        // What ended before the operation began comes first.
+                        let own = record.outcome != Outcome::NotRun(NotRun::InGuest);
+                        records.extend(own.then_some(record));
+                        records.append(&mut self.finished);
                     }
                 }
+                self.call_back_all(os);
+                records.append(&mut self.finished);
             }
             Order::Concurrent => {
                 let mut first = 0;
@@ -83,20 +89,90 @@ impl Machine {
         item: u32,
         os: &mut H,
     ) -> StepRecord {
+        if self.tdx_used {
+            self.call_back_from(agent, os);
+        }
         let mut progress = Progress::new(item, self.trace.now);
         self.issue(agent, op, &mut progress);
         self.wait(agent);
         if !self.is_over(agent, &progress) {
             self.execute_rest(agent, op, &mut progress);
+            if progress.parked {
+                return self.park(agent, op, progress);
+            }
         }
-        self.finish(agent, &progress, os)
+        let record = self.finish(agent, &progress, os);
+        if !self.resumed.is_empty() {
+            self.resume(os);
+        }
+        record
+    }
+
+    /// TDH.VP.ENTER has entered a guest: the operation waits, and its record comes with [`Machine::take_finished`].
+    fn park(&mut self, id: AgentId, op: &Op, progress: Progress) -> StepRecord {
+        let Progress { item, outcome, begin, event, .. } = progress;
+        let end = self.trace.now;
+        if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
+            agent.flight = Some(Flight { op: *op, progress });
+            agent.parked = true;
+        }
+        self.resumed.clear();
+        StepRecord { agent: id, item, outcome, begin, end, event }
+    }
+
+    /// Records of calls of TDH.VP.ENTER whose guest has left since they were last taken.
+    pub fn take_finished(&mut self) -> Vec<StepRecord> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Runs calls whose guest has left to their end.
+    fn resume<H: McHandler>(&mut self, os: &mut H) {
+        while let Some(id) = self.resumed.pop() {
+            let Some(agent) = self.agents.get_mut(usize::from(id.0)) else { continue };
+            if !agent.parked {
+                continue;
+            }
+            agent.parked = false;
+            let Some(Flight { op, mut progress }) = agent.flight.take() else { continue };
+            progress.parked = false;
+            self.execute_rest(id, &op, &mut progress);
+            let record = self.finish(id, &progress, os);
+            self.finished.push(record);
+        }
+    }
+
+    /// The host goes on with a core on which a guest runs: a timer interrupt makes the guest leave.
+    fn call_back_from<H: McHandler>(&mut self, id: AgentId, os: &mut H) {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else { return };
+        let core = agent.spec.core;
+        if agent.spec.kind.has_core() && self.call_back(core) {
+            self.resume(os);
+        }
+    }
+
+    /// A timer interrupt makes the guest of a core leave, if one runs there.
+    fn call_back(&mut self, core: u16) -> bool {
+        let runs = self.seam(core).is_some_and(|s| s.guest.is_some());
+        if runs {
+            self.interrupt(core, sim_core::op::IrqKind::Interrupt);
+        }
+        runs
+    }
+
+    /// A timer interrupt on every core: all guests leave and all calls end.
+    pub fn call_back_all<H: McHandler>(&mut self, os: &mut H) {
+        for core in 0..self.spec.cpu.cores {
+            if self.call_back(core) {
+                self.resume(os);
+            }
+        }
     }
 
     /// The lines of an operation on many that are left after its first. Apart, so that an operation on one line has no
     /// loop around it.
     #[inline(never)]
     fn execute_rest(&mut self, agent: AgentId, op: &Op, progress: &mut Progress) {
-        while !self.is_over(agent, progress) {
+        while !self.is_over(agent, progress) && !progress.parked {
             self.issue(agent, op, progress);
             self.wait(agent);
         }
@@ -131,13 +207,31 @@ impl Machine {
             self.begin_next(agent, following(agent, 0), &mut next, steps);
         }
         while left > 0 {
+            self.wake_resumed();
             self.arm_ready();
             match self.take_event() {
-                None => return,
+                None => {
+                    // Nobody has anything to do but guests that run on: a timer fires.
+                    let mut any = false;
+                    for core in 0..self.spec.cpu.cores {
+                        any |= self.call_back(core);
+                    }
+                    if any {
+                        continue;
+                    }
+                    self.give_up(records);
+                    return;
+                }
                 Some(Happened::Elsewhere) => {}
                 Some(Happened::Agent(agent)) => {
                     let flight = self.agents.get_mut(usize::from(agent.0));
                     let Some(mut flight) = flight.and_then(|a| a.flight.take()) else { continue };
+                    if flight.progress.done == 0 && self.must_wait(agent) {
+                        if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                            (a.flight, a.waiting) = (Some(flight), true);
+                        }
+                        continue;
+                    }
                     if self.is_over(agent, &flight.progress) {
                         records.push(self.finish(agent, &flight.progress, os));
                         left -= 1;
@@ -147,11 +241,52 @@ impl Machine {
                     } else {
                         self.issue(agent, &flight.op, &mut flight.progress);
                         if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                            a.parked = flight.progress.parked;
                             a.flight = Some(flight);
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Whether an agent is a guest whose VCPU is not entered.
+    fn must_wait(&self, id: AgentId) -> bool {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else { return false };
+        let vcpu = agent.spec.vcpu.map(sim_core::Hpa::page);
+        agent.spec.kind == AgentKind::Guest
+            && vcpu.is_none_or(|vcpu| self.core_of_vcpu(vcpu).is_none())
+    }
+
+    /// Wakes agents that can go on because a guest was entered or has left.
+    fn wake_resumed(&mut self) {
+        while let Some(id) = self.resumed.pop() {
+            if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
+                agent.parked = false;
+                if let Some(flight) = &mut agent.flight {
+                    flight.progress.parked = false;
+                }
+                agent.armed = true;
+                self.engine.schedule(self.trace.now, Wake::Agent(id));
+            }
+        }
+    }
+
+    /// Nothing will ever happen again: guests whose VCPU nobody enters have not run.
+    fn give_up(&mut self, records: &mut Vec<StepRecord>) {
+        let now = self.trace.now;
+        for (i, agent) in self.agents.iter_mut().enumerate() {
+            if let Some(flight) = agent.flight.take() {
+                records.push(StepRecord {
+                    agent: AgentId(i as u16),
+                    item: flight.progress.item,
+                    outcome: Outcome::NotRun(NotRun::NotEntered),
+                    begin: now,
+                    end: now,
+                    event: flight.progress.event,
+                });
+            }
+            agent.waiting = false;
         }
     }
 
@@ -227,6 +362,7 @@ impl Machine {
         let beat = self.beat(id, op, done);
         self.await_until(id, self.trace.now + beat.cost, beat.after_read);
         (progress.outcome, progress.more) = (beat.outcome, beat.more);
+        progress.parked = beat.parked;
         progress.poison = beat.poison;
         self.send(Some(id));
         self.arm_due(core);
@@ -248,9 +384,18 @@ impl Machine {
             Some(NotRun::Killed)
         } else if self.trace.now.is_horizon() {
             Some(NotRun::Horizon)
+        } else if self.tdx_disabled && self.is_shut_down(id) {
+            Some(NotRun::Shutdown)
         } else {
             None
         }
+    }
+
+    /// Whether the agent's logical processor is in unbreakable shutdown.
+    fn is_shut_down(&self, id: AgentId) -> bool {
+        let Some(agent) = self.agents.get(usize::from(id.0)) else { return false };
+        (agent.spec.kind.has_core() || agent.spec.kind == AgentKind::Guest)
+            && self.lps.get(usize::from(agent.spec.core)).is_some_and(|lp| lp.shutdown)
     }
 
     /// Whether all of an agent's operation has been issued, or the rest never will be. What has been issued is answered.
@@ -306,6 +451,12 @@ impl Machine {
 
     /// The agent takes its core, or queues for it.
     fn occupy(&mut self, id: AgentId) {
+        if self.must_wait(id) {
+            if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
+                agent.waiting = true;
+            }
+            return;
+        }
         let Some(agent) = self.agents.get(usize::from(id.0)) else { return };
         if agent.spec.kind.has_core()
             && let Some(lp) = self.lps.get_mut(usize::from(agent.spec.core))
@@ -336,7 +487,8 @@ impl Machine {
     fn arm_ready(&mut self) {
         for (i, agent) in self.agents.iter_mut().enumerate() {
             let issued = agent.flight.as_ref().is_some_and(|f| f.progress.done > 0);
-            if issued && !agent.armed && agent.reads == 0 && agent.unadmitted == 0 {
+            if issued && !agent.armed && !agent.parked && agent.reads == 0 && agent.unadmitted == 0
+            {
                 agent.armed = true;
                 self.engine.schedule(agent.until, Wake::Agent(AgentId(i as u16)));
             }

@@ -14,6 +14,8 @@ mod parse;
 mod pattern;
 mod print;
 #[cfg(test)]
+mod tdx_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
@@ -30,7 +32,7 @@ pub use sim_core::setting::{AgentKind, CryptoKind as Crypto, Order};
 use crate::diag::{Diag, SourceFile};
 use crate::platform::{Origin, Override, Platform, load_with};
 use serde::{Deserialize, Serialize};
-use sim_core::op::{KeyRef, TextOp};
+use sim_core::op::{AddrExpr, KeyRef, TextOp};
 use sim_core::platform::IntegrityMode;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -150,6 +152,8 @@ impl<T> From<T> for Located<T> {
 pub struct Region {
     /// `[A-Za-z_][A-Za-z0-9_]{0,31}`
     pub name: String,
+    /// Of which memory.
+    pub space: Space,
     /// First byte, 64-byte aligned.
     pub base: u64,
     /// How many bytes; not 0.
@@ -157,6 +161,30 @@ pub struct Region {
     /// Where it stands.
     pub at: Place,
 }
+
+/// Which addresses a region names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Space {
+    /// Physical ones. Two regions have no byte in common.
+    #[default]
+    Host,
+    /// Guest-physical or linear ones, each guest's own: regions may overlap.
+    Guest,
+}
+
+/// The VCPU that a guest is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Vcpu {
+    /// Its TDVPR page.
+    pub tdvpr: AddrExpr,
+    /// Guest-physical address bits, 48 or 52: the top one is the SHARED bit (architecture.md §2.5).
+    pub gpaw: u8,
+}
+
+/// The name that stands for the SHARED bit in a guest's addresses.
+pub const SHARED: &str = "SHARED";
+/// GPAW where a guest's table does not give it.
+pub const GPAW: u8 = 48;
 
 /// A declared agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -169,12 +197,15 @@ pub struct Agent {
     pub core: Option<u16>,
     /// The KeyID of its addresses where they name none; KeyID 0 where absent. A TD always has one.
     pub keyid: Option<KeyRef>,
+    /// Of a guest, and of no other kind: its VCPU.
+    pub vcpu: Option<Vcpu>,
     /// Where it stands.
     pub at: Place,
 }
 
 /// A line of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all lines are operations")]
 pub enum Line {
     /// `agent : operation`
     Op {

@@ -188,11 +188,14 @@ impl Setting {
                 Kind::Time => format!("a whole number of {base} below 2^63"),
                 _ => format!("a whole number of {base} below 2^64"),
             },
+            UnitError::Area { .. } => kind.expected(),
         };
         match kind {
             Kind::Time => units::parse_time(text).map(|_| ()).map_err(unit)?,
             Kind::Size => units::parse_size(text).map(|_| ()).map_err(unit)?,
             Kind::Frequency => units::parse_frequency(text).map(|_| ()).map_err(unit)?,
+            Kind::Area => units::parse_area(text).map(|_| ()).map_err(unit)?,
+            Kind::Areas => units::parse_areas(text).map(|_| ()).map_err(unit)?,
             Kind::Word(words) if words.contains(&text) => {}
             _ => return Err(kind.expected()),
         }

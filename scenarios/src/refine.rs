@@ -184,6 +184,16 @@ fn same<T: PartialEq + fmt::Debug>(
     Err(Difference::State { what: what(), machine, reference })
 }
 
+/// Why a program cannot be checked against the reference model; `None` if it can.
+pub fn not_checkable(program: &Program) -> Option<&'static str> {
+    if program.order == machine::Order::Concurrent {
+        return Some("that is not built yet for order = \"concurrent\"");
+    }
+    let calls = program.items.iter().any(|i| matches!(i, Item::Op(_, op) if op.needs_module()));
+    let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
+    (calls || guests).then_some("it has no TDX module, which this program needs")
+}
+
 /// Runs a program whose operations follow each other ([`machine::Order::Program`], whatever `program.order` says) as
 /// [`Machine::run`] does, and checks every operation. After a disagreement the machine runs on, unchecked.
 pub fn run<H: McHandler>(
@@ -285,6 +295,7 @@ impl Refinement {
             AgentKind::Seam => Agent::SeamRoot,
             AgentKind::Td => Agent::Td(spec.keyid),
             AgentKind::Device => Agent::Device,
+            AgentKind::Guest => return Err(Difference::Refused(NotAllowed::NotModelled)),
         };
         let mut touched = BTreeSet::new();
         for at in op.addresses().into_iter().flatten() {
@@ -469,7 +480,7 @@ impl Refinement {
             let context = match spec.kind {
                 AgentKind::User => McContext::User,
                 AgentKind::Seam => McContext::SeamRoot,
-                AgentKind::Td => McContext::SeamNonRoot,
+                AgentKind::Td | AgentKind::Guest => McContext::SeamNonRoot,
                 AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
             };
             same(|| "context of the machine check".to_owned(), &record.context, &context)?;

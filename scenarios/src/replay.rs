@@ -243,8 +243,15 @@ pub fn replay<R: BufRead>(
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let td = matches!(settings.place, Place::Td(_));
     let kind = if td { AgentKind::Td } else { AgentKind::Kernel };
-    let agent = machine.add_agent(AgentSpec { name: "program".to_owned(), kind, core: 0, keyid });
-    let module = AgentSpec { name: "module".to_owned(), kind: AgentKind::Seam, core: 0, keyid };
+    let agent = machine.add_agent(AgentSpec {
+        name: "program".to_owned(),
+        kind,
+        core: 0,
+        keyid,
+        vcpu: None,
+    });
+    let module =
+        AgentSpec { name: "module".to_owned(), kind: AgentKind::Seam, core: 0, keyid, vcpu: None };
     let module = machine.add_agent(module);
     let format = reader.format();
     let mut replay = Replay {

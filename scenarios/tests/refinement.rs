@@ -139,6 +139,7 @@ fn agents(spec: &PlatformSpec) -> Vec<AgentSpec> {
         kind,
         core: core % spec.cpu.cores,
         keyid: KeyId(keyid),
+        vcpu: None,
     };
     AGENTS.into_iter().map(agent).collect()
 }
@@ -350,6 +351,7 @@ fn items_of(text: &str) -> Vec<(u16, Op)> {
                 Base::Region { .. } => Err("an address"),
             },
             |k| key(Some(k)),
+            |_| Err("no register"),
         );
         (id as u16, op.unwrap())
     };

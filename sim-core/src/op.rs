@@ -5,11 +5,12 @@
 
 mod text;
 
-pub use text::{MNEMONICS, Mnemonic, OpParseError};
+pub use text::{MNEMONICS, Mnemonic, OpParseError, REGS};
 
 use crate::addr::Addr;
 use crate::data::LineData;
 use crate::keyid::KeyId;
+use crate::tdx::{GuestLeaf, Leaf};
 use crate::time::Ps;
 use serde::{Deserialize, Serialize};
 
@@ -114,10 +115,50 @@ impl KeyAlg {
     }
 }
 
-/// One operation. `A` is how addresses and `K` how KeyIDs are given: resolved (the default) or as text has them
-/// ([`TextOp`]).
+/// Which kind of interrupt arrives at a core (architecture.md §6.3, §7.11 "Exit reasons used").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum IrqKind {
+    /// An external interrupt.
+    Interrupt,
+    /// A non-maskable interrupt.
+    Nmi,
+    /// A system-management interrupt.
+    Smi,
+}
+
+/// The registers that a SEAMCALL or TDCALL takes besides RAX, in the order of [`CallRegs::NAMES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+pub struct CallRegs<R = u64>(pub [R; 8]);
+
+impl CallRegs<()> {
+    /// The registers' names, as text has them (architecture.md §7.9: leaves take their operands in these).
+    pub const NAMES: [&'static str; 8] = ["rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13"];
+}
+
+impl<R> CallRegs<R> {
+    /// The same registers in another form.
+    ///
+    /// # Errors
+    /// The first error of `map`.
+    pub fn try_map<S, E>(self, mut map: impl FnMut(R) -> Result<S, E>) -> Result<CallRegs<S>, E> {
+        let [rcx, rdx, r8, r9, r10, r11, r12, r13] = self.0;
+        Ok(CallRegs([
+            map(rcx)?,
+            map(rdx)?,
+            map(r8)?,
+            map(r9)?,
+            map(r10)?,
+            map(r11)?,
+            map(r12)?,
+            map(r13)?,
+        ]))
+    }
+}
+
+/// One operation. `A` is how addresses, `K` how KeyIDs and `R` how register operands are given: resolved (the default) or
+/// as text has them ([`TextOp`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-pub enum Op<A = Addr, K = KeyId> {
+pub enum Op<A = Addr, K = KeyId, R = u64> {
     /// A data load of 1 to 64 bytes at any alignment.
     Load {
         /// First byte.
@@ -312,10 +353,93 @@ pub enum Op<A = Addr, K = KeyId> {
         /// Any byte of the line.
         at: A,
     },
+    /// SEAMCALL: a leaf of the TDX module, called by the host (architecture.md §7.9).
+    Seamcall {
+        /// RAX\[15:0\].
+        leaf: Leaf,
+        /// RAX\[23:16\].
+        version: u8,
+        /// The other registers.
+        regs: CallRegs<R>,
+    },
+    /// TDCALL: a leaf of the TDX module, called by a TD (architecture.md §7.9, §7.11).
+    Tdcall {
+        /// RAX\[15:0\].
+        leaf: GuestLeaf,
+        /// RAX\[23:16\].
+        version: u8,
+        /// The other registers.
+        regs: CallRegs<R>,
+    },
+    /// The P-SEAMLDR puts a new TDX module in place of the one that was shut down (SEAMLDR.INSTALL; linux-host-paths.md
+    /// §2.1 rows 52 and 53).
+    SeamldrInstall,
+    /// An interrupt arrives at a core. It is taken when the operation that is then running, or next run, there allows it;
+    /// a TD exits.
+    Irq {
+        /// Which core.
+        core: u32,
+        /// Which kind.
+        kind: IrqKind,
+    },
+    /// WRMSR by the kernel: what TDH.SYS.INIT and TDH.SYS.LP.INIT check (architecture.md §7.9).
+    Wrmsr {
+        /// Which MSR.
+        msr: u32,
+        /// Its new value.
+        value: u64,
+    },
+    /// A hardware fault: the next random draws of a core find no entropy (architecture.md §7.3 RND_NO_ENTROPY and
+    /// KEY_GENERATION_FAILED).
+    Starve {
+        /// Which core.
+        core: u32,
+        /// How many draws.
+        draws: u32,
+    },
+    /// MOV to CR3 by a guest: from now on its addresses are linear, translated by the tables there (architecture.md §2.5).
+    MovCr3 {
+        /// The new value.
+        value: R,
+    },
+    /// INVLPG by a guest.
+    Invlpg {
+        /// A linear address of the page.
+        at: A,
+    },
 }
 
 /// An operation as text has it: regions by name, KeyIDs relative to the platform.
-pub type TextOp = Op<AddrExpr, KeyRef>;
+pub type TextOp = Op<AddrExpr, KeyRef, RegExpr>;
+
+/// A register operand as text has it: `0x200000|1`, `[P0+0x1000@priv1]`, `priv1`, `[TDR]|1`. The default is 0.
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+pub struct RegExpr {
+    /// The value.
+    pub base: RegBase,
+    /// Bits that are or-ed in: a level, a flag.
+    pub or: u64,
+}
+
+/// The first part of a [`RegExpr`].
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub enum RegBase {
+    /// A number.
+    Num(u64),
+    /// A physical address with the KeyID bits folded in; KeyID 0 where none is named. Boxed, since a program has very many
+    /// operations and most registers hold 0.
+    Place(Box<AddrExpr>),
+    /// The number of the platform's n-th private KeyID: `priv0`.
+    Private(u16),
+    /// The number of the n-th shared KeyID above 0: `shared0`.
+    Shared(u16),
+}
+
+impl Default for RegBase {
+    fn default() -> Self {
+        RegBase::Num(0)
+    }
+}
 
 /// An address as text has it.
 #[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
@@ -351,7 +475,7 @@ pub enum KeyRef {
     Shared(u16),
 }
 
-impl<A, K> Op<A, K> {
+impl<A, K, R> Op<A, K, R> {
     /// The addresses that the operation names, in the order of its text.
     pub const fn addresses(&self) -> [Option<&A>; 2] {
         match self {
@@ -375,7 +499,8 @@ impl<A, K> Op<A, K> {
             | Op::FlipTd { at }
             | Op::SaveLine { at, .. }
             | Op::ReplayLine { at, .. }
-            | Op::InjectUe { at } => [Some(at), None],
+            | Op::InjectUe { at }
+            | Op::Invlpg { at } => [Some(at), None],
             Op::Movdir64b { dst, src: Source::Mem(src) } => [Some(dst), Some(src)],
             Op::MoveLine { from, to } => [Some(from), Some(to)],
             Op::Wbinvd
@@ -388,8 +513,30 @@ impl<A, K> Op<A, K> {
             | Op::Interrupt
             | Op::Delay { .. }
             | Op::Pconfig { .. }
-            | Op::WcEvict { .. } => [None, None],
+            | Op::WcEvict { .. }
+            | Op::Seamcall { .. }
+            | Op::Tdcall { .. }
+            | Op::Irq { .. }
+            | Op::Wrmsr { .. }
+            | Op::Starve { .. }
+            | Op::SeamldrInstall
+            | Op::MovCr3 { .. } => [None, None],
         }
+    }
+
+    /// Whether the operation belongs to TDX calls, interrupts or guests: what only a machine with a TDX module runs.
+    pub const fn needs_module(&self) -> bool {
+        matches!(
+            self,
+            Op::Seamcall { .. }
+                | Op::Tdcall { .. }
+                | Op::Irq { .. }
+                | Op::Wrmsr { .. }
+                | Op::Starve { .. }
+                | Op::SeamldrInstall
+                | Op::MovCr3 { .. }
+                | Op::Invlpg { .. }
+        )
     }
 
     /// How many bytes from its first address the operation touches.
@@ -409,15 +556,17 @@ impl<A, K> Op<A, K> {
         }
     }
 
-    /// The same operation with its addresses and KeyIDs turned into another form.
+    /// The same operation with its addresses, KeyIDs and register operands turned into another form, in the order of its
+    /// text.
     ///
     /// # Errors
-    /// The first error of `addr` or `key`.
-    pub fn try_map<B, L, E>(
+    /// The first error of `addr`, `key` or `reg`.
+    pub fn try_map<B, L, S, E>(
         self,
         mut addr: impl FnMut(A) -> Result<B, E>,
         mut key: impl FnMut(K) -> Result<L, E>,
-    ) -> Result<Op<B, L>, E> {
+        mut reg: impl FnMut(R) -> Result<S, E>,
+    ) -> Result<Op<B, L, S>, E> {
         Ok(match self {
             Op::Load { at, bytes, ty } => Op::Load { at: addr(at)?, bytes, ty },
             Op::Fetch { at } => Op::Fetch { at: addr(at)? },
@@ -459,6 +608,18 @@ impl<A, K> Op<A, K> {
             Op::SaveLine { at, slot } => Op::SaveLine { at: addr(at)?, slot },
             Op::ReplayLine { slot, at } => Op::ReplayLine { slot, at: addr(at)? },
             Op::InjectUe { at } => Op::InjectUe { at: addr(at)? },
+            Op::Seamcall { leaf, version, regs } => {
+                Op::Seamcall { leaf, version, regs: regs.try_map(reg)? }
+            }
+            Op::Tdcall { leaf, version, regs } => {
+                Op::Tdcall { leaf, version, regs: regs.try_map(reg)? }
+            }
+            Op::Irq { core, kind } => Op::Irq { core, kind },
+            Op::Wrmsr { msr, value } => Op::Wrmsr { msr, value },
+            Op::Starve { core, draws } => Op::Starve { core, draws },
+            Op::MovCr3 { value } => Op::MovCr3 { value: reg(value)? },
+            Op::Invlpg { at } => Op::Invlpg { at: addr(at)? },
+            Op::SeamldrInstall => Op::SeamldrInstall,
         })
     }
 }

@@ -3,6 +3,7 @@
 use crate::data::LineData;
 use crate::event::BirthId;
 use crate::mca::{McConsequence, McRecord};
+use crate::tdx::{ExitReason, Low, OPERANDS, Operand, Reading, Status, StatusRow};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,6 +80,30 @@ pub enum NotRun {
     Shutdown,
     /// The run reached the end of simulated time.
     Horizon,
+    /// A guest whose VCPU is in no TD entry.
+    NotEntered,
+    /// TDH.VP.ENTER has entered a guest that is still running: the call is not over.
+    InGuest,
+    /// The simulator does not model it.
+    NotModelled,
+}
+
+/// What a SEAMCALL or TDCALL returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub struct CallResult {
+    /// TDCALL, not SEAMCALL.
+    pub guest: bool,
+    /// The leaf's number.
+    pub leaf: u16,
+    /// RAX (architecture.md §7.3).
+    pub status: Status,
+    /// The registers [`CallResult::NAMES`] after the call.
+    pub out: [u64; 6],
+}
+
+impl CallResult {
+    /// The registers of `out`, as text has them.
+    pub const NAMES: [&'static str; 6] = ["rcx", "rdx", "r8", "r9", "r10", "r11"];
 }
 
 /// What came of an operation, as its agent sees it.
@@ -113,6 +138,19 @@ pub enum Outcome {
     VmFailInvalid,
     /// It was not run.
     NotRun(NotRun),
+    /// A leaf of the TDX module returned (architecture.md §7.9).
+    Call(CallResult),
+    /// A guest's operation ended in an exit to the VMM; it did not complete (architecture.md §7.9 "TDH.VP.ENTER").
+    TdExit {
+        /// Why.
+        reason: ExitReason,
+        /// The guest-physical address of an EPT violation or misconfiguration; else 0.
+        gpa: u64,
+    },
+    /// #DF in a guest: a #VE while it has not read the cause of the last one (architecture.md §7.11, TDG.VP.VEINFO.GET).
+    DoubleFault,
+    /// #PF in a guest: its own tables do not map the linear address (architecture.md §2.5).
+    PageFault,
 }
 
 impl fmt::Display for Outcome {
@@ -156,10 +194,63 @@ impl fmt::Display for Outcome {
                     NotRun::Killed => "killed",
                     NotRun::Shutdown => "shutdown",
                     NotRun::Horizon => "horizon",
+                    NotRun::NotEntered => "not-entered",
+                    NotRun::InGuest => "in-guest",
+                    NotRun::NotModelled => "not-modelled",
                 })
             }
+            Outcome::Call(result) => write!(f, "tdx {result}"),
+            Outcome::TdExit { reason, gpa } => {
+                write!(f, "td-exit {}", reason.0)?;
+                // Address 0 of an EPT violation or misconfiguration is an address too.
+                let faulted = matches!(reason.basic(), 48 | 49);
+                if faulted || *gpa != 0 { write!(f, " gpa={gpa:#x}") } else { Ok(()) }
+            }
+            Outcome::DoubleFault => f.write_str("double-fault"),
+            Outcome::PageFault => f.write_str("page-fault"),
         }
     }
+}
+
+impl fmt::Display for CallResult {
+    /// The status's own name without `TDX_`, after `|` what its low half holds, then the registers that are not zero:
+    /// `OPERAND_BUSY|RCX rcx=0x1`. A status without a name is a number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status;
+        match status.reading() {
+            Reading::Software(row) => f.write_str(short_status(row.name))?,
+            Reading::Module(row) => {
+                f.write_str(short_status(row.name))?;
+                if status.low() != 0 || status.operand().is_some() {
+                    write!(f, "|{}", low_half(row, status.low()))?;
+                }
+            }
+            // Linux's other value for a name would look like the module's own.
+            Reading::Variant(_) | Reading::Unknown => write!(f, "{:#018x}", status.0)?,
+        }
+        let named = CallResult::NAMES.iter().zip(self.out);
+        named.filter(|(_, n)| *n != 0).try_for_each(|(name, n)| write!(f, " {name}={n:#x}"))
+    }
+}
+
+/// A status's name without the `TDX_` that all have.
+pub fn short_status(name: &str) -> &str {
+    name.strip_prefix("TDX_").unwrap_or(name)
+}
+
+/// What the low half of this status holds, as text: an operand's name, else a number.
+pub fn low_half(row: &StatusRow, low: u32) -> String {
+    match (row.low, Operand(low).name()) {
+        (Low::Operand, Some(name)) => name.to_owned(),
+        (Low::ExitReason | Low::Level, _) => low.to_string(),
+        _ => format!("{low:#x}"),
+    }
+}
+
+/// The operand's id, if the low half of this status holds operands and one has this name.
+pub fn named_low_half(row: &StatusRow, name: &str) -> Option<u32> {
+    let found = OPERANDS.iter().find(|o| row.low == Low::Operand && o.name == name);
+    found.map(|o| o.operand.0)
 }
 
 impl fmt::Display for Loaded {
@@ -184,5 +275,88 @@ impl fmt::Display for Loaded {
         f.write_str(" 0x")?;
         let top = (0..n).rev().find(|i| self.data.byte(*i) != 0).unwrap_or(0);
         (0..=top).rev().try_for_each(|i| write!(f, "{:02x}", self.data.byte(i)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tdx::{Leaf, STATUSES};
+    use std::collections::BTreeSet;
+
+    fn call(status: Status, out: [u64; 6]) -> Outcome {
+        Outcome::Call(CallResult { guest: false, leaf: Leaf::MEM_TRACK.0, status, out })
+    }
+
+    #[test]
+    fn a_call_prints_its_status_by_name_and_the_registers_that_are_not_zero() {
+        let none = [0; 6];
+        let shown: Vec<String> = [
+            call(Status::SUCCESS, none),
+            call(Status::SUCCESS.exit(ExitReason(48)), [1, 0, 0x1000, 0, 0, u64::MAX]),
+            call(Status::OPERAND_BUSY.about(Operand::SEPT_TREE), none),
+            call(Status::OPERAND_BUSY.about(Operand(12345)), none),
+            call(Status::OPERAND_INVALID, none),
+            call(Status::OPERAND_BUSY, none),
+            call(Status::GPA_RANGE_ALREADY_BLOCKED.about(Operand::RCX), none),
+            call(Status(Status::PAGE_SIZE_MISMATCH.0 | 1), none),
+            call(Status(Status::INCORRECT_MSR_VALUE.0 | 0x982), none),
+            call(Status(Status::INVALID_TDMR.0 | 0x102), none),
+            call(Status::SEAMCALL_VMFAILINVALID, none),
+            call(Status(Status::OP_STATE_INCORRECT.0 | 7), none),
+            // Linux's own value for a name of the module's.
+            call(Status(0x4000_0002_0000_0000), none),
+            call(Status(0x1234), none),
+            call(Status(0xFFFF_0000_0000_0001), none),
+            Outcome::TdExit { reason: ExitReason(48), gpa: 0x1000 },
+            Outcome::TdExit { reason: ExitReason(49), gpa: 0 },
+            Outcome::TdExit { reason: ExitReason(1), gpa: 0 },
+            Outcome::PageFault,
+            Outcome::DoubleFault,
+            Outcome::NotRun(NotRun::NotEntered),
+            Outcome::NotRun(NotRun::InGuest),
+            Outcome::NotRun(NotRun::NotModelled),
+        ]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+        expect_test::expect![[r#"
+            tdx SUCCESS
+            tdx SUCCESS|48 rcx=0x1 r8=0x1000 r11=0xffffffffffffffff
+            tdx OPERAND_BUSY|SEPT_TREE
+            tdx OPERAND_BUSY|0x3039
+            tdx OPERAND_INVALID|RAX
+            tdx OPERAND_BUSY
+            tdx GPA_RANGE_ALREADY_BLOCKED|RCX
+            tdx PAGE_SIZE_MISMATCH|1
+            tdx INCORRECT_MSR_VALUE|0x982
+            tdx INVALID_TDMR|0x102
+            tdx SEAMCALL_VMFAILINVALID
+            tdx OP_STATE_INCORRECT|0x7
+            tdx 0x4000000200000000
+            tdx SUCCESS|4660
+            tdx 0xffff000000000001
+            td-exit 48 gpa=0x1000
+            td-exit 49 gpa=0x0
+            td-exit 1
+            page-fault
+            not-run not-entered
+            not-run not-modelled"#]]
+        .assert_eq(&shown.join("\n"));
+    }
+
+    #[test]
+    fn no_two_statuses_of_the_module_print_alike() {
+        let printed: BTreeSet<String> =
+            STATUSES.iter().map(|row| call(row.status, [0; 6]).to_string()).collect();
+        assert_eq!(printed.len(), STATUSES.len());
+        assert!(printed.iter().all(|text| !text.contains("TDX_") && text.starts_with("tdx ")));
+    }
+
+    #[test]
+    fn calls_made_outcomes_no_larger() {
+        // Machines keep very many of them; a machine check is the largest.
+        assert_eq!(size_of::<Outcome>(), 80);
+        assert!(size_of::<CallResult>() <= size_of::<Loaded>());
     }
 }

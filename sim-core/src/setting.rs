@@ -44,6 +44,9 @@ pub enum AgentKind {
     /// SEAM non-root, a TD, on a core.
     #[serde(rename = "td")]
     Td,
+    /// SEAM non-root, a VCPU of a TD, on whichever core has entered it. Its addresses are guest addresses.
+    #[serde(rename = "guest")]
+    Guest,
     /// A device that does DMA.
     #[serde(rename = "device")]
     Device,
@@ -75,11 +78,11 @@ macro_rules! words {
 }
 words!(Order: Program "program", Concurrent "concurrent");
 words!(CryptoKind: Symbolic "symbolic", Real "real");
-words!(AgentKind: Kernel "kernel", User "user", Seam "seam", Td "td", Device "device", Hardware "hw");
+words!(AgentKind: Kernel "kernel", User "user", Seam "seam", Td "td", Guest "guest", Device "device", Hardware "hw");
 
 impl AgentKind {
-    /// Whether the agent is a thread on a core.
+    /// Whether the agent is a thread on a core of its own.
     pub const fn has_core(self) -> bool {
-        !matches!(self, AgentKind::Device | AgentKind::Hardware)
+        !matches!(self, AgentKind::Guest | AgentKind::Device | AgentKind::Hardware)
     }
 }

@@ -9,7 +9,8 @@ mod status;
 
 pub use leaf::{GUEST_LEAVES, GuestLeaf, LEAVES, Leaf, LeafRow, leaves_markdown};
 pub use returns::{
-    Check, DISPATCH, LEAF_CHECKS, LeafChecks, Return, leaf_checks_markdown, who_returns,
+    Check, DISPATCH, GUEST_DISPATCH, GUEST_LEAF_CHECKS, GuestCheck, GuestLeafChecks, GuestOutcome,
+    LEAF_CHECKS, LeafChecks, Return, guest_leaf_checks_markdown, leaf_checks_markdown, who_returns,
 };
 pub use status::{
     CLASSES, ClassRow, LINUX_VARIANTS, Low, OPERANDS, Operand, OperandRow, Reading, SOFTWARE,
@@ -37,6 +38,8 @@ pub enum PageType {
     Tdvpr,
     /// Secure-EPT page.
     Ept,
+    /// Dynamic PAMT: of a 2 MiB entry whose 4K entries lie in a pair of pages, and of those pages themselves.
+    Pamt,
 }
 
 /// A row of [`PAGE_TYPES`].
@@ -52,20 +55,26 @@ pub struct PageTypeRow {
     pub cite: &'static str,
 }
 
-const fn pt(page_type: PageType, code: u8, name: &'static str) -> PageTypeRow {
-    PageTypeRow { page_type, code, name, cite: "architecture.md §7.4 \"PT codes\"" }
+const SHEET: &str = "architecture.md §7.4 \"PT codes\"";
+/// Where the module has dynamic PAMT: a commit later than 1.5.01.
+const DPAMT: &str = "intel/tdx-module 1666adc494db pamt_manager.h";
+
+const fn pt(page_type: PageType, code: u8, name: &'static str, cite: &'static str) -> PageTypeRow {
+    PageTypeRow { page_type, code, name, cite }
 }
 
-/// Page types and their codes. 2 is not listed by the source and 7 is reserved (architecture.md §7.4, §10.1 D-15).
+/// Page types and their codes. 2 is not listed by the source and 7 is reserved (architecture.md §7.4, §10.1 D-15); 9
+/// to 13 are those of TDX Connect, which is not modelled.
 #[rustfmt::skip]
 pub const PAGE_TYPES: &[PageTypeRow] = &[
-    pt(PageType::Nda,   0, "PT_NDA"),
-    pt(PageType::Rsvd,  1, "PT_RSVD"),
-    pt(PageType::Reg,   3, "PT_REG"),
-    pt(PageType::Tdr,   4, "PT_TDR"),
-    pt(PageType::Tdcx,  5, "PT_TDCX"),
-    pt(PageType::Tdvpr, 6, "PT_TDVPR"),
-    pt(PageType::Ept,   8, "PT_EPT"),
+    pt(PageType::Nda,   0,  "PT_NDA",   SHEET),
+    pt(PageType::Rsvd,  1,  "PT_RSVD",  SHEET),
+    pt(PageType::Reg,   3,  "PT_REG",   SHEET),
+    pt(PageType::Tdr,   4,  "PT_TDR",   SHEET),
+    pt(PageType::Tdcx,  5,  "PT_TDCX",  SHEET),
+    pt(PageType::Tdvpr, 6,  "PT_TDVPR", SHEET),
+    pt(PageType::Ept,   8,  "PT_EPT",   SHEET),
+    pt(PageType::Pamt,  15, "PT_PAMT",  DPAMT),
 ];
 
 impl PageType {
@@ -79,6 +88,7 @@ impl PageType {
             PageType::Tdcx => 5,
             PageType::Tdvpr => 6,
             PageType::Ept => 8,
+            PageType::Pamt => 15,
         }
     }
     /// The type with this code; `None` for a code without one.
@@ -95,6 +105,7 @@ impl PageType {
             PageType::Tdcx => "PT_TDCX",
             PageType::Tdvpr => "PT_TDVPR",
             PageType::Ept => "PT_EPT",
+            PageType::Pamt => "PT_PAMT",
         }
     }
 }
@@ -214,6 +225,7 @@ mod tests {
             PageType::Tdcx,
             PageType::Tdvpr,
             PageType::Ept,
+            PageType::Pamt,
         ];
         assert_eq!(all.len(), PAGE_TYPES.len());
         for page_type in all {
@@ -257,6 +269,7 @@ mod tests {
             | 5 | PT_TDCX | architecture.md §7.4 "PT codes" |
             | 6 | PT_TDVPR | architecture.md §7.4 "PT codes" |
             | 8 | PT_EPT | architecture.md §7.4 "PT codes" |
+            | 15 | PT_PAMT | intel/tdx-module 1666adc494db pamt_manager.h |
         "#]]
         .assert_eq(&page_types_markdown());
         expect![[r#"

@@ -260,6 +260,7 @@ pub mod serde_text {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde::de::IntoDeserializer;
 
     #[test]
     fn quantities_are_read_exactly() {
@@ -299,9 +300,97 @@ mod tests {
         .assert_eq(&shown.join("\n"));
     }
 
+    #[test]
+    fn an_area_has_its_base_and_not_its_end() {
+        let area = parse_area("0x100000-0x77800000").unwrap();
+        assert_eq!(area, Area { base: 0x10_0000, end: 0x7780_0000 });
+        assert_eq!(area.bytes(), 0x7770_0000);
+        let next = Area { base: area.end, end: area.end + 1 };
+        let last = Area { base: area.end - 1, end: area.end };
+        assert!(
+            !area.overlaps(&next) && !next.overlaps(&area),
+            "neighbours have no byte in common"
+        );
+        assert!(area.overlaps(&last) && area.contains(&last) && !last.contains(&area));
+        assert!(!area.contains(&next) && area.contains(&area));
+        let across = Area { base: area.end - 1, end: area.end + 1 };
+        assert!(area.overlaps(&across) && !area.contains(&across));
+    }
+
+    #[test]
+    fn what_is_no_area_is_named() {
+        let shown: Vec<String> = [
+            "",
+            "0x1000",
+            "0x1000-",
+            "-0x1000",
+            "4096-8192",
+            "0x2000-0x1000",
+            "0x1000-0x1000",
+            "0x+1-0x2000",
+            "0x-0x1",
+            "0x1000 - 0x2000",
+            "0x1000-0x2000-0x3000",
+            "0x0-0x10000000000000000",
+            "0x1000-0x2000\n",
+        ]
+        .iter()
+        .map(|text| parse_area(text).unwrap_err().to_string())
+        .collect();
+        expect_test::expect![[r#"
+            found ``, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000-`, expected a range such as 0x100000-0x77800000, not empty
+            found `-0x1000`, expected a range such as 0x100000-0x77800000, not empty
+            found `4096-8192`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x2000-0x1000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000-0x1000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x+1-0x2000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x-0x1`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000 - 0x2000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000-0x2000-0x3000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x0-0x10000000000000000`, expected a range such as 0x100000-0x77800000, not empty
+            found `0x1000-0x2000�`, expected a range such as 0x100000-0x77800000, not empty"#]]
+        .assert_eq(&shown.join("\n"));
+    }
+
+    #[test]
+    fn areas_stand_between_spaces_and_may_be_none() {
+        assert_eq!(parse_areas(" \t"), Ok(Vec::new()));
+        let two = parse_areas("0x1-0x2  0x2-0x3").unwrap();
+        assert_eq!(two, [Area { base: 1, end: 2 }, Area { base: 2, end: 3 }]);
+        assert!(parse_areas("0x1-0x2, 0x2-0x3").is_err());
+    }
+
+    fn any_area() -> impl Strategy<Value = Area> {
+        (any::<u64>(), any::<u64>())
+            .prop_filter("empty", |(a, b)| a != b)
+            .prop_map(|(a, b)| Area { base: a.min(b), end: a.max(b) })
+    }
+
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,60}") {
+        fn areas_are_read_as_they_are_printed(one in any_area(), many in proptest::collection::vec(any_area(), 0..5)) {
+            prop_assert_eq!(parse_area(&one.to_string()), Ok(one));
+            let text = many.iter().map(Area::to_string).collect::<Vec<_>>().join(" ");
+            let read: Result<_, serde::de::value::Error> =
+                serde_text::areas::deserialize(text.as_str().into_deserializer());
+            prop_assert_eq!(read, Ok(many));
+        }
+
+        #[test]
+        fn two_areas_overlap_when_a_byte_is_in_both(a in 0u64..20, b in 1u64..20, c in 0u64..20, d in 1u64..20) {
+            let (x, y) = (Area { base: a, end: a + b }, Area { base: c, end: c + d });
+            let inside = |area: &Area, byte: u64| area.contains(&Area { base: byte, end: byte + 1 });
+            let common = (0..50).any(|byte| inside(&x, byte) && inside(&y, byte));
+            prop_assert_eq!(x.overlaps(&y), common);
+            prop_assert_eq!(x.contains(&y), (c..c + d).all(|byte| inside(&x, byte)));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,60}|[0-9a-fx -]{0,40}") {
+            let _ = parse_area(&text);
+            let _ = parse_areas(&text);
             let _ = parse_time(&text);
             let _ = parse_size(&text);
             let _ = parse_frequency(&text);

@@ -1,7 +1,7 @@
 //! What a leaf works with: the module, its own flight, the processor; and the check sequences that leaves share
 //! (architecture.md §7.7), under the names of the sheet.
 
-use crate::flight::{Env, Flight, GuestEntry, Held, Touch, reg};
+use crate::flight::{Env, Flight, GuestEntry, Held, Live, Touch, reg};
 use crate::lock::{Busy, Mode};
 use crate::op_state::{self, Lifecycle};
 use crate::pamt::{PamtEntry, Size};
@@ -11,8 +11,8 @@ use crate::{Module, sept_at};
 use sim_core::event::Trace;
 use sim_core::op::KeyAlg;
 use sim_core::platform::{IntegrityMode, XtsWidth};
-use sim_core::tdx::{Operand, PageType, Status};
-use sim_core::{Addr, KeyId, Page};
+use sim_core::tdx::{Leaf, Operand, PageType, Status};
+use sim_core::{Addr, Hpa, KeyId, Page};
 
 /// How a stage of a leaf ends when no check has failed.
 pub(crate) enum Flow {
@@ -140,12 +140,7 @@ impl Cx<'_> {
     /// Writes the TDR's management line: CHLDCNT, life cycle, fatal.
     pub(crate) fn store_tdr(&mut self, tdr: Page) {
         let global = self.global();
-        let word = self
-            .m
-            .tds
-            .get(&tdr)
-            .map_or(0, |td| td.chldcnt << 16 | u64::from(td.fatal) << 8 | td.lifecycle as u64);
-        self.f.store(layout::tdr_management(tdr), global, word);
+        self.f.live(layout::tdr_management(tdr), global, false, Live::Tdr(tdr));
     }
     /// Adds to CHLDCNT and writes it.
     pub(crate) fn add_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
@@ -163,16 +158,58 @@ impl Cx<'_> {
     }
     /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
     pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
+        let above = self.m.pamt(pa, Size::Large);
         if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
             tdmr.set(pa, size, entry);
         }
         self.m.touch_pamt(self.f, pa, size, false);
+        // Dynamic PAMT: the entry above counts the pages in use, by a locked addition.
+        if size == Size::Small && self.m.pamt(pa, Size::Large) != above {
+            self.m.touch_pamt(self.f, pa, Size::Large, true);
+        }
+    }
+
+    /// Where the byte of a guest-physical address lies in the page that an entry maps.
+    pub(crate) fn byte_of(&self, at: At, gpa: u64) -> Hpa {
+        let offset = gpa & ((1 << (12 + 9 * u64::from(at.level))) - 1);
+        Hpa(self.entry(at).hpa_at(at.level).0 | offset)
+    }
+    /// Reads TDCS: the root of the Secure-EPT, by leaves that do not take the tree's lock in the same line.
+    pub(crate) fn load_root(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_tree(page), hkid, 8);
+        Ok(())
+    }
+    /// Reads TDCS: the measurement in progress.
+    pub(crate) fn load_mrtd(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_mrtd(page), hkid, 64);
+        Ok(())
+    }
+    /// Writes TDCS: the measurement in progress, of which the number of blocks stands for all.
+    pub(crate) fn store_mrtd(&mut self, tdr: Page) -> Result<(), Status> {
+        let td = self.td(tdr)?;
+        let (page, hkid, blocks) = (self.tdcs(tdr)?, td.hkid, td.mrtd.blocks());
+        self.f.store(layout::tdcs_mrtd(page), hkid, blocks);
+        Ok(())
+    }
+    /// Reads a PAMT entry without its lock.
+    pub(crate) fn load_pamt(&mut self, pa: u64, size: Size) {
+        let at = self.m.tdmr_of(pa).and_then(|tdmr| tdmr.entry_at(pa, size));
+        if let Some(at) = at {
+            let global = self.global();
+            self.f.load(at, global, 16);
+        }
     }
 
     // ---------------------------------------------------------------------------------------------------------- locks
 
     /// The module's global lock, else SYS_BUSY.
     pub(crate) fn lock_global(&mut self, mode: Mode) -> Result<(), Status> {
+        // TDH.SYS.DISABLE, once called, locks out new TDH.SYS.* leaves, so that it gets on (linux-host-paths.md §16.5,
+        // comment of the kernel series).
+        let disabling = self.m.sys.disabling.is_some() && self.f.leaf != Leaf::SYS_DISABLE;
+        ensure(!disabling, Status::SYS_BUSY)?;
         self.m.sys.lock.try_take(mode).map_err(|_| Status::SYS_BUSY)?;
         self.f.locks.push(Held::Global(mode));
         Ok(())
@@ -230,16 +267,14 @@ impl Cx<'_> {
     pub(crate) fn pamt_walk(&mut self, pa: u64, size: Size, mode: Mode) -> Result<Size, Busy> {
         for at in [Size::Huge, Size::Large] {
             self.lock_pamt(pa, at, Mode::Shared)?;
-            if at == size || self.m.pamt(pa, at).page_type() == PageType::Reg {
+            // With dynamic PAMT there may be no entries below 2 MiB.
+            let last = at == Size::Large
+                && self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
+            if at == size || last || self.m.pamt(pa, at).page_type() == PageType::Reg {
                 if mode == Mode::Exclusive {
                     self.promote_pamt(pa, at)?;
                 }
                 return Ok(at);
-            }
-            // With dynamic PAMT there may be no entries below.
-            let missing = self.m.tdmr_of(pa).is_none_or(|t| t.entry_at(pa, Size::Small).is_none());
-            if at == Size::Large && missing {
-                return Ok(Size::Large);
             }
         }
         self.lock_pamt(pa, Size::Small, mode)?;
@@ -250,9 +285,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::OP_STATE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.op_lock.try_take_host(mode), td.hkid);
-        let word = u64::from(td.op_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_op_state(page), hkid, word);
+        self.f.live(layout::tdcs_op_state(page), hkid, true, Live::OpState(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::OpState(tdr, mode));
         Ok(())
@@ -262,9 +296,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::TD_EPOCH);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.epoch_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.epoch_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_epoch(page), hkid, word);
+        self.f.live(layout::tdcs_epoch(page), hkid, true, Live::Epoch(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Epoch(tdr, mode));
         Ok(())
@@ -274,9 +307,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::SEPT_TREE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.tree_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.tree_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_tree(page), hkid, word);
+        self.f.live(layout::tdcs_tree(page), hkid, true, Live::Tree(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Tree(tdr, mode));
         Ok(())
@@ -287,7 +319,10 @@ impl Cx<'_> {
     /// A physical address of the module's memory: aligned to `align`, without KeyID bits, in range; inside a TDMR whose
     /// GiB is initialised.
     pub(crate) fn physical(&self, r: usize, align: u64) -> Result<u64, Status> {
-        let pa = self.reg(r);
+        self.physical_at(r, self.reg(r), align)
+    }
+    /// The same where bits of the register that are not the address were taken off before.
+    pub(crate) fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
@@ -296,7 +331,17 @@ impl Cx<'_> {
     }
     /// HPA(r, lock, PT): a private 4 KiB page operand in register `r`.
     pub(crate) fn hpa(&mut self, r: usize, mode: Mode, want: PageType) -> Result<Page, Status> {
-        let pa = self.physical(r, Size::Small.bytes())?;
+        self.hpa_at(r, self.reg(r), mode, want)
+    }
+    /// The same where bits of the register that are not the address were taken off before.
+    pub(crate) fn hpa_at(
+        &mut self,
+        r: usize,
+        pa: u64,
+        mode: Mode,
+        want: PageType,
+    ) -> Result<Page, Status> {
+        let pa = self.physical_at(r, pa, Size::Small.bytes())?;
         self.metadata(pa, r, mode, want)
     }
     /// The second half of HPA: PAMT walk, level and type. Also for addresses that come with KeyID bits.
@@ -316,7 +361,31 @@ impl Cx<'_> {
         }
         let fits = reached == Size::Small && found == want;
         ensure(fits, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        // Dynamic PAMT: a page that is free by its entry may be a PAMT page.
+        if let (PageType::Nda, Some(at)) = (want, self.bitmap_at(pa)) {
+            let global = self.global();
+            self.f.load(at, global, 8);
+            let marked = self.m.tdmr_of(pa).is_some_and(|t| t.is_marked(pa));
+            ensure(!marked, Status::PAGE_METADATA_INCORRECT.about(op))?;
+        }
         Ok(sim_core::Hpa(pa).page())
+    }
+    /// Dynamic PAMT: where the bitmap word of a page lies.
+    pub(crate) fn bitmap_at(&self, pa: u64) -> Option<sim_core::Hpa> {
+        self.m.tdmr_of(pa)?.bitmap_at(pa)
+    }
+    /// Dynamic PAMT: makes a page a PAMT page in the bitmap, or not, by a locked instruction; whether that is a change.
+    pub(crate) fn mark_pamt_page(&mut self, page: Page, is: bool) -> bool {
+        let (pa, global) = (page.hpa().0, self.global());
+        let Some(tdmr) = self.m.tdmr_of_mut(pa) else { return false };
+        let changes = tdmr.is_marked(pa) != is;
+        if changes {
+            tdmr.mark(pa, is);
+        }
+        if let Some(at) = tdmr.bitmap_at(pa) {
+            self.f.live(at, global, true, Live::Bitmap(pa));
+        }
+        changes
     }
     /// A free page in register `r`, exclusively locked: HPA(r, ex, NDA).
     pub(crate) fn free_page(&mut self, r: usize) -> Result<Page, Status> {
@@ -324,21 +393,13 @@ impl Cx<'_> {
     }
     /// TDR(r, mode).
     pub(crate) fn tdr(&mut self, r: usize, mode: Mode) -> Result<Page, Status> {
-        let tdr = self.hpa(r, mode, PageType::Tdr)?;
-        self.load_tdr(tdr);
-        Ok(tdr)
+        self.tdr_at(r, self.reg(r), mode)
     }
     /// TDR(r, mode) where bits of the register that are not the address were taken off before.
     pub(crate) fn tdr_at(&mut self, r: usize, pa: u64, mode: Mode) -> Result<Page, Status> {
-        let kept = self.reg(r);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = pa;
-        }
-        let tdr = self.tdr(r, mode);
-        if let Some(slot) = self.f.regs.get_mut(r) {
-            *slot = kept;
-        }
-        tdr
+        let tdr = self.hpa_at(r, pa, mode, PageType::Tdr)?;
+        self.load_tdr(tdr);
+        Ok(tdr)
     }
     /// The TDR that owns a page, locked through its own PAMT entry, else OPERAND_BUSY|128.
     pub(crate) fn owner_tdr(&mut self, page: Page, mode: Mode) -> Result<Page, Status> {
@@ -414,7 +475,7 @@ impl Cx<'_> {
     /// stops at an entry that is not present and at a leaf.
     pub(crate) fn descend(&mut self, tdr: Page, gpa: u64, level: u8) -> Result<(At, bool), Status> {
         let td = self.td(tdr)?;
-        let (hkid, mut table, mut at_level) = (td.hkid, td.sept_root(), td.levels - 1);
+        let (hkid, mut table, mut at_level) = (td.hkid, td.sept_root(), self.root_level(tdr));
         loop {
             let index = (gpa >> (12 + 9 * u64::from(at_level)) & 511) as u16;
             let at = At { table, index, level: at_level };
@@ -444,22 +505,63 @@ impl Cx<'_> {
         let entry = entry.with_locked(old.locked()).with_host_priority(old.host_priority());
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
-            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+            self.store_entry(at, hkid, false);
         }
     }
-    /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX.
-    pub(crate) fn lock_entry(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+    fn store_entry(&mut self, at: At, hkid: KeyId, locked: bool) {
+        let At { table, index, .. } = at;
+        self.f.live(sept_at(table, index), hkid, locked, Live::Entry(table, index));
+    }
+    /// The walk of leaves that find a page at whatever level it is: to a leaf with any of R, W and X, else
+    /// EPT_ENTRY_NOT_PRESENT|RCX with the details of the last entry met (architecture.md §7.9 "TDH.MEM.RD"). The caller
+    /// holds what keeps the tree from changing.
+    pub(crate) fn walk_to_leaf(&mut self, tdr: Page, gpa: u64) -> Result<At, Status> {
+        ensure(self.is_private_gpa(tdr, gpa), invalid(reg::RCX))?;
+        let (at, _) = self.descend(tdr, gpa, 0)?;
         let entry = self.entry(at);
-        let free = !entry.locked();
-        let entry = if free {
-            entry.with_locked(true).with_host_priority(false)
-        } else {
-            entry.with_host_priority(true)
-        };
+        if entry.is_leaf() && entry.is_present() {
+            return Ok(at);
+        }
+        self.details(at);
+        Err(Status::EPT_ENTRY_NOT_PRESENT.about(Operand::RCX))
+    }
+    /// Writes the locked entry of a leaf and ends its lock, host priority included, in the one store (architecture.md
+    /// §7.6 "Entry writes are single aligned 64-bit cached stores").
+    pub(crate) fn set_entry_unlocked(&mut self, tdr: Page, at: At, entry: Entry) {
+        let mine = Held::Entry { table: at.table, index: at.index };
+        self.f.locks.retain(|held| *held != mine);
+        let entry = entry.with_locked(false).with_host_priority(false);
+        self.m.sept_set(at.table, at.index, entry);
+        if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
+            self.store_entry(at, hkid, false);
+        }
+    }
+    /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX with details.
+    pub(crate) fn lock_entry(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let won = entry.try_lock_host();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
-        ensure(free, Status::OPERAND_BUSY.about(Operand::RCX))?;
+        self.store_entry(at, hkid, true);
+        if !won {
+            self.details(at);
+            return Err(Status::OPERAND_BUSY.about(Operand::RCX));
+        }
+        self.f.locks.push(Held::Entry { table: at.table, index: at.index });
+        Ok(())
+    }
+    /// The entry's lock, by a guest: OPERAND_BUSY|RCX when it is taken, OPERAND_BUSY_HOST_PRIORITY|RCX when it is kept
+    /// for the host (architecture.md §7.2 "SEPT-entry lock"). TDHP stays as it is.
+    pub(crate) fn lock_entry_guest(&mut self, tdr: Page, at: At) -> Result<(), Status> {
+        let mut entry = self.entry(at);
+        let taken = entry.try_lock_guest();
+        self.m.sept_set(at.table, at.index, entry);
+        let hkid = self.td(tdr)?.hkid;
+        self.store_entry(at, hkid, true);
+        taken.map_err(|busy| match busy {
+            sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
+            sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),
+        })?;
         self.f.locks.push(Held::Entry { table: at.table, index: at.index });
         Ok(())
     }
@@ -485,14 +587,19 @@ impl Cx<'_> {
         if !state.needs_tracking(td.op_state) {
             return Ok(());
         }
-        let (tracked, hkid) = (td.is_tracked(bepoch), td.hkid);
-        let page = self.tdcs(tdr)?;
-        self.f.load(layout::tdcs_epoch(page), hkid, 64);
+        let tracked = td.is_tracked(bepoch);
         if !state.is_blocked() {
             self.details(at);
             return Err(Status::GPA_RANGE_NOT_BLOCKED.about(Operand::RCX));
         }
+        self.load_epoch(tdr)?;
         ensure(tracked, Status::TLB_TRACKING_NOT_DONE.about(Operand::RCX))
+    }
+    /// Reads the line of TD_EPOCH and its REFCOUNTs.
+    pub(crate) fn load_epoch(&mut self, tdr: Page) -> Result<(), Status> {
+        let (page, hkid) = (self.tdcs(tdr)?, self.td(tdr)?.hkid);
+        self.f.load(layout::tdcs_epoch(page), hkid, 64);
+        Ok(())
     }
     /// SHPA(r, align): a shared operand, with the KeyID that it carries.
     pub(crate) fn shpa(&self, r: usize, align: u64, bytes: u64) -> Result<Addr, Status> {

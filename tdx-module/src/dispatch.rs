@@ -1,9 +1,9 @@
 //! The dispatcher: what is checked before any leaf, and which leaf a number is (architecture.md §7.1).
 
 use crate::cx::{Cx, Flow, Stage, ensure};
-use crate::leaf::{mem, mng, mr, phymem, sys, vp};
+use crate::leaf::{disable, mem, mng, mr, phymem, sys, vp};
 use crate::sys::SysState;
-use sim_core::tdx::{Leaf, LeafRow, Operand, Status};
+use sim_core::tdx::{GuestLeaf, Leaf, LeafRow, Operand, Status};
 
 /// Leaves that the real module has and this one answers with "not modelled": migration and service TDs, of which no
 /// leaf of architecture.md §7.9 is one.
@@ -31,6 +31,26 @@ pub const NOT_MODELLED: &[Leaf] = &[
     Leaf::MIG_STREAM_CREATE,
 ];
 
+/// TDCALLs that the real module has and this one answers with "not modelled": measurements at run time, metadata, CPUID,
+/// service TDs and L2 VMs (architecture.md §7.11).
+pub const GUEST_NOT_MODELLED: &[GuestLeaf] = &[
+    GuestLeaf::MR_RTMR_EXTEND,
+    GuestLeaf::MR_REPORT,
+    GuestLeaf::VP_CPUIDVE_SET,
+    GuestLeaf::VM_RD,
+    GuestLeaf::VM_WR,
+    GuestLeaf::VP_RD,
+    GuestLeaf::VP_WR,
+    GuestLeaf::SYS_RDALL,
+    GuestLeaf::SERVTD_RD,
+    GuestLeaf::SERVTD_WR,
+    GuestLeaf::MR_VERIFYREPORT,
+    GuestLeaf::MEM_PAGE_ATTR_WR,
+    GuestLeaf::VP_ENTER,
+    GuestLeaf::VP_INVEPT,
+    GuestLeaf::VP_INVVPID,
+];
+
 /// Leaves that are served before the module is ready (architecture.md §7.1 step 6).
 const BEFORE_READY: &[Leaf] = &[
     Leaf::SYS_INFO,
@@ -42,13 +62,16 @@ const BEFORE_READY: &[Leaf] = &[
     Leaf::SYS_KEY_CONFIG,
     Leaf::SYS_LP_SHUTDOWN,
     Leaf::SYS_UPDATE,
+    // Not of 1.5.01. It leaves the module as just loaded, and goes on after an interrupt when the module is ready no more.
+    Leaf::SYS_DISABLE,
 ];
 
-/// [`NOT_MODELLED`] as a table of the book.
+/// [`NOT_MODELLED`] and [`GUEST_NOT_MODELLED`] as a table of the book.
 pub fn not_modelled_markdown() -> String {
     let mut out = String::from("| Leaf | Number | Meaning |\n|---|---|---|\n");
-    for leaf in NOT_MODELLED {
-        if let Some(LeafRow { number, name, meaning, .. }) = leaf.row() {
+    let rows = NOT_MODELLED.iter().map(|leaf| leaf.row());
+    for row in rows.chain(GUEST_NOT_MODELLED.iter().map(|leaf| leaf.row())) {
+        if let Some(LeafRow { number, name, meaning, .. }) = row {
             out.push_str(&format!("| {name} | {number} | {meaning} |\n"));
         }
     }
@@ -95,7 +118,7 @@ fn leaf(cx: &mut Cx<'_>) -> Stage {
         Leaf::SYS_SHUTDOWN => sys::shutdown(cx),
         Leaf::SYS_UPDATE => sys::update(cx),
         Leaf::SYS_LP_SHUTDOWN | Leaf::MNG_KEY_RECLAIMID => Ok(Flow::Done(Status::SUCCESS)),
-        Leaf::SYS_DISABLE if cx.m.spec.tdx.sys_disable => sys::disable(cx),
+        Leaf::SYS_DISABLE if cx.m.spec.tdx.sys_disable => disable::disable(cx),
 
         Leaf::MNG_CREATE => mng::create(cx),
         Leaf::MNG_KEY_CONFIG => mng::key_config(cx),

@@ -35,8 +35,11 @@ pub const FAILURE_EFFECTS: &[FailureEffect] = &[
     row(Some(Leaf::SYS_RDALL), "METADATA_LIST_OVERFLOW: the fields that fit are written", false, "intel/tdx-module 1.5.01 metadata_generic.c"),
     row(Some(Leaf::MEM_PAGE_DEMOTE), "INTERRUPTED_RESTARTABLE or a busy PAMT: the offered page is overwritten under the TD's HKID", false, "architecture.md §7.10.1"),
     row(Some(Leaf::PHYMEM_CACHE_WB), "INTERRUPTED_RESUMABLE: how far it came", true, "architecture.md §7.11"),
+    row(Some(Leaf::VP_ENTER), "behind VCPU_ASSOCIATED: the VCPU is associated with this LP", true, "intel/tdx-module 1.5.01 tdh_vp_enter.c"),
+    row(Some(Leaf::VP_RD), "behind VCPU_ASSOCIATED: the VCPU is associated with this LP", true, "intel/tdx-module 1.5.01 tdh_vp_rd_wr.c"),
+    row(Some(Leaf::VP_WR), "behind VCPU_ASSOCIATED: the VCPU is associated with this LP", true, "intel/tdx-module 1.5.01 tdh_vp_rd_wr.c"),
     row(Some(Leaf::MEM_SEPT_ADD), "version 1, INTERRUPTED_RESUMABLE: pages that are done", true, "architecture.md §7.11"),
-    row(Some(Leaf::SYS_DISABLE), "INTERRUPTED_RESUMABLE: how far it came", true, "linux-host-paths.md §16.5"),
+    row(Some(Leaf::SYS_DISABLE), "SYS_BUSY: no new TDH.SYS.* leaf is let in; INTERRUPTED_RESUMABLE: how far it came", true, "linux-host-paths.md §16.5"),
 ];
 
 /// [`FAILURE_EFFECTS`] as a table of the book.

@@ -107,6 +107,16 @@ pub enum Touch {
         /// Every 8 bytes.
         word: u64,
     },
+    /// MOVDIR64B of the 64 lines of a page, then MFENCE: word i of 512 is `first + i * step`. A Secure-EPT page full of
+    /// entries over consecutive pages (architecture.md §7.9 "TDH.MEM.PAGE.DEMOTE").
+    FillTable {
+        /// The page.
+        at: Addr,
+        /// Word 0.
+        first: u64,
+        /// From one word to the next.
+        step: u64,
+    },
     /// MOVDIR64B of `lines` lines, in each of them `word` at the 8 bytes whose bit is set in `mask` and zero at the
     /// others, then MFENCE.
     FillSome {
@@ -163,14 +173,17 @@ pub struct GuestEntry {
     pub levels: u8,
     /// Guest-physical address width.
     pub gpaw: u8,
+    /// The VMM's EPT for shared addresses, as it wrote it with TDH.VP.WR: EPTP, or 0 where there is none.
+    pub shared_eptp: u64,
     /// What the guest finds when it goes on.
     pub inject: Inject,
 }
 
 /// What a guest finds when it goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
 pub enum Inject {
     /// Nothing: it goes on, or runs the instruction again that had left.
+    #[default]
     Nothing,
     /// #VE.
     Ve {
@@ -181,6 +194,13 @@ pub enum Inject {
     },
     /// The answer to its TDCALL.
     Answer(Answer),
+    /// Another exception.
+    Exception {
+        /// 8 (#DF) or 14 (#PF).
+        vector: u8,
+        /// Error code; of #PF without bit 2 (user mode), which the processor knows.
+        error: u32,
+    },
 }
 
 /// Why a guest left to the module.
@@ -225,9 +245,10 @@ pub enum VmExit {
 }
 
 /// What came of an [`Action`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Reply {
     /// It is done; also the first reply of a call.
+    #[default]
     Done,
     /// What a load returned.
     Data(LineData),
@@ -240,7 +261,7 @@ pub enum Reply {
 }
 
 /// What the module wants next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     /// Do this and come back.
     Touch(Touch),
@@ -284,6 +305,31 @@ pub(crate) enum Phase {
     Leave,
 }
 
+/// Where the value of a queued store comes from. Between the moment a store is queued and the moment it is done, others
+/// run: a store of what several LPs change carries what the structure says when it is done, so that memory never goes
+/// back to an older word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Live {
+    /// As queued.
+    Fixed,
+    /// A PAMT entry with its lock.
+    Pamt(u64, Size),
+    /// A Secure-EPT entry.
+    Entry(Page, u16),
+    /// A lock in TDCS.
+    OpState(Page),
+    Epoch(Page),
+    Tree(Page),
+    /// CHLDCNT, life cycle, fatal.
+    Tdr(Page),
+    /// Numbers of VCPUs.
+    Vcpus(Page),
+    /// REFCOUNTs.
+    Refcount(Page),
+    /// Dynamic PAMT: the bitmap word of a page.
+    Bitmap(u64),
+}
+
 /// What a leaf remembers between its stages. Each uses what it needs.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Scratch {
@@ -312,7 +358,7 @@ pub struct Flight {
     pub(crate) out: [u64; 6],
     pub(crate) status: Status,
     pub(crate) stage: u8,
-    pub(crate) queue: Vec<Touch>,
+    pub(crate) queue: Vec<(Touch, Live)>,
     pub(crate) next: usize,
     pub(crate) data: Vec<LineData>,
     pub(crate) pconfig: Option<PconfigStatus>,
@@ -321,6 +367,8 @@ pub struct Flight {
     pub(crate) locks: Vec<Held>,
     /// Locks held since before the guest was entered: those of TDH.VP.ENTER. A TDCALL releases only what came after.
     pub(crate) kept: usize,
+    /// What the guest finds at the next VM entry.
+    pub(crate) inject: Inject,
     pub(crate) scratch: Scratch,
 }
 
@@ -341,6 +389,11 @@ impl Flight {
     pub fn vcpu(&self) -> Option<Page> {
         self.is_in_guest().then_some(self.scratch.vcpu)
     }
+    /// RCX, RDX, R8 to R13: of the caller, as it made the call; after TDG.VP.VMCALL those that the guest passes to the
+    /// VMM (RCX is its mask; what the mask does not name is 0), of which [`Answer::out`] has the first six.
+    pub const fn regs(&self) -> &[u64; 8] {
+        &self.regs
+    }
 
     pub(crate) fn start(&mut self, call: &Call) {
         // The buffers are kept: a call allocates nothing once they have grown.
@@ -359,9 +412,15 @@ impl Flight {
         self.status = Status::SUCCESS;
         (self.stage, self.next, self.kept) = (0, 0, 0);
         (self.pconfig, self.random, self.exit) = (None, None, None);
+        self.inject = Inject::Nothing;
     }
     pub(crate) fn touch(&mut self, touch: Touch) {
-        self.queue.push(touch);
+        self.queue.push((touch, Live::Fixed));
+    }
+    /// A store of 8 bytes that several LPs write.
+    pub(crate) fn live(&mut self, at: Hpa, keyid: KeyId, locked: bool, from: Live) {
+        let at = Addr::new(at, keyid);
+        self.queue.push((Touch::Store { at, value: [0; 2], bytes: 8, locked }, from));
     }
     pub(crate) fn load(&mut self, at: Hpa, keyid: KeyId, bytes: u8) {
         self.touch(Touch::Load { at: Addr::new(at, keyid), bytes });
@@ -369,9 +428,5 @@ impl Flight {
     pub(crate) fn store(&mut self, at: Hpa, keyid: KeyId, value: u64) {
         let at = Addr::new(at, keyid);
         self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: false });
-    }
-    pub(crate) fn locked(&mut self, at: Hpa, keyid: KeyId, value: u64) {
-        let at = Addr::new(at, keyid);
-        self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: true });
     }
 }

@@ -2,11 +2,17 @@
 //!
 //! What an entry says is held here, sparsely: a 2 MiB block whose 512 pages are alike is one entry. Where an entry lies
 //! in memory is arithmetic, and whoever touches one touches that line.
+//!
+//! With dynamic PAMT (linux-host-paths.md §13; intel/tdx-module 1666adc494db pamt_manager.h, later than 1.5.01) the 4K
+//! entries of a 2 MiB block exist only while the block has a pair of pages for them: its 2M entry is then PT_PAMT and holds
+//! the addresses of the two and how many of the 512 are in use. Where a TDMR's 4K entries would lie there is a bitmap
+//! instead, one bit per 4 KiB: the page is a PAMT page, or reserved.
 
 use serde::{Deserialize, Serialize};
 use sim_core::tdx::PageType;
 use sim_core::units::Area;
 use sim_core::{Hpa, Page};
+use std::collections::BTreeMap;
 
 /// Bytes of a PAMT entry.
 pub const ENTRY_BYTES: u64 = 16;
@@ -18,6 +24,12 @@ pub const TDMRS_MAX: usize = 64;
 pub const RESERVED_MAX: usize = 16;
 
 const GIB: u64 = 1 << 30;
+/// Pages of a bitmap word.
+const WORD: u64 = 64;
+/// The frame number of a PAMT page in a PT_PAMT entry: 36 bits, so that addresses have at most 48.
+const PAIR_FRAME: u64 = (1 << 36) - 1;
+/// The number of pages in use in a PT_PAMT entry: 10 bits.
+const PAIR_COUNT: u64 = 0x3ff;
 
 /// A size of page: of a PAMT level, or of a Secure-EPT level that can hold a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -92,9 +104,31 @@ impl PamtEntry {
     pub const fn owner(self) -> Page {
         Page(self.tag >> 8)
     }
+    /// The entry given to `owner` as a page of this type, where BEPOCH stays as it was.
+    pub const fn given(self, page_type: PageType, owner: Page) -> PamtEntry {
+        PamtEntry { bepoch: self.bepoch, ..PamtEntry::new(page_type, owner) }
+    }
     /// The entry released: only the page type is written, owner and epoch stay stale (architecture.md §7.4).
     pub const fn released(self) -> PamtEntry {
         PamtEntry { tag: self.tag & !0xff, bepoch: self.bepoch }
+    }
+    /// Dynamic PAMT: a 2M entry whose 4K entries lie in a pair of pages, none of them in use. The frames stand where the
+    /// source has them, 36 bits each.
+    pub const fn pair(pages: [Page; 2]) -> PamtEntry {
+        let [first, second] = pages;
+        PamtEntry {
+            tag: (first.0 & PAIR_FRAME) << 12 | PageType::Pamt.code() as u64,
+            bepoch: (second.0 & PAIR_FRAME) << 28,
+        }
+    }
+    /// Dynamic PAMT: the pair of pages that a PT_PAMT entry holds; `None` for any other.
+    pub fn pages(self) -> Option<[Page; 2]> {
+        (self.page_type() == PageType::Pamt)
+            .then_some([Page(self.tag >> 12 & PAIR_FRAME), Page(self.bepoch >> 28)])
+    }
+    /// Dynamic PAMT: how many of the 512 pages below a PT_PAMT entry are in use.
+    pub const fn page_count(self) -> u64 {
+        self.bepoch & PAIR_COUNT
     }
     /// The 16 bytes in memory: lock 16 bit, page type 8 bit, owner 40 bit, BEPOCH 64 bit.
     pub const fn words(self, lock: u16) -> [u64; 2] {
@@ -105,7 +139,8 @@ impl PamtEntry {
 /// The 512 pages of a 2 MiB block.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum Pages {
-    /// As TDH.SYS.TDMR.INIT left them: reserved where the TDMR says so, else free.
+    /// As TDH.SYS.TDMR.INIT left them: reserved where the TDMR says so, else free. With dynamic PAMT: free, since
+    /// TDH.PHYMEM.PAMT.ADD zeroes them all and the bitmap says what is reserved.
     Initial,
     /// All alike.
     Alike(PamtEntry),
@@ -117,8 +152,6 @@ enum Pages {
 struct Block {
     entry: PamtEntry,
     pages: Pages,
-    /// With dynamic PAMT: the pair of pages that holds the 4K entries of this block.
-    backing: Option<[Page; 2]>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -145,6 +178,11 @@ pub const fn pamt_bytes(tdmr_size: u64, size: Size) -> u64 {
     tdmr_size / size.bytes() * ENTRY_BYTES
 }
 
+/// How many bytes the bitmap of a TDMR needs that dynamic PAMT has instead of the 4K entries (linux-host-paths.md §13).
+pub const fn bitmap_bytes(tdmr_size: u64) -> u64 {
+    tdmr_size / Size::Small.bytes() / 8
+}
+
 /// A configured TDMR with its PAMT.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tdmr {
@@ -153,12 +191,15 @@ pub struct Tdmr {
     /// First address whose metadata is not initialised.
     next: u64,
     gibs: Vec<Option<Box<Gib>>>,
+    /// With dynamic PAMT: which pages are PAMT pages, 64 to a word, by number of the word. Words of zero are left out,
+    /// and so are the bits of reserved pages.
+    marks: BTreeMap<u64, u64>,
 }
 
 impl Tdmr {
     pub(crate) fn new(info: TdmrInfo, dynamic: bool) -> Tdmr {
         let gibs = vec![None; (info.size / GIB) as usize];
-        Tdmr { next: info.base, info, dynamic, gibs }
+        Tdmr { next: info.base, info, dynamic, gibs, marks: BTreeMap::new() }
     }
     /// As configured.
     pub const fn info(&self) -> &TdmrInfo {
@@ -190,7 +231,7 @@ impl Tdmr {
     }
 
     fn initial(&self, pa: u64) -> PamtEntry {
-        if self.is_reserved(pa) { PamtEntry::RSVD } else { PamtEntry::NDA }
+        if !self.dynamic && self.is_reserved(pa) { PamtEntry::RSVD } else { PamtEntry::NDA }
     }
 
     fn index(&self, pa: u64) -> (usize, usize, usize) {
@@ -198,7 +239,7 @@ impl Tdmr {
         ((offset >> 30) as usize, (offset >> 21 & 511) as usize, (offset >> 12 & 511) as usize)
     }
 
-    /// What the entry of this size says. Free outside the TDMR.
+    /// What the entry of this size says. Free outside the TDMR, and with dynamic PAMT where there is no such entry.
     pub fn entry(&self, pa: u64, size: Size) -> PamtEntry {
         let (gib, block, page) = self.index(pa);
         let small = size == Size::Small;
@@ -211,6 +252,9 @@ impl Tdmr {
         let Some(block) = gib.blocks.get(block) else { return PamtEntry::NDA };
         match (&block.pages, small) {
             (_, false) => block.entry,
+            (_, true) if self.dynamic && block.entry.page_type() != PageType::Pamt => {
+                PamtEntry::NDA
+            }
             (Pages::Initial, true) => self.initial(pa),
             (Pages::Alike(entry), true) => *entry,
             (Pages::Each(each), true) => each.get(page).copied().unwrap_or_default(),
@@ -220,7 +264,7 @@ impl Tdmr {
     fn gib_mut(&mut self, gib: usize) -> Option<&mut Gib> {
         let slot = self.gibs.get_mut(gib)?;
         Some(slot.get_or_insert_with(|| {
-            let block = Block { entry: PamtEntry::NDA, pages: Pages::Initial, backing: None };
+            let block = Block { entry: PamtEntry::NDA, pages: Pages::Initial };
             Box::new(Gib { entry: PamtEntry::NDA, blocks: vec![block; 512] })
         }))
     }
@@ -235,6 +279,7 @@ impl Tdmr {
             (size == Size::Small && fresh)
                 .then(|| (0..512).map(|i| self.initial(first + (i << 12))).collect())
         };
+        let free = self.dynamic && self.entry(pa, Size::Small).page_type() == PageType::Nda;
         let Some(gib) = self.gib_mut(g) else { return };
         if size == Size::Huge {
             gib.entry = entry;
@@ -242,8 +287,17 @@ impl Tdmr {
         }
         let Some(block) = gib.blocks.get_mut(b) else { return };
         if size == Size::Large {
+            if entry.page_type() == PageType::Pamt && entry.page_count() == 0 {
+                // The pair has been zeroed.
+                block.pages = Pages::Initial;
+            }
             block.entry = entry;
             return;
+        }
+        if block.entry.page_type() == PageType::Pamt {
+            let frees = entry.page_type() == PageType::Nda;
+            block.entry.bepoch =
+                (block.entry.bepoch + u64::from(free && !frees)) - u64::from(!free && frees);
         }
         if let Some(initial) = initial {
             block.pages = Pages::Each(initial);
@@ -280,11 +334,52 @@ impl Tdmr {
         }
     }
 
+    /// Where each of the 512 entries one size smaller begins below the entry of `size` at `pa`; none below 4 KiB.
+    pub(crate) fn below(pa: u64, size: Size) -> impl Iterator<Item = (u64, Size)> {
+        let base = pa & !(size.bytes() - 1);
+        let children = size.smaller().map_or(0, |_| 512);
+        let smaller = size.smaller().unwrap_or(Size::Small);
+        (0..children).map(move |i| (base + i * smaller.bytes(), smaller))
+    }
+    /// Splits a page of `size`: the children become pages of its owner with BEPOCH 0, the entry itself is free
+    /// (architecture.md §7.9 "TDH.MEM.PAGE.DEMOTE").
+    pub(crate) fn demote(&mut self, pa: u64, size: Size) {
+        let parent = self.entry(pa, size);
+        let child = PamtEntry::new(parent.page_type(), parent.owner());
+        self.set_children(pa, size, child);
+        self.set(pa, size, parent.released());
+    }
+    /// Makes 512 pages one: the entry of `size` takes type and owner from the first child, BEPOCH stays as it was; the
+    /// children are free, owner and BEPOCH stale (architecture.md §7.9 "TDH.MEM.PAGE.PROMOTE").
+    ///
+    /// With dynamic PAMT, 512 pages of 4 KiB have no entries any more: BEPOCH is 0, and the pair of PAMT pages that held
+    /// them is returned, still marked (intel/tdx-module 1666adc494db pamt_manager.c).
+    pub(crate) fn promote(&mut self, pa: u64, size: Size) -> Option<[Page; 2]> {
+        if let Some(pair) = self.backing(pa).filter(|_| size == Size::Large) {
+            let child = self.entry(pa & !(size.bytes() - 1), Size::Small);
+            self.set(pa, size, PamtEntry::new(child.page_type(), child.owner()));
+            return Some(pair);
+        }
+        for (i, (at, smaller)) in Tdmr::below(pa, size).enumerate() {
+            let child = self.entry(at, smaller);
+            if i == 0 {
+                let merged = self.entry(pa, size).given(child.page_type(), child.owner());
+                self.set(pa, size, merged);
+            }
+            self.set(at, smaller, child.released());
+        }
+        None
+    }
+
     /// Whether everything below the entry of `size` at `pa` is free: all children, and theirs.
     pub(crate) fn is_free_below(&self, pa: u64, size: Size) -> bool {
         let free = |pa: u64, size: Size| self.entry(pa, size).page_type() == PageType::Nda;
         match size {
             Size::Small => true,
+            // Entries of 4 KiB are not there; what the block may hold are PAMT pages and reserved ones.
+            Size::Large if self.dynamic => {
+                (0..512 / WORD).all(|i| self.bitmap_word(pa + i * WORD * Size::Small.bytes()) == 0)
+            }
             Size::Large => {
                 let (g, b, _) = self.index(pa);
                 let block = self.gibs.get(g).and_then(Option::as_ref).and_then(|g| g.blocks.get(b));
@@ -319,13 +414,266 @@ impl Tdmr {
     }
     /// With dynamic PAMT: the pair of pages that holds the 4K entries of the 2 MiB block of `pa`.
     pub fn backing(&self, pa: u64) -> Option<[Page; 2]> {
-        let (g, b, _) = self.index(pa);
-        self.gibs.get(g)?.as_ref()?.blocks.get(b)?.backing
+        self.entry(pa, Size::Large).pages()
     }
-    pub(crate) fn set_backing(&mut self, pa: u64, pair: Option<[Page; 2]>) {
-        let (g, b, _) = self.index(pa);
-        if let Some(block) = self.gib_mut(g).and_then(|gib| gib.blocks.get_mut(b)) {
-            block.backing = pair;
+    /// With dynamic PAMT: where the bitmap word of a page lies; `None` without.
+    pub fn bitmap_at(&self, pa: u64) -> Option<Hpa> {
+        let page = pa.wrapping_sub(self.info.base) / Size::Small.bytes();
+        let [(base, _), ..] = self.info.pamt;
+        self.dynamic.then_some(Hpa(base + page / WORD * 8))
+    }
+    /// With dynamic PAMT: the bitmap word of a page, one bit for each of the 64 pages around it: a PAMT page, or reserved.
+    /// 0 without.
+    pub fn bitmap_word(&self, pa: u64) -> u64 {
+        if !self.dynamic {
+            return 0;
         }
+        let word = pa.wrapping_sub(self.info.base) / Size::Small.bytes() / WORD;
+        let first = self.info.base + word * WORD * Size::Small.bytes();
+        let reserved = (0..WORD)
+            .filter(|i| self.is_reserved(first + i * Size::Small.bytes()))
+            .fold(0, |bits, i| bits | 1 << i);
+        self.marks.get(&word).copied().unwrap_or(0) | reserved
+    }
+    /// With dynamic PAMT: whether the bitmap says that a page is a PAMT page, or reserved.
+    pub fn is_marked(&self, pa: u64) -> bool {
+        let page = pa.wrapping_sub(self.info.base) / Size::Small.bytes();
+        self.bitmap_word(pa) >> (page % WORD) & 1 == 1
+    }
+    /// Makes a page a PAMT page in the bitmap, or not.
+    pub(crate) fn mark(&mut self, pa: u64, is: bool) {
+        let page = pa.wrapping_sub(self.info.base) / Size::Small.bytes();
+        let (word, bit) = (page / WORD, 1 << (page % WORD));
+        let slot = self.marks.entry(word).or_default();
+        *slot = if is { *slot | bit } else { *slot & !bit };
+        if *slot == 0 {
+            self.marks.remove(&word);
+        }
+    }
+
+    /// The first 4 KiB at or above `from` that the module has: a page of a TD, of a control structure, or a PAMT page of
+    /// dynamic PAMT; and the size of the entry that says so.
+    pub(crate) fn next_taken(&self, from: u64) -> Option<(u64, Size)> {
+        let from = from.max(self.info.base);
+        let taken = self.next_assigned(from);
+        let first = from.wrapping_sub(self.info.base) / Size::Small.bytes();
+        let marked = self.marks.range(first / WORD..).find_map(|(word, bits)| {
+            let skip = first.saturating_sub(word * WORD).min(WORD);
+            let left = bits.checked_shr(skip as u32)?;
+            (left != 0).then(|| {
+                let page = word * WORD + skip + u64::from(left.trailing_zeros());
+                (self.info.base + page * Size::Small.bytes(), Size::Small)
+            })
+        });
+        match (taken, marked) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+    fn next_assigned(&self, from: u64) -> Option<(u64, Size)> {
+        let taken = |entry: &PamtEntry| {
+            !matches!(entry.page_type(), PageType::Nda | PageType::Rsvd | PageType::Pamt)
+        };
+        let mut pa = from;
+        while pa < self.info.base + self.info.size {
+            let (g, b, p) = self.index(pa);
+            let Some(gib) = self.gibs.get(g)? else {
+                pa = (pa | (GIB - 1)) + 1;
+                continue;
+            };
+            if taken(&gib.entry) {
+                return Some((pa, Size::Huge));
+            }
+            let block = gib.blocks.get(b)?;
+            if taken(&block.entry) {
+                return Some((pa, Size::Large));
+            }
+            let found = match &block.pages {
+                Pages::Initial => None,
+                Pages::Alike(entry) => taken(entry).then_some(p),
+                Pages::Each(each) => each.iter().skip(p).position(taken).map(|i| i + p),
+            };
+            let block = pa & !(Size::Large.bytes() - 1);
+            match found {
+                Some(page) => {
+                    return Some((block + page as u64 * Size::Small.bytes(), Size::Small));
+                }
+                None => pa = block + Size::Large.bytes(),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x1_0000_0000;
+    const MB2: u64 = 2 << 20;
+    const TD: Page = Page(0x1_2345);
+
+    fn tdmr(dynamic: bool) -> Tdmr {
+        let mut tdmr = Tdmr::new(
+            TdmrInfo {
+                base: BASE,
+                size: 2 * GIB,
+                pamt: [(0x8000_0000, 0x80_0000), (0x9000_0000, 0x4000), (0x9001_0000, 0x1000)],
+                reserved: vec![(0x3000, 0x2000)],
+            },
+            dynamic,
+        );
+        tdmr.set_next(BASE + 2 * GIB);
+        tdmr
+    }
+    fn pair() -> [Page; 2] {
+        [Page((BASE + 0x40_0000) >> 12), Page((BASE + 0x51_2000) >> 12)]
+    }
+
+    #[test]
+    fn a_pair_stands_in_the_entry_where_the_source_has_it() {
+        let [a, b] = pair();
+        let entry = PamtEntry::pair([a, b]);
+        assert_eq!(entry.words(4), [a.0 << 28 | 15 << 16 | 4, b.0 << 28]);
+        assert_eq!((entry.page_type(), entry.pages()), (PageType::Pamt, Some([a, b])));
+        assert_eq!(PamtEntry::new(PageType::Reg, TD).pages(), None);
+        assert_eq!(entry.released().pages(), None);
+    }
+
+    #[test]
+    fn without_a_pair_a_block_has_no_small_entries_and_with_one_they_lie_in_it() {
+        let mut t = tdmr(true);
+        assert_eq!((t.entry_at(BASE, Size::Small), t.backing(BASE)), (None, None));
+        t.set(BASE + MB2, Size::Large, PamtEntry::pair(pair()));
+        assert_eq!(t.entry_at(BASE, Size::Small), None);
+        let [a, b] = pair();
+        assert_eq!(t.entry_at(BASE + MB2, Size::Small), Some(a.hpa()));
+        assert_eq!(t.entry_at(BASE + MB2 + 0xff000, Size::Small), Some(Hpa(a.hpa().0 + 255 * 16)));
+        assert_eq!(t.entry_at(BASE + MB2 + 0x10_0000, Size::Small), Some(b.hpa()));
+        assert_eq!(t.entry_at(BASE + MB2 + 0x1f_f000, Size::Small), Some(Hpa(b.hpa().0 + 4080)));
+        // The 2M entry lies where it always does.
+        assert_eq!(t.entry_at(BASE + MB2, Size::Large), Some(Hpa(0x9000_0010)));
+    }
+
+    #[test]
+    fn the_entry_above_counts_the_pages_in_use_and_a_new_pair_begins_empty() {
+        let mut t = tdmr(true);
+        t.set(BASE, Size::Large, PamtEntry::pair(pair()));
+        let count = |t: &Tdmr| t.entry(BASE, Size::Large).page_count();
+        let reg = PamtEntry::new(PageType::Reg, TD);
+        for i in 0..512 {
+            t.set(BASE + (i << 12), Size::Small, reg);
+            assert_eq!(count(&t), i + 1);
+        }
+        // A change of type or epoch is no change of use.
+        t.set(BASE, Size::Small, PamtEntry { bepoch: 7, ..reg });
+        t.set(BASE, Size::Small, PamtEntry::new(PageType::Tdcx, TD));
+        assert_eq!((count(&t), t.backing(BASE)), (512, Some(pair())));
+        for i in 0..512 {
+            t.set(BASE + (i << 12), Size::Small, t.entry(BASE + (i << 12), Size::Small).released());
+            assert_eq!(count(&t), 511 - i);
+        }
+        assert_eq!(t.entry(BASE, Size::Small).owner(), TD, "stale");
+        t.set(BASE, Size::Large, t.entry(BASE, Size::Large).released());
+        assert_eq!(t.entry(BASE, Size::Small), PamtEntry::NDA);
+        t.set(BASE, Size::Large, PamtEntry::pair(pair()));
+        assert_eq!(t.entry(BASE, Size::Small), PamtEntry::NDA, "zeroed");
+    }
+
+    #[test]
+    fn merging_the_pages_of_a_block_gives_its_pair_back() {
+        let mut t = tdmr(true);
+        t.set(BASE, Size::Large, PamtEntry::pair(pair()));
+        let reg = PamtEntry { bepoch: 7, ..PamtEntry::new(PageType::Reg, TD) };
+        (0..512).for_each(|i| t.set(BASE + (i << 12), Size::Small, reg));
+        assert_eq!(t.promote(BASE, Size::Large), Some(pair()));
+        assert_eq!(t.entry(BASE, Size::Large), PamtEntry::new(PageType::Reg, TD));
+        assert_eq!((t.backing(BASE), t.entry(BASE, Size::Small)), (None, PamtEntry::NDA));
+        assert_eq!(tdmr(false).promote(BASE, Size::Large), None);
+    }
+
+    #[test]
+    fn the_bitmap_has_a_bit_for_every_pamt_page_and_every_reserved_page() {
+        let mut t = tdmr(true);
+        assert_eq!(t.bitmap_at(BASE + (64 << 12)), Some(Hpa(0x8000_0008)));
+        assert_eq!(t.bitmap_word(BASE), 0b11000, "reserved");
+        assert!(t.is_marked(BASE + 0x3000) && !t.is_marked(BASE + 0x2000));
+        t.mark(BASE + 63 * 4096, true);
+        t.mark(BASE + 64 * 4096, true);
+        assert_eq!(t.bitmap_word(BASE + 0x7000), 0b11000 | 1 << 63);
+        assert_eq!(t.bitmap_word(BASE + 64 * 4096), 1);
+        t.mark(BASE + 63 * 4096, false);
+        t.mark(BASE + 64 * 4096, false);
+        assert_eq!(t, tdmr(true), "nothing is left of a mark");
+        assert_eq!((tdmr(false).bitmap_at(BASE), tdmr(false).bitmap_word(BASE)), (None, 0));
+        assert_eq!(bitmap_bytes(2 * GIB), 0x1_0000);
+    }
+
+    #[test]
+    fn a_block_with_a_pamt_page_or_a_reserved_page_in_it_is_not_free() {
+        let mut t = tdmr(true);
+        assert!(!t.is_free_below(BASE, Size::Large), "reserved");
+        assert!(t.is_free_below(BASE + MB2, Size::Large));
+        t.mark(BASE + MB2 + 0x1f_f000, true);
+        assert!(!t.is_free_below(BASE + MB2, Size::Large));
+        // Reserved pages are RSVD in the entries themselves only where there always are entries.
+        assert_eq!(t.entry(BASE + 0x3000, Size::Small), PamtEntry::NDA);
+        assert_eq!(tdmr(false).entry(BASE + 0x3000, Size::Small), PamtEntry::RSVD);
+    }
+
+    /// Every page that is taken, by asking for the next over and over.
+    fn taken(t: &Tdmr) -> Vec<(u64, Size)> {
+        let mut all = Vec::new();
+        let mut from = 0;
+        while let Some((pa, size)) = t.next_taken(from) {
+            all.push((pa, size));
+            from = pa + 4096;
+        }
+        all
+    }
+
+    #[test]
+    fn the_pages_that_are_taken_are_found_in_order_whatever_size_they_are() {
+        let reg = PamtEntry::new(PageType::Reg, TD);
+        for dynamic in [false, true] {
+            let mut t = tdmr(dynamic);
+            assert_eq!(t.next_taken(0), None, "reserved pages are not the module's");
+            let small = [BASE, BASE + 511 * 4096, BASE + GIB + 5 * MB2 + 4096];
+            let large = BASE + 3 * MB2;
+            let mut expected: Vec<_> = (0..512).map(|i| (large + (i << 12), Size::Large)).collect();
+            for pa in small {
+                if dynamic {
+                    t.set(pa, Size::Large, PamtEntry::pair(pair()));
+                }
+            }
+            for pa in small {
+                t.set(pa, Size::Small, reg);
+                expected.push((pa, Size::Small));
+            }
+            t.set(large, Size::Large, reg);
+            if dynamic {
+                for page in pair() {
+                    t.mark(page.hpa().0, true);
+                    expected.push((page.hpa().0, Size::Small));
+                }
+            }
+            expected.sort_unstable();
+            assert_eq!(taken(&t), expected);
+            for pa in small {
+                t.set(pa, Size::Small, reg.released());
+            }
+            t.set(large, Size::Large, reg.released());
+            assert_eq!(taken(&t).len(), if dynamic { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn a_page_of_a_gib_is_taken_as_a_whole() {
+        let mut t = tdmr(false);
+        t.set(BASE + GIB, Size::Huge, PamtEntry::new(PageType::Reg, TD));
+        let end = BASE + 2 * GIB;
+        assert_eq!(t.next_taken(0), Some((BASE + GIB, Size::Huge)));
+        assert_eq!(t.next_taken(end - 4096), Some((end - 4096, Size::Huge)));
+        assert_eq!(t.next_taken(end), None);
     }
 }

@@ -72,6 +72,17 @@ pub(crate) struct Predecessor {
     pub(crate) tdmrs: Vec<crate::pamt::Tdmr>,
 }
 
+/// How far TDH.SYS.DISABLE has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Disabling {
+    /// It was called and could not begin, because others were in the module.
+    Wanted,
+    /// It clears the pages that the module has; the next is at or above this address.
+    Pages(u64),
+    /// It clears the PAMTs: of this TDMR, this of the three arrays, from this offset on.
+    Pamt { tdmr: u16, array: u8, offset: u64 },
+}
+
 /// The module's global data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Sys {
@@ -89,8 +100,8 @@ pub(crate) struct Sys {
     pub(crate) handoff: Option<Handoff>,
     /// What it holds, once another module is in place.
     pub(crate) predecessor: Option<Box<Predecessor>>,
-    /// How far TDH.SYS.DISABLE has come.
-    pub(crate) disabling: Option<u64>,
+    /// How far TDH.SYS.DISABLE has come, once it was called.
+    pub(crate) disabling: Option<Disabling>,
 }
 
 /// What TDH.SYS.INIT found on its LP.

@@ -4,6 +4,7 @@ use crate::lock::Lock;
 use crate::measure::Mrtd;
 use crate::op_state::{Lifecycle, OpState};
 use serde::{Deserialize, Serialize};
+use sim_core::tdx::{ExitReason, Status};
 use sim_core::{Hpa, KeyId, Page, Ps};
 
 /// Fewest TDCS pages of a TD that can be initialised (architecture.md §7.5).
@@ -14,6 +15,11 @@ pub const TDCS_MAX: usize = 9;
 pub const TDVPS_MIN: usize = 6;
 /// Most pages of a VCPU.
 pub const TDVPS_MAX: usize = 15;
+/// Which page of a VCPU is its VMCS (intel/tdx-module 1.5.01 tdx_tdvps.h).
+pub const VMCS: usize = 1;
+/// Which pages of a VCPU hold MSR bitmaps of L2 VMs: all ones (architecture.md §7.5; intel/tdx-module 1.5.01
+/// tdx_tdvps.h).
+pub const L2_MSR_BITMAPS: [usize; 6] = [7, 8, 10, 11, 13, 14];
 /// Which TDCS page holds the MSR bitmaps: all ones (architecture.md §7.5).
 pub const MSR_BITMAPS: usize = 2;
 /// Which TDCS page is the root of the Secure-EPT (architecture.md §7.5).
@@ -98,17 +104,67 @@ impl Td {
     }
 }
 
-/// State of a VCPU.
+/// State of a VCPU, with its number in TDVPS (intel/tdx-module 1.5.01 tdx_tdvps.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum VcpuState {
-    /// Before TDH.VP.INIT.
-    Uninitialized,
-    /// It can be entered.
-    Ready,
-    /// It is in the TD.
-    Active,
-    /// It can never run again.
-    Disabled,
+    /// 0: before TDH.VP.INIT.
+    Uninitialized = 0,
+    /// 2: it can be entered.
+    Ready = 2,
+    /// 4: it is in the TD, or was when its TD became fatal.
+    Active = 4,
+    /// 8: it can never run again.
+    Disabled = 8,
+}
+
+/// How a VCPU left the TD last (intel/tdx-module 1.5.01 tdx_tdvps.h, td_exit.c).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LastExit {
+    /// 0: not by its own will; what it did is done again.
+    AsyncFault = 0,
+    /// 1: behind a TDCALL that has its answer; the VMM may set the hint bit of that answer (RCX bit 52).
+    AsyncTrap = 1,
+    /// 2: by TDG.VP.VMCALL; the next entry answers it.
+    Vmcall = 2,
+}
+
+/// What TDG.VP.VEINFO.GET returns, once, about the last #VE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VeInfo {
+    /// The exit reason that the #VE stands for.
+    pub reason: ExitReason,
+    /// Exit qualification: bits 2:0 are the access, as in [`crate::VmExit::EptViolation`].
+    pub qualification: u64,
+    /// Guest-physical address. (The guest-linear one is not modelled and reads as 0.)
+    pub gpa: u64,
+}
+
+/// The fields of a VCPU that the VMM writes with TDH.VP.WR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VmmControls {
+    /// Posted-interrupt notification vector; all ones before it is written.
+    pub posted_vector: u16,
+    /// Posted-interrupt descriptor, 64-byte aligned; [`VmmControls::NO_DESCRIPTOR`] before it is written.
+    pub posted_descriptor: u64,
+    /// Pin-based controls: of them only bit 7, "process posted interrupts", is the VMM's.
+    pub pin_controls: u32,
+    /// Root page of the VMM's EPT for shared addresses; 0 before it is written.
+    pub shared_ept: u64,
+    /// An NMI that the VMM wants the guest to get.
+    pub pend_nmi: bool,
+}
+
+impl VmmControls {
+    /// No descriptor: all ones, as far as the VMM can write them.
+    pub const NO_DESCRIPTOR: u64 = !0x3f;
+    /// As TDH.VP.INIT leaves them.
+    pub const INITIAL: VmmControls = VmmControls {
+        posted_vector: u16::MAX,
+        posted_descriptor: Self::NO_DESCRIPTOR,
+        pin_controls: 0,
+        shared_ept: 0,
+        pend_nmi: false,
+    };
 }
 
 /// A VCPU: the part of its TDVPS that leaves decide on.
@@ -122,20 +178,63 @@ pub struct Vcpu {
     pub state: VcpuState,
     /// With which LP it is associated.
     pub lp: Option<u16>,
-    /// VCPU_EPOCH.
+    /// VCPU_EPOCH: TD_EPOCH at its last entry; 0 before.
     pub epoch: u64,
     /// Index among the TD's VCPUs.
     pub index: u32,
+    /// x2APIC id, where the VMM gave one (version 1 of TDH.VP.INIT).
+    pub x2apic: Option<u32>,
     /// The TSC at its last exit.
     pub last_tsc: u64,
-    /// Whether it has not run since it was associated with its LP.
-    pub fresh: bool,
     /// What the VMM gave as initial RCX; the guest finds it in RCX and R8.
     pub initial_rcx: u64,
-    /// Whether it left the TD by a TDCALL that the next entry answers.
-    pub in_call: bool,
+    /// How it left the TD last.
+    pub last_exit: LastExit,
+    /// What its last TDCALL finds in RAX, when the TD left in between.
+    pub rax: Status,
+    /// RCX, RDX, R8 to R13 of the guest at its last TDCALL.
+    pub regs: [u64; 8],
+    /// The #VE that it has not asked about yet.
+    pub ve: Option<VeInfo>,
     /// Since when its TDCALLs have kept meeting locks that are kept for the host.
     pub busy_since: Option<Ps>,
+    /// What the VMM wrote with TDH.VP.WR.
+    pub controls: VmmControls,
+}
+
+impl Vcpu {
+    /// A VCPU of one page, as TDH.VP.CREATE makes it.
+    pub const fn new(tdr: Page, pages: Vec<Page>) -> Vcpu {
+        Vcpu {
+            tdr,
+            pages,
+            state: VcpuState::Uninitialized,
+            lp: None,
+            epoch: 0,
+            index: 0,
+            x2apic: None,
+            last_tsc: 0,
+            initial_rcx: 0,
+            last_exit: LastExit::AsyncFault,
+            rax: Status::SUCCESS,
+            regs: [0; 8],
+            ve: None,
+            busy_since: None,
+            controls: VmmControls::INITIAL,
+        }
+    }
+    /// The page of its VMCS; the TDVPR before it has one.
+    pub fn vmcs(&self) -> Page {
+        self.pages.get(VMCS).or(self.pages.first()).copied().unwrap_or(Page(0))
+    }
+    /// Bytes 0 to 7 of its management line: state, last exit, LP, number of pages.
+    pub(crate) fn management_word(&self) -> u64 {
+        let lp = self.lp.map_or(u64::from(u16::MAX), u64::from);
+        self.state as u64
+            | (self.last_exit as u64) << 8
+            | (self.pages.len() as u64) << 16
+            | lp << 32
+    }
 }
 
 /// Where fields of the control structures lie. The sources give no offsets (architecture.md §12); what matters is which
@@ -161,6 +260,10 @@ pub mod layout {
     /// TDCS: numbers of VCPUs.
     pub const fn tdcs_vcpus(tdcs: Page) -> Hpa {
         line(tdcs, 1)
+    }
+    /// TDCS: REFCOUNTs, in the line of the epoch.
+    pub const fn tdcs_refcounts(tdcs: Page) -> Hpa {
+        Hpa(tdcs_epoch(tdcs).0 + 16)
     }
     /// TDCS: TD_EPOCH, its lock, REFCOUNTs.
     pub const fn tdcs_epoch(tdcs: Page) -> Hpa {

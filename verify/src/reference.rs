@@ -298,6 +298,9 @@ pub enum NotAllowed {
     /// A size, an address or a slot that does not exist.
     #[error("an operand is out of range")]
     Operand,
+    /// TDX calls, interrupts and guests need a TDX module, which the reference has not.
+    #[error("the reference model has no TDX module for this operation")]
+    NotModelled,
 }
 
 /// What an agent sees of its operation.

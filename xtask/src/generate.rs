@@ -24,6 +24,7 @@ fn operations() -> String {
         let operands = m.operands.replace('|', "\\|");
         let _ = writeln!(table, "| `{}` | {operands} | {} |", m.name, m.meaning);
     }
+    let _ = write!(table, "\n{}\n", sim_core::op::REGS);
     table
 }
 
@@ -130,8 +131,27 @@ pub fn files() -> Vec<(String, String)> {
                     ("Operands", sim_core::tdx::operands_markdown()),
                     ("Leaves", sim_core::tdx::leaves_markdown()),
                     ("Checks of each leaf, in order", sim_core::tdx::leaf_checks_markdown()),
+                    ("Outcomes of TDCALLs, in order", sim_core::tdx::guest_leaf_checks_markdown()),
                     ("Page types", sim_core::tdx::page_types_markdown()),
                     ("Exit reasons", sim_core::tdx::exit_reasons_markdown()),
+                ],
+            ),
+        ),
+        (
+            "secure-ept",
+            page(
+                "Secure-EPT and the states of a TD",
+                "The tables of `tdx_module`, laid out as architecture.md §7.5, §7.6 and §7.9.",
+                &[
+                    ("States of an entry", tdx_module::sept::states_markdown()),
+                    ("Transitions", tdx_module::sept::transitions_markdown()),
+                    ("States that a leaf allows", tdx_module::sept::leaf_states_markdown()),
+                    ("Acceptance", tdx_module::sept::accept_markdown()),
+                    ("States of a TD and of an HKID", tdx_module::op_state::states_markdown()),
+                    (
+                        "Leaves and the OP_STATEs that allow them",
+                        tdx_module::op_state::permissions_markdown(),
+                    ),
                 ],
             ),
         ),

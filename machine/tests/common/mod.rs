@@ -143,7 +143,7 @@ pub(crate) fn agents() -> Vec<AgentSpec> {
                 "hw" => (AgentKind::Hardware, 0, 0),
                 cpu => (AgentKind::Kernel, cpu[3..].parse().unwrap(), 0),
             };
-            AgentSpec { name: (*name).to_owned(), kind, core, keyid: KeyId(keyid) }
+            AgentSpec { name: (*name).to_owned(), kind, core, keyid: KeyId(keyid), vcpu: None }
         })
         .collect()
 }
@@ -171,6 +171,7 @@ pub(crate) fn op(agent: &str, text: &str) -> Op {
             Base::Region { .. } => Err(()),
         },
         |k| key(Some(k)),
+        |_| Err(()),
     )
     .unwrap()
 }

@@ -4,13 +4,15 @@ use super::check::{BoundCheck, FinalCheck};
 use super::parse::agent_by_name;
 use super::pattern::Pattern;
 use super::{
-    Agent, AgentKind, Crypto, Line, Located, Order, Part, Place, Region, Scenario, StepRef,
+    Agent, AgentKind, Crypto, GPAW, Line, Located, Order, Part, Place, Region, SHARED, Scenario,
+    Space, StepRef,
 };
 use crate::diag::{Diag, SourceFile};
 use serde::{Deserialize, Serialize};
 use sim_core::keyid::AddrError;
-use sim_core::op::{AddrExpr, Base, KeyRef, Source, TextOp};
+use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, RegBase, RegExpr, Source, TextOp};
 use sim_core::{Addr, Hpa, KeyId, Op, PlatformSpec};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -44,6 +46,9 @@ pub struct AgentSpec {
     pub core: Option<u16>,
     /// The KeyID of its addresses where they name none.
     pub keyid: KeyId,
+    /// Of a guest: the TDVPR page of its VCPU. Its addresses are guest addresses: [`Addr::hpa`] of its operations holds a
+    /// guest-physical or linear address, [`Addr::keyid`] is 0.
+    pub vcpu: Option<Hpa>,
 }
 
 /// A line of a [`Program`].
@@ -112,27 +117,130 @@ fn trouble(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
     Trouble { found: found.into(), expected: expected.into() }
 }
 
-/// The regions of a scenario by name.
-pub(super) struct Regions<'a>(BTreeMap<&'a str, &'a Region>);
+/// Whose addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whose {
+    /// Physical ones.
+    Host,
+    /// A guest's, which has so many guest-physical address bits.
+    Guest(u8),
+}
+
+/// What an expression of a register may name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Named {
+    /// A physical address.
+    Host(Hpa),
+    /// A guest-physical or linear one.
+    Guest(u64),
+}
+
+/// The regions of a scenario by name, and its guests.
+pub(super) struct Regions<'a> {
+    by_name: BTreeMap<&'a str, &'a Region>,
+    guests: BTreeMap<&'a str, u8>,
+}
 
 impl<'a> Regions<'a> {
     pub(super) fn of(scenario: &'a Scenario) -> Regions<'a> {
-        Regions(scenario.regions.iter().map(|r| (r.name.as_str(), r)).collect())
+        let gpaw = |a: &'a Agent| Some((a.name.as_str(), a.vcpu.as_ref()?.gpaw));
+        Regions {
+            by_name: scenario.regions.iter().map(|r| (r.name.as_str(), r)).collect(),
+            guests: scenario.agents.iter().filter_map(gpaw).collect(),
+        }
     }
 
-    /// The address of `bytes` bytes, all within their region.
+    /// Whose addresses an agent's are. Guests are always declared.
+    pub(super) fn whose(&self, agent: &str) -> Whose {
+        self.guests.get(agent).map_or(Whose::Host, |gpaw| Whose::Guest(*gpaw))
+    }
+
+    /// The address of `bytes` bytes for an agent that has such addresses.
+    pub(super) fn of_agent(
+        &self,
+        whose: Whose,
+        expr: &AddrExpr,
+        bytes: u64,
+    ) -> Result<Named, Trouble> {
+        match whose {
+            Whose::Host => self.hpa(expr, bytes).map(Named::Host),
+            Whose::Guest(gpaw) => self.gpa(expr, bytes, gpaw).map(Named::Guest),
+        }
+    }
+
+    /// The address in a register of an agent. A host's register may hold a guest's address: leaves take them.
+    pub(super) fn in_register(&self, whose: Whose, expr: &AddrExpr) -> Result<Named, Trouble> {
+        let guest = match &expr.base {
+            Base::Abs(_) => false,
+            Base::Region { name, .. } => {
+                self.by_name.get(name.as_str()).is_some_and(|r| r.space == Space::Guest)
+            }
+        };
+        let whose = if guest && whose == Whose::Host { Whose::Guest(GPAW) } else { whose };
+        self.of_agent(whose, expr, 1)
+    }
+
+    /// A guest's address: a number, a region of guest memory, or [`SHARED`] with an offset.
+    fn gpa(&self, expr: &AddrExpr, bytes: u64, gpaw: u8) -> Result<u64, Trouble> {
+        if let Some(key) = expr.key {
+            return Err(trouble(format!("`@{key}`"), "an address without KeyID: it is a guest's"));
+        }
+        let first = match &expr.base {
+            Base::Abs(gpa) => *gpa,
+            Base::Region { name, offset } if name == SHARED => {
+                let bit = 1u64 << (gpaw - 1);
+                if *offset >= bit {
+                    let expected = format!("an offset below {bit:#x}, the SHARED bit");
+                    return Err(trouble(format!("`{}`", expr.base), expected));
+                }
+                bit | offset
+            }
+            Base::Region { .. } => self.in_region(expr, bytes, Space::Guest)?,
+        };
+        match first.checked_add(bytes.saturating_sub(1)) {
+            Some(_) => Ok(first),
+            None => Err(trouble("an access beyond 2^64", "a lower address")),
+        }
+    }
+
+    /// The physical address of `bytes` bytes, all within their region.
     pub(super) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
+        match &expr.base {
+            Base::Abs(hpa) => Ok(Hpa(*hpa)),
+            Base::Region { .. } => self.in_region(expr, bytes, Space::Host).map(Hpa),
+        }
+    }
+
+    /// The address of `bytes` bytes, all within their region, which belongs to this memory.
+    fn in_region(&self, expr: &AddrExpr, bytes: u64, space: Space) -> Result<u64, Trouble> {
         let (name, offset) = match &expr.base {
-            Base::Abs(hpa) => return Ok(Hpa(*hpa)),
+            Base::Abs(address) => return Ok(*address),
             Base::Region { name, offset } => (name, *offset),
         };
-        let Some(region) = self.0.get(name.as_str()) else {
-            let names: Vec<&str> = self.0.keys().take(20).copied().collect();
-            let expected = match names.as_slice() {
-                [] => "an address, or a table [regions] that names it".to_owned(),
-                names => format!("a region: {}", names.join(", ")),
+        let of = match space {
+            Space::Host => "host",
+            Space::Guest => "guest",
+        };
+        let found = self.by_name.get(name.as_str());
+        let Some(region) = found.filter(|region| region.space == space) else {
+            let here = self.by_name.values().filter(|r| r.space == space);
+            let names: Vec<&str> = here.map(|r| r.name.as_str()).take(20).collect();
+            let expected = match (names.as_slice(), found) {
+                ([], None) => "an address, or a table [regions] that names it".to_owned(),
+                ([], Some(_)) => format!("an address, or a region of {of} memory"),
+                (names, None) if space == Space::Host => format!("a region: {}", names.join(", ")),
+                (names, _) => format!("a region of {of} memory: {}", names.join(", ")),
             };
-            return Err(trouble(format!("unknown region `{name}`"), expected));
+            return Err(match (found, space) {
+                (Some(_), Space::Host) => trouble(format!("`{name}`, guest memory"), expected),
+                (Some(_), Space::Guest) => {
+                    trouble(format!("`{name}`, host memory, by a guest"), expected)
+                }
+                (None, _) if name == SHARED => {
+                    trouble("`SHARED`, a bit of guest addresses, by no guest", expected)
+                }
+                (None, _) => trouble(format!("unknown region `{name}`"), expected),
+            });
         };
         let size = region.size;
         if offset >= size {
@@ -145,7 +253,7 @@ impl<'a> Regions<'a> {
             return Err(trouble(found, expected));
         }
         match region.base.checked_add(offset) {
-            Some(hpa) => Ok(Hpa(hpa)),
+            Some(address) => Ok(address),
             None => Err(trouble(format!("`{}`", expr.base), "an address below 2^64")),
         }
     }
@@ -181,6 +289,38 @@ pub(super) fn operand_spans(
         let len = text.get(at..).and_then(|rest| rest.find(']')).map_or(1, |n| n + 1);
         start + at..start + at + len
     })
+}
+
+/// Where the register operand number `index` stands, in the order of [`CallRegs::NAMES`]; of an operation with one such
+/// operand, its last word.
+pub(super) fn register_span(
+    src: &SourceFile,
+    op: &TextOp,
+    at: Range<usize>,
+    index: usize,
+) -> Range<usize> {
+    let text = src.text().get(at.clone()).unwrap_or("");
+    let start = match op {
+        Op::MovCr3 { .. } => text.find([' ', '\t']).map(|n| n + 1),
+        _ => CallRegs::NAMES.get(index).and_then(|name| {
+            let mut hits = text.match_indices(name);
+            // `r1=` is no register and `rcx` no region with `=` behind it, so that this is the operand.
+            let hit =
+                hits.find(|(n, _)| text.get(n + name.len()..).is_some_and(|t| t.starts_with('=')));
+            hit.map(|(n, _)| n)
+        }),
+    };
+    let Some(start) = start else { return at };
+    let rest = text.get(start..).unwrap_or("");
+    let bracket = rest.find(']').filter(|end| {
+        rest.get(..*end).is_some_and(|t| {
+            // The operand's own bracket, not a later one's.
+            t.find('[').is_some_and(|open| t.get(..open).is_some_and(|t| !t.contains([' ', '\t'])))
+        })
+    });
+    let from = bracket.unwrap_or(0);
+    let len = rest.get(from..).and_then(|t| t.find([' ', '\t'])).map_or(rest.len(), |n| from + n);
+    at.start + start..at.start + start + len
 }
 
 struct Binder<'a> {
@@ -246,13 +386,36 @@ impl Binder<'_> {
             None => KeyId::TME,
             Some(key) => self.key(key).map_err(|t| self.diag(agent.at.span(), t))?,
         };
-        Ok(AgentSpec { name: agent.name.clone(), kind: agent.kind, core: agent.core, keyid })
+        let vcpu = agent.vcpu.as_ref().map(|vcpu| self.addr(&vcpu.tdvpr, KeyId::TME, 1));
+        let vcpu = vcpu.transpose().map_err(|t| self.diag(agent.at.span(), t))?.map(|a| a.hpa);
+        if let Some(page) = vcpu.filter(|page| !page.0.is_multiple_of(sim_core::PAGE_BYTES)) {
+            let found = format!("TDVPR of `{}` at {page}", agent.name);
+            let expected = "the address of a page, a multiple of 4096";
+            return Err(self.diag(agent.at.span(), trouble(found, expected)));
+        }
+        let (name, kind, core) = (agent.name.clone(), agent.kind, agent.core);
+        Ok(AgentSpec { name, kind, core, keyid, vcpu })
     }
 
-    fn op(&self, op: &TextOp, at: Place, own: KeyId) -> Result<Op, Diag> {
+    /// The number in a register.
+    fn reg(&self, expr: &RegExpr, whose: Whose) -> Result<u64, Trouble> {
+        let base = match &expr.base {
+            RegBase::Num(n) => *n,
+            RegBase::Private(n) => self.key_number(KeyRef::Private(*n))?.into(),
+            RegBase::Shared(n) => self.key_number(KeyRef::Shared(*n))?.into(),
+            RegBase::Place(at) => match self.regions.in_register(whose, at)? {
+                Named::Guest(gpa) => gpa,
+                Named::Host(_) => self.spec.keyid.join(self.addr(at, KeyId::TME, 1)?),
+            },
+        };
+        Ok(base | expr.or)
+    }
+
+    fn op(&self, op: &TextOp, at: Place, whose: Whose, own: KeyId) -> Result<Op, Diag> {
         let mut spans = operand_spans(&self.scenario.source, at.span());
         let mut extents = extents(op).into_iter();
-        if let Op::WcEvict { core } = op
+        let registers = Cell::new(0);
+        if let Op::WcEvict { core } | Op::Irq { core, .. } | Op::Starve { core, .. } = op
             && *core >= u32::from(self.spec.cpu.cores)
         {
             let expected = format!("a core below {}, which is cpu.cores", self.spec.cpu.cores);
@@ -262,7 +425,14 @@ impl Binder<'_> {
             |expr| {
                 let span = spans.next().unwrap_or_else(|| at.span());
                 let bytes = extents.next().unwrap_or(1);
-                self.addr(&expr, own, bytes).map_err(|t| self.diag(span, t))
+                let addr = match whose {
+                    Whose::Host => self.addr(&expr, own, bytes),
+                    Whose::Guest(gpaw) => {
+                        let gpa = self.regions.gpa(&expr, bytes, gpaw);
+                        gpa.map(|gpa| Addr::new(Hpa(gpa), KeyId::TME))
+                    }
+                };
+                addr.map_err(|t| self.diag(span, t))
             },
             |key| {
                 // PCONFIG itself refuses KeyIDs that the platform does not have (architecture.md §8); only what its
@@ -270,6 +440,12 @@ impl Binder<'_> {
                 let n = self.key_number(key).map_err(|t| self.diag(at.span(), t))?;
                 let wide = || trouble(format!("KeyID {n}"), "a KeyID of at most 16 bits");
                 u16::try_from(n).map(KeyId).map_err(|_| self.diag(at.span(), wide()))
+            },
+            |expr| {
+                let span = || register_span(&self.scenario.source, op, at.span(), registers.get());
+                let value = self.reg(&expr, whose).map_err(|t| self.diag(span(), t));
+                registers.set(registers.get() + 1);
+                value
             },
         )
     }
@@ -315,7 +491,7 @@ impl Scenario {
     /// Those of [`Scenario::bind`].
     pub fn bind_with(&self, platform: &PlatformSpec, crypto: Crypto) -> Result<Program, Diag> {
         let binder = Binder { scenario: self, spec: platform, regions: Regions::of(self) };
-        for region in &self.regions {
+        for region in self.regions.iter().filter(|region| region.space == Space::Host) {
             let last = platform.keyid.check(Hpa(region.last()), 0);
             last.map_err(|e| {
                 let mut t = beyond(e);
@@ -350,7 +526,7 @@ impl Scenario {
                 }
             };
             let own = agents.get(agent).map_or(KeyId::TME, |a| a.keyid);
-            let bound = binder.op(op, *at, own)?;
+            let bound = binder.op(op, *at, binder.regions.whose(name), own)?;
             // An attack that never happens would look harmless.
             match bound {
                 Op::SaveLine { slot, .. } => saved |= 1 << (slot & 15),

@@ -198,11 +198,15 @@ impl<L: fmt::Display, T: fmt::Display, K: fmt::Display> fmt::Display for FinalCh
 const KEY: &str = "a KeyID: a number, privN or sharedN";
 
 /// An address without brackets, read by the one grammar of operations.
-fn addr(at: usize, word: &str, expected: &str) -> Result<AddrExpr, CheckParseError> {
+pub(super) fn address(word: &str) -> Option<AddrExpr> {
     match format!("fetch [{word}]").parse::<TextOp>() {
-        Ok(Op::Fetch { at }) if !word.is_empty() => Ok(at),
-        _ => Err(trouble(at, word, expected)),
+        Ok(Op::Fetch { at }) if !word.is_empty() => Some(at),
+        _ => None,
     }
+}
+
+fn addr(at: usize, word: &str, expected: &str) -> Result<AddrExpr, CheckParseError> {
+    address(word).ok_or_else(|| trouble(at, word, expected))
 }
 
 /// An address of a line: no KeyID, for DRAM has none.

@@ -1,19 +1,20 @@
 //! From text to [`Scenario`]. Everything that does not depend on the platform is checked here.
 
-use super::bind::{Regions, operand_spans};
-use super::check::{FinalCheck, key_ref};
+use super::bind::{Regions, operand_spans, register_span};
+use super::check::{FinalCheck, address, key_ref};
 use super::pattern::{Pattern, PatternError, number};
 use super::{
-    AGENTS_MAX, Agent, AgentKind, Checks, Crypto, Line, Located, Order, Part, Place, REGIONS_MAX,
-    Refinement, Region, STEPS_MAX, Scenario, StepRef,
+    AGENTS_MAX, Agent, AgentKind, Checks, Crypto, GPAW, Line, Located, Order, Part, Place,
+    REGIONS_MAX, Refinement, Region, SHARED, STEPS_MAX, Scenario, Space, StepRef, Vcpu,
 };
 use crate::diag::envelope::{Envelope, Field, Section, Text};
 use crate::diag::{Diag, SourceFile};
 use crate::platform::{Override, preset, preset_list};
 use sim_core::Op;
-use sim_core::op::TextOp;
+use sim_core::op::{RegBase, TextOp};
 use sim_core::platform::IntegrityMode;
 use sim_core::units::{clip, parse_size};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -47,6 +48,7 @@ pub const AGENT_KINDS: &[AgentForm] = &[
     a(AgentKind::User,   Some("user"), "host user process on core N",           "architecture.md §2.5 row 1"),
     a(AgentKind::Seam,   Some("seam"), "SEAM root (TDX module) on core N",      "architecture.md §2.5 row 2"),
     a(AgentKind::Td,     None,         "SEAM non-root (a TD) on its core",      "architecture.md §2.5 row 3"),
+    a(AgentKind::Guest,  None,         "a VCPU of a TD, on the core that has entered it; its addresses are guest addresses", "architecture.md §2.5 rows 3 to 5, §7.9"),
     a(AgentKind::Device, Some("dma"),  "device N",                              "architecture.md §2.5 row 6"),
     a(AgentKind::Hardware,     Some("hw"),   "the hardware's choices, faults and attacks; there is one, without number", "verification.md §1.3"),
 ];
@@ -67,7 +69,10 @@ pub fn agent_kinds_markdown() -> String {
 
 /// The agent that a name stands for where it is not declared.
 pub(super) fn agent_by_name(name: &str, at: Place) -> Option<Agent> {
-    let make = |kind, core| Agent { name: name.to_owned(), kind, core, keyid: None, at };
+    let make = |kind, core| {
+        let name = name.to_owned();
+        Agent { name, kind, core, keyid: None, vcpu: None, at }
+    };
     for row in AGENT_KINDS {
         let Some(rest) = row.prefix.and_then(|prefix| name.strip_prefix(prefix)) else { continue };
         if row.kind == AgentKind::Hardware {
@@ -119,15 +124,35 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
         | Op::Mfence
         | Op::Sfence
         | Op::Lfence
-        | Op::Interrupt
-        | Op::Pconfig { .. } => (kind.has_core(), "an agent on a core for this operation"),
+        | Op::Pconfig { .. } => {
+            let fits = kind.has_core() || kind == AgentKind::Guest;
+            (fits, "an agent on a core for this operation")
+        }
+        Op::Interrupt => (kind.has_core(), "an agent on a core for this operation"),
+        Op::Seamcall { .. } => (
+            matches!(kind, AgentKind::Kernel | AgentKind::User),
+            "a host agent, cpuN or userN, for this operation",
+        ),
+        Op::Wrmsr { .. } | Op::SeamldrInstall => {
+            (kind == AgentKind::Kernel, "an agent `cpuN` for this operation")
+        }
+        // An interprocessor interrupt by a kernel.
+        Op::Irq { .. } => (
+            matches!(kind, AgentKind::Kernel | AgentKind::Hardware),
+            "an agent `cpuN` or `hw` for this operation",
+        ),
+        Op::Starve { .. } => (kind == AgentKind::Hardware, "the agent `hw` for this operation"),
+        Op::Tdcall { .. } | Op::MovCr3 { .. } | Op::Invlpg { .. } => {
+            (kind == AgentKind::Guest, "an agent of kind guest for this operation")
+        }
     };
     match (fits, kind) {
         (true, _) => Ok(()),
         (false, AgentKind::Hardware) => {
-            Err("a choice of the hardware, a fault, an attack or delay")
+            Err("a choice of the hardware, a fault, an attack, irq or delay")
         }
         (false, AgentKind::Device) => Err("dma-read, dma-write or delay"),
+        (false, AgentKind::Guest) => Err("an instruction that a guest can run, tdcall or delay"),
         (false, _) => Err(whose),
     }
 }
@@ -321,18 +346,27 @@ fn set(src: &SourceFile, field: &Field<'_>) -> Result<Vec<Override>, Diag> {
 
 fn regions(section: &Section<'_>) -> Result<Vec<Region>, Diag> {
     let mut regions: Vec<(Region, Field<'_>)> = Vec::new();
-    let example = "a table such as { base = \"0x10000000\", size = \"4KiB\" }";
+    let example =
+        "a table such as { base = \"0x10000000\", size = \"4KiB\" }, or with gpa for base";
     for field in section.fields() {
         if !is_name(field.key) {
             return Err(field.bad_key(NAME));
+        }
+        if field.key == SHARED {
+            return Err(field.bad_key("another name: SHARED is the SHARED bit of guest addresses"));
         }
         if regions.len() == REGIONS_MAX {
             return Err(field.bad_key(&format!("at most {REGIONS_MAX} regions")));
         }
         let table = field.section(example)?;
-        table.only(&["base", "size"])?;
+        table.only(&["base", "gpa", "size"])?;
         let expected = "an address as text, in hexadecimal such as \"0x10000000\"";
-        let base = table.required("base", expected)?.text(expected)?;
+        let (space, base) = match (table.field("gpa"), table.field("base")) {
+            (Some(gpa), None) => (Space::Guest, gpa),
+            (Some(gpa), Some(_)) => return Err(gpa.bad_key("base or gpa, not both")),
+            (None, _) => (Space::Host, table.required("base", expected)?),
+        };
+        let base = base.text(expected)?;
         let address = number(base.value).filter(|_| base.value.starts_with("0x"));
         let address = address.ok_or_else(|| base.bad(expected))?;
         if address % 64 != 0 {
@@ -346,10 +380,11 @@ fn regions(section: &Section<'_>) -> Result<Vec<Region>, Diag> {
             return Err(size.bad("a region that ends below 2^64"));
         }
         let at = Place::new(field.key_span.clone());
-        let region = Region { name: field.key.to_owned(), base: address, size: bytes, at };
+        let region = Region { name: field.key.to_owned(), space, base: address, size: bytes, at };
         regions.push((region, field));
     }
-    let mut sorted: Vec<&(Region, Field<'_>)> = regions.iter().collect();
+    let host = regions.iter().filter(|(region, _)| region.space == Space::Host);
+    let mut sorted: Vec<&(Region, Field<'_>)> = host.collect();
     sorted.sort_by_key(|(region, _)| region.base);
     for pair in sorted.windows(2) {
         let &[(low, low_field), (high, high_field)] = pair else { continue };
@@ -386,7 +421,7 @@ fn agents(section: &Section<'_>) -> Result<Vec<Agent>, Diag> {
             return Err(field.bad_key(&format!("at most {AGENTS_MAX} agents")));
         }
         let table = field.section(example)?;
-        table.only(&["kind", "core", "keyid"])?;
+        table.only(&["kind", "core", "keyid", "vcpu", "gpaw"])?;
         let expected = format!("one of {}", listed(AgentKind::ALL));
         let word = table.required("kind", &expected)?.text(&expected)?;
         let kind = AgentKind::from_word(word.value).ok_or_else(|| word.bad(&expected))?;
@@ -422,15 +457,45 @@ fn agents(section: &Section<'_>) -> Result<Vec<Agent>, Diag> {
                 return Err(table.missing("keyid", "`keyid = \"privN\"`: a TD has its own"));
             }
             None => None,
+            Some(field) if kind == AgentKind::Guest => {
+                return Err(field.wrong("no keyid: a guest's addresses have none"));
+            }
             Some(field) => {
                 let expected = "a KeyID as text: a number, privN or sharedN";
                 let text = field.text(expected)?;
                 Some(key_ref(text.value).ok_or_else(|| text.bad(expected))?)
             }
         };
-        agents.push(Agent { name: field.key.to_owned(), kind, core, keyid, at });
+        let vcpu = vcpu(&table, kind)?;
+        agents.push(Agent { name: field.key.to_owned(), kind, core, keyid, vcpu, at });
     }
     Ok(agents)
+}
+
+/// `vcpu` and `gpaw` of a guest.
+fn vcpu(table: &Section<'_>, kind: AgentKind) -> Result<Option<Vcpu>, Diag> {
+    if kind != AgentKind::Guest {
+        for (field, what) in [("vcpu", "no vcpu"), ("gpaw", "no gpaw")] {
+            if let Some(field) = table.field(field) {
+                return Err(field.wrong(&format!("{what}: a {kind} is no guest")));
+            }
+        }
+        return Ok(None);
+    }
+    let expected = "the address of the TDVPR page as text, without KeyID, such as \"VP0\"";
+    let text = table.required("vcpu", "`vcpu = \"VP0\"`, its TDVPR page")?.text(expected)?;
+    let inner = text.value.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let tdvpr = address(inner.unwrap_or(text.value)).filter(|expr| expr.key.is_none());
+    let tdvpr = tdvpr.ok_or_else(|| text.bad(expected))?;
+    let gpaw = match table.field("gpaw") {
+        None => GPAW,
+        Some(field) => match field.integer() {
+            Some(48) => 48,
+            Some(52) => 52,
+            _ => return Err(field.wrong("48 or 52, the guest-physical address bits")),
+        },
+    };
+    Ok(Some(Vcpu { tdvpr, gpaw }))
 }
 
 /// What may stand around the parts of a line; CR is half of a line end.
@@ -667,7 +732,9 @@ fn can_fail(root: &Section<'_>, scenario: &Scenario) -> Result<(), Diag> {
 fn region_names(src: &SourceFile, scenario: &Scenario) -> Result<(), Diag> {
     let regions = Regions::of(scenario);
     for line in &scenario.program {
-        let Line::Op { op, at, .. } = line else { continue };
+        let Line::Op { agent, op, at } = line else { continue };
+        let whose = regions.whose(agent);
+        let registers = Cell::new(0);
         let mut spans = operand_spans(src, at.span());
         let extents = super::bind::extents(op);
         let mut extents = extents.into_iter();
@@ -675,11 +742,23 @@ fn region_names(src: &SourceFile, scenario: &Scenario) -> Result<(), Diag> {
             |expr| {
                 let span: Range<usize> = spans.next().unwrap_or_else(|| at.span());
                 let bytes = extents.next().unwrap_or(1);
-                let found = regions.hpa(&expr, bytes);
+                let found = regions.of_agent(whose, &expr, bytes);
                 found.map_err(|t| src.diag(span, t.found, t.expected))
             },
             Ok,
+            |expr| {
+                let index = registers.replace(registers.get() + 1);
+                let RegBase::Place(place) = &expr.base else { return Ok(()) };
+                let found = regions.in_register(whose, place);
+                let span = || register_span(src, op, at.span(), index);
+                found.map(|_| ()).map_err(|t| src.diag(span(), t.found, t.expected))
+            },
         )?;
+    }
+    for agent in &scenario.agents {
+        let Some(vcpu) = &agent.vcpu else { continue };
+        let found = regions.hpa(&vcpu.tdvpr, 1);
+        found.map_err(|t| src.diag(agent.at.span(), t.found, t.expected))?;
     }
     let refined = scenario.refinements.iter().filter_map(|r| r.finals.as_ref()).flatten();
     for check in scenario.checks.finals.iter().chain(refined) {

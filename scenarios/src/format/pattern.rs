@@ -1,7 +1,9 @@
 //! Outcome patterns: what an expectation says about an [`Outcome`].
 
+use crate::diag::nearest;
 use serde::{Deserialize, Serialize};
-use sim_core::outcome::Loaded;
+use sim_core::outcome::{CallResult, Loaded, low_half, named_low_half, short_status};
+use sim_core::tdx::{self, Low, OPERANDS, SOFTWARE, STATUSES, SoftwareRow, StatusRow};
 use sim_core::units::clip;
 use sim_core::{LineData, Outcome};
 use std::fmt;
@@ -17,6 +19,12 @@ pub enum Slot {
     Maybe(&'static str),
     /// A number, `fill=BYTE` or `bytes=HEX`.
     Value,
+    /// A completion status by its name without `TDX_`, with any low half or with the one after `|`; or its number.
+    Status,
+    /// The number of an exit reason.
+    Exit,
+    /// `NAME=NUMBER` for any of these names.
+    Named(&'static [&'static str]),
 }
 
 /// One form of outcome: a row of the manual.
@@ -41,7 +49,7 @@ const fn o(
     OutcomeForm { head, rest, meaning, cite }
 }
 
-use Slot::{Maybe, One, Value};
+use Slot::{Exit, Maybe, Named, One, Status, Value};
 
 /// Every form of outcome, as [`Outcome`] prints them, and `any-data`, which only patterns have.
 #[rustfmt::skip]
@@ -63,7 +71,11 @@ pub const OUTCOMES: &[OutcomeForm] = &[
     o("pconfig",  &[One(&["ok", "bad-command", "no-entropy", "invalid-keyid", "invalid-algorithm", "device-busy"])],
                             "PCONFIG returned",                                        "architecture.md §8"),
     o("vmfail-invalid", &[], "SEAM code could not run: TDX is disabled",               "architecture.md §6.3"),
-    o("not-run",  &[One(&["panic", "killed", "shutdown", "horizon"])], "it was not run, and why", "DESIGN §6"),
+    o("not-run",  &[One(&["panic", "killed", "shutdown", "horizon", "not-entered", "not-modelled"])], "it was not run, and why", "DESIGN §6"),
+    o("tdx",      &[Status, Named(&CallResult::NAMES)], "a leaf of the TDX module returned: its status, and registers after it", "architecture.md §7.3"),
+    o("td-exit",  &[Exit, Named(&["gpa"])], "a guest's operation ended in a TD exit: exit reason and guest-physical address", "architecture.md §7.9, §7.11"),
+    o("page-fault", &[],    "a guest's own tables do not map the linear address",      "architecture.md §2.5"),
+    o("double-fault", &[],  "a guest met a #VE before it had read the cause of the last one", "architecture.md §7.11"),
 ];
 
 impl OutcomeForm {
@@ -73,6 +85,11 @@ impl OutcomeForm {
             One(words) => words.join("\\|"),
             Maybe(word) => format!("{word}?"),
             Value => "NUMBER\\|fill=BYTE".to_owned(),
+            Status => "STATUS or STATUS\\|OPERAND or NUMBER".to_owned(),
+            Exit => "NUMBER".to_owned(),
+            Named(names) => {
+                names.iter().map(|n| format!("{n}=NUMBER?")).collect::<Vec<_>>().join(" ")
+            }
         };
         self.rest.iter().map(slot).collect::<Vec<_>>().join(" ")
     }
@@ -130,18 +147,107 @@ impl Bytes {
     }
 }
 
+/// The status after `tdx`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StatusPattern {
+    /// A status of the module, with this low half or with any.
+    Module(&'static StatusRow, Option<u32>),
+    /// A whole value that only software makes.
+    Software(&'static SoftwareRow),
+    /// This value.
+    Number(u64),
+}
+
+impl StatusPattern {
+    fn matches(self, status: tdx::Status) -> bool {
+        match self {
+            StatusPattern::Module(row, low) => {
+                status.code() == row.status && low.is_none_or(|low| low == status.low())
+            }
+            StatusPattern::Software(row) => status == row.status,
+            StatusPattern::Number(n) => status.0 == n,
+        }
+    }
+
+    fn read(at: usize, word: &str) -> Result<StatusPattern, PatternError> {
+        if word.starts_with(|c: char| c.is_ascii_digit()) {
+            let number = number(word).map(StatusPattern::Number);
+            return number.ok_or_else(|| trouble(at, word, "a number of at most 64 bits"));
+        }
+        let (name, low) = word.split_once('|').map_or((word, None), |(n, low)| (n, Some(low)));
+        if let (Some(row), None) = (SOFTWARE.iter().find(|r| short_status(r.name) == name), low) {
+            return Ok(StatusPattern::Software(row));
+        }
+        let Some(row) = STATUSES.iter().find(|r| short_status(r.name) == name) else {
+            let all = STATUSES.iter().map(|r| short_status(r.name));
+            let upper = name.to_ascii_uppercase();
+            let expected = match nearest(short_status(&upper), all) {
+                Some(near) => format!("a status: did you mean `{near}`?"),
+                None => "a status such as SUCCESS or OPERAND_BUSY|RCX, or its number".to_owned(),
+            };
+            return Err(trouble(at, name, expected));
+        };
+        let Some(low) = low else { return Ok(StatusPattern::Module(row, None)) };
+        let value = named_low_half(row, low);
+        let value = value.or_else(|| number(low).and_then(|n| u32::try_from(n).ok()));
+        let value = value.ok_or_else(|| {
+            let expected = match row.low {
+                Low::Operand => match nearest(low, OPERANDS.iter().map(|o| o.name)) {
+                    Some(near) => format!("an operand: did you mean `{near}`?"),
+                    None => "an operand such as RCX or SEPT_TREE, or its number".to_owned(),
+                },
+                Low::ExitReason => "the number of an exit reason".to_owned(),
+                Low::Level => "the number of a level".to_owned(),
+                Low::Msr | Low::Tdmr | Low::Plain => "a number of at most 32 bits".to_owned(),
+            };
+            trouble(at + name.len() + 1, low, expected)
+        })?;
+        Ok(StatusPattern::Module(row, Some(value)))
+    }
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatusPattern::Module(row, None) => f.write_str(short_status(row.name)),
+            StatusPattern::Module(row, Some(low)) => {
+                write!(f, "{}|{}", short_status(row.name), low_half(row, *low))
+            }
+            StatusPattern::Software(row) => f.write_str(short_status(row.name)),
+            StatusPattern::Number(n) => write!(f, "{n:#x}"),
+        }
+    }
+}
+
+/// What follows the words of an alternative.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Detail {
+    /// Nothing that is asked for.
+    Any,
+    /// After `data` or `garbage`.
+    Bytes(Bytes),
+    /// After `tdx`.
+    Status(StatusPattern),
+    /// After `td-exit`.
+    Exit(u32),
+}
+
 /// One alternative: the first words of an outcome.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Alternative {
     /// Words of [`OUTCOMES`], head first.
     words: Vec<&'static str>,
-    bytes: Option<Bytes>,
+    detail: Detail,
+    /// Names of a [`Slot::Named`] and what they must be, in the order of the slot.
+    named: Vec<(&'static str, u64)>,
 }
 
 /// What an outcome may be: one or more alternatives, each the first words of what [`Outcome`] prints.
 ///
 /// `mc srar` matches every software-recoverable machine check, `data | zeros` either; `data 0x1122` asks for these
-/// first eight bytes (or all, where fewer were loaded), `data fill=0x5a` for this byte everywhere.
+/// first eight bytes (or all, where fewer were loaded), `data fill=0x5a` for this byte everywhere; `tdx OPERAND_BUSY` for
+/// this status about any operand, `tdx OPERAND_BUSY|RCX` about RCX. A `|` without spaces after the name of a status is part
+/// of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern {
@@ -164,7 +270,27 @@ impl Alternative {
             }
             let class = printed.split(' ').next();
             return self.words.first().copied() == class
-                && self.bytes.is_none_or(|bytes| bytes.matches(loaded));
+                && match self.detail {
+                    Detail::Bytes(bytes) => bytes.matches(loaded),
+                    _ => true,
+                };
+        }
+        let named = |name: &str, want: u64| match outcome {
+            Outcome::Call(result) => {
+                let slot = CallResult::NAMES.iter().position(|n| *n == name);
+                slot.and_then(|i| result.out.get(i)) == Some(&want)
+            }
+            Outcome::TdExit { gpa, .. } => name == "gpa" && *gpa == want,
+            _ => false,
+        };
+        let detail = match (self.detail, outcome) {
+            (Detail::Any, _) => true,
+            (Detail::Status(status), Outcome::Call(result)) => status.matches(result.status),
+            (Detail::Exit(number), Outcome::TdExit { reason, .. }) => reason.0 == number,
+            _ => false,
+        };
+        if !detail || !self.named.iter().all(|(name, want)| named(name, *want)) {
+            return false;
         }
         let mut printed = printed.split(' ');
         self.words.iter().all(|word| printed.next() == Some(word))
@@ -174,15 +300,18 @@ impl Alternative {
 impl fmt::Display for Alternative {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words.join(" "))?;
-        match self.bytes {
-            None => Ok(()),
-            Some(Bytes::Num(n)) => write!(f, " {n:#x}"),
-            Some(Bytes::Fill(byte)) => write!(f, " fill={byte:#x}"),
-            Some(Bytes::All(data, len)) => {
+        match self.detail {
+            Detail::Any => {}
+            Detail::Bytes(Bytes::Num(n)) => write!(f, " {n:#x}")?,
+            Detail::Bytes(Bytes::Fill(byte)) => write!(f, " fill={byte:#x}")?,
+            Detail::Bytes(Bytes::All(data, len)) => {
                 f.write_str(" bytes=")?;
-                (0..usize::from(len)).try_for_each(|i| write!(f, "{:02x}", data.byte(i)))
+                (0..usize::from(len)).try_for_each(|i| write!(f, "{:02x}", data.byte(i)))?;
             }
+            Detail::Status(status) => write!(f, " {status}")?,
+            Detail::Exit(number) => write!(f, " {number}")?,
         }
+        self.named.iter().try_for_each(|(name, n)| write!(f, " {name}={n:#x}"))
     }
 }
 
@@ -262,9 +391,15 @@ fn alternative(
     };
     let form = OUTCOMES.iter().find(|o| o.head == head && heads(o));
     let form = form.ok_or_else(|| trouble(at, head, expected()))?;
-    let mut found = Alternative { words: vec![form.head], bytes: None };
+    let mut found = Alternative { words: vec![form.head], detail: Detail::Any, named: Vec::new() };
     let mut slots = form.rest.iter();
     'words: for (at, word) in tokens {
+        if let Some(Named(names)) = form.rest.last()
+            && matches!(found.detail, Detail::Status(_) | Detail::Exit(_))
+        {
+            read_named(&mut found.named, names, at, word)?;
+            continue;
+        }
         let mut expected: Vec<&str> = Vec::new();
         for slot in slots.by_ref() {
             match slot {
@@ -282,9 +417,23 @@ fn alternative(
                 }
                 Maybe(choice) => expected.push(choice),
                 Value => {
-                    found.bytes = Some(bytes(at, word)?);
+                    found.detail = Detail::Bytes(bytes(at, word)?);
                     continue 'words;
                 }
+                Status => {
+                    found.detail = Detail::Status(StatusPattern::read(at, word)?);
+                    continue 'words;
+                }
+                Exit => {
+                    let reason = number(word).and_then(|n| u32::try_from(n).ok());
+                    let reason = reason.ok_or_else(|| {
+                        trouble(at, word, "the number of an exit reason, such as 48")
+                    })?;
+                    found.detail = Detail::Exit(reason);
+                    continue 'words;
+                }
+                // Read above, once what stands before it has been.
+                Named(_) => {}
             }
         }
         return Err(trouble(at, word, format!("nothing after `{found}`, or ` | `")));
@@ -292,13 +441,46 @@ fn alternative(
     Ok(found)
 }
 
-/// The parts between `|`, with their offsets.
+/// Reads `NAME=NUMBER` into its place among those read.
+fn read_named(
+    named: &mut Vec<(&'static str, u64)>,
+    names: &'static [&'static str],
+    at: usize,
+    word: &str,
+) -> Result<(), PatternError> {
+    let list = || names.iter().map(|n| format!("{n}=NUMBER")).collect::<Vec<_>>().join(", ");
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    let rank = |name: &str| names.iter().position(|n| *n == name);
+    let known = rank(name).and_then(|i| Some((i, *names.get(i)?)));
+    let (index, name) = known.ok_or_else(|| trouble(at, word, list()))?;
+    if named.iter().any(|(other, _)| *other == name) {
+        return Err(trouble(at, word, format!("{name} only once")));
+    }
+    let value = number(value)
+        .ok_or_else(|| trouble(at, word, format!("{name}=NUMBER, a number of at most 64 bits")))?;
+    let place = named.partition_point(|(other, _)| rank(other) < Some(index));
+    named.insert(place, (name, value));
+    Ok(())
+}
+
+/// The parts between `|`, with their offsets. A `|` that stands without spaces in the word after `tdx` is no separator.
 fn alternatives(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut rest = 0;
-    text.split('|').map(move |part| {
-        let at = rest;
-        rest += part.len() + 1;
-        (at, part)
+    let mut rest = Some(0);
+    std::iter::from_fn(move || {
+        let at = rest?;
+        let tail = text.get(at..).unwrap_or("");
+        let mut bars = tail.match_indices('|').map(|(bar, _)| bar);
+        let end = bars.find(|bar| {
+            let (part, after) = (tail.get(..*bar).unwrap_or(""), tail.get(bar + 1..).unwrap_or(""));
+            let joined = !part.ends_with([' ', '\t'])
+                && after.starts_with(|c: char| !matches!(c, ' ' | '\t' | '|'));
+            let mut words = words(part).map(|(_, word)| word);
+            let status = (words.next(), words.next(), words.next());
+            let bare = |word: &str| !word.contains('|');
+            !(joined && matches!(status, (Some("tdx"), Some(name), None) if bare(name)))
+        });
+        rest = end.map(|end| at + end + 1);
+        Some((at, tail.get(..end.unwrap_or(tail.len())).unwrap_or("")))
     })
 }
 

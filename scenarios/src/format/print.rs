@@ -1,6 +1,6 @@
 //! From [`Scenario`] to text.
 
-use super::{Line, Located, Order, Pattern, Scenario, StepRef};
+use super::{GPAW, Line, Located, Order, Pattern, Scenario, Space, StepRef};
 use crate::format::Crypto;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
@@ -83,7 +83,8 @@ impl Scenario {
             writeln!(out, "\n[regions]")?;
             for r in &self.regions {
                 let size = size(r.size);
-                writeln!(out, "{} = {{ base = \"{:#x}\", size = \"{size}\" }}", r.name, r.base)?;
+                let base = if r.space == Space::Guest { "gpa" } else { "base" };
+                writeln!(out, "{} = {{ {base} = \"{:#x}\", size = \"{size}\" }}", r.name, r.base)?;
             }
         }
         if !self.agents.is_empty() {
@@ -95,6 +96,12 @@ impl Scenario {
                 }
                 if let Some(keyid) = agent.keyid {
                     write!(out, ", keyid = \"{keyid}\"")?;
+                }
+                if let Some(vcpu) = &agent.vcpu {
+                    write!(out, ", vcpu = \"{}\"", vcpu.tdvpr)?;
+                    if vcpu.gpaw != GPAW {
+                        write!(out, ", gpaw = {}", vcpu.gpaw)?;
+                    }
                 }
                 writeln!(out, " }}")?;
             }

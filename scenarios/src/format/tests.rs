@@ -7,8 +7,11 @@ use sim_core::event::BirthId;
 use sim_core::mca::{
     McAccess, McConsequence, McContext, McRecord, McStatus, McgStatus, StatusParts,
 };
-use sim_core::op::MNEMONICS;
-use sim_core::outcome::{DataClass, GpReason, Loaded, NotRun, PconfigStatus};
+use sim_core::op::{Base, MNEMONICS, RegBase, RegExpr};
+use sim_core::outcome::{
+    CallResult, DataClass, GpReason, Loaded, NotRun, PconfigStatus, low_half, short_status,
+};
+use sim_core::tdx::{ExitReason, Operand, STATUSES, Status};
 use sim_core::{Addr, Hpa, KeyId, LineData, Op, Outcome, PlatformSpec};
 use std::num::NonZeroU32;
 
@@ -65,11 +68,11 @@ crypto = "real"
 "td0.1" = "data 0x1111"
 "#;
 
-fn spr() -> PlatformSpec {
+pub(super) fn spr() -> PlatformSpec {
     load(&Origin::Preset("spr".into()), &[]).unwrap().spec
 }
 
-fn parse(text: &str) -> Result<Scenario, Diag> {
+pub(super) fn parse(text: &str) -> Result<Scenario, Diag> {
     Scenario::from_text("s.toml", text)
 }
 
@@ -99,7 +102,13 @@ fn a_scenario_that_uses_everything_is_read_as_it_is_written() {
     assert_eq!(s.program.len(), 9);
     assert_eq!(
         s.regions[1],
-        Region { name: "P1".into(), base: 0x1000_1000, size: 4096, at: Place::default() }
+        Region {
+            name: "P1".into(),
+            space: Space::Host,
+            base: 0x1000_1000,
+            size: 4096,
+            at: Place::default()
+        }
     );
     assert_eq!((s.agents[0].kind, s.agents[0].core), (AgentKind::Td, Some(1)));
     assert_eq!(s.checks.expect.len(), 2);
@@ -402,7 +411,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         ("a bad region name", with("P1 = {", "\"P-1\" = {")),
         ("a region name of 33", with("P1 = {", &format!("{} = {{", "P".repeat(33)))),
         ("an agent of no kind", with("kind = \"td\", ", "")),
-        ("an agent of an unknown kind", with("kind = \"td\"", "kind = \"guest\"")),
+        ("an agent of an unknown kind", with("kind = \"td\"", "kind = \"vm\"")),
         ("an agent without core", with("core = 1, ", "")),
         ("a core of 128", with("core = 1", "core = 128")),
         ("a negative core", with("core = 1", "core = -1")),
@@ -548,7 +557,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a line without agent
             s.toml:7:2: found ``, expected an agent: cpuN, userN, seamN, dmaN, hw, or one of [agents]
         a line without operation
-            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue
+            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue, tdh.LEAF, seamcall, tdg.LEAF, tdcall, irq, wrmsr, starve, mov-cr3, invlpg
         barrier with an operand
             s.toml:7:1: found `barrier now`, expected `agent : operation`, `barrier` or `# comment`
         an unknown agent
@@ -580,7 +589,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a device that loads
             s.toml:7:8: found `load` by `dma0` (device), expected dma-read, dma-write or delay
         hardware that fences
-            s.toml:7:6: found `mfence` by `hw` (hw), expected a choice of the hardware, a fault, an attack or delay
+            s.toml:7:6: found `mfence` by `hw` (hw), expected a choice of the hardware, a fault, an attack, irq or delay
         a core that does DMA
             s.toml:7:9: found `dma-read` by `user0` (user), expected an agent `dmaN` for this operation
         an unknown region
@@ -598,7 +607,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a region without size
             s.toml:26:6: found a table without `size`, expected a size as text, such as "4KiB"
         a region with another key
-            s.toml:26:29: found unknown key `len`, expected one of the keys base, size
+            s.toml:26:29: found unknown key `len`, expected one of the keys base, gpa, size
         a base that is an integer
             s.toml:26:15: found integer `0x10000000`, expected an address as text, in hexadecimal such as "0x10000000"
         a base that is decimal
@@ -632,9 +641,9 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a region name of 33
             s.toml:27:1: found `PPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPP`, expected a name of A-Z, a-z, 0-9 and _, at most 32, not starting with a digit
         an agent of no kind
-            s.toml:30:7: found a table without `kind`, expected one of kernel, user, seam, td, device, hw
+            s.toml:30:7: found a table without `kind`, expected one of kernel, user, seam, td, guest, device, hw
         an agent of an unknown kind
-            s.toml:30:16: found `guest`, expected one of kernel, user, seam, td, device, hw
+            s.toml:30:16: found `vm`, expected one of kernel, user, seam, td, guest, device, hw
         an agent without core
             s.toml:30:7: found a table without `core`, expected `core = 0`
         a core of 128
@@ -674,7 +683,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome that is a number
             s.toml:34:12: found integer `1`, expected an outcome as text, such as "mc srar data-load"
         an unknown outcome
-            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
         an unknown outcome word
             s.toml:34:21: found `load`, expected one of data-load, fetch
         an unknown outcome after escapes
@@ -682,9 +691,9 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome word too many
             s.toml:34:19: found `0x0`, expected nothing after `zeros`, or ` | `
         an empty outcome
-            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
         an empty alternative
-            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run
+            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
         a value of 65 bits
             s.toml:34:18: found `0x10000000000000000`, expected a number of at most 64 bits, fill=BYTE or bytes=HEX
         a fill of 9 bits
@@ -908,6 +917,7 @@ fn a_scenario_that_was_built_and_is_wrong_is_refused_without_panic() {
     assert_eq!(diag.to_string(), "x:1:1: found `cpu0.2`, expected a step of the program");
     s.regions.push(Region {
         name: "R".into(),
+        space: Space::Host,
         base: u64::MAX,
         size: u64::MAX,
         at: Place::default(),
@@ -942,7 +952,7 @@ fn every_row_of_the_outcome_table_is_printed_by_some_outcome_but_any_data() {
             let words: &[&str] = match slot {
                 Slot::One(words) => words,
                 Slot::Maybe(word) => std::slice::from_ref(word),
-                Slot::Value => continue,
+                Slot::Value | Slot::Status | Slot::Exit | Slot::Named(_) => continue,
             };
             for word in words {
                 let hit = printed
@@ -1000,8 +1010,9 @@ fn every_kind_of_agent_has_a_row_and_its_name_gives_the_kind() {
     for row in AGENT_KINDS {
         let name = match (row.prefix, row.kind) {
             (None, kind) => {
-                assert_eq!(kind, AgentKind::Td);
+                assert!(matches!(kind, AgentKind::Td | AgentKind::Guest));
                 assert_eq!(agent_by_name("td0", Place::default()), None);
+                assert_eq!(agent_by_name("guest0", Place::default()), None);
                 continue;
             }
             (Some(prefix), AgentKind::Hardware) => prefix.to_owned(),
@@ -1025,8 +1036,20 @@ fn every_operation_belongs_to_some_kind_of_agent() {
             "delay" => AgentKind::ALL,
             "dma-read" | "dma-write" => &[AgentKind::Device],
             "evict" | "wc-evict" | "flip-bit" | "flip-td" | "move-line" | "save-line"
-            | "replay-line" | "inject-ue" => &[AgentKind::Hardware],
-            _ => &[AgentKind::Kernel, AgentKind::User, AgentKind::Seam, AgentKind::Td],
+            | "replay-line" | "inject-ue" | "starve" => &[AgentKind::Hardware],
+            "irq" => &[AgentKind::Kernel, AgentKind::Hardware],
+            "wrmsr" => &[AgentKind::Kernel],
+            "interrupt" => &[AgentKind::Kernel, AgentKind::User, AgentKind::Seam, AgentKind::Td],
+            "mov-cr3" | "invlpg" => &[AgentKind::Guest],
+            name if name.starts_with("tdg.") => &[AgentKind::Guest],
+            name if name.starts_with("tdh.") => &[AgentKind::Kernel, AgentKind::User],
+            _ => &[
+                AgentKind::Kernel,
+                AgentKind::User,
+                AgentKind::Seam,
+                AgentKind::Td,
+                AgentKind::Guest,
+            ],
         };
         assert_eq!(kinds, want, "{op}");
     }
@@ -1097,7 +1120,27 @@ fn every_outcome() -> Vec<Outcome> {
         Outcome::DmaAbort,
         Outcome::DmaPoison(birth()),
         Outcome::VmFailInvalid,
+        Outcome::PageFault,
+        Outcome::DoubleFault,
     ];
+    for status in [
+        Status::SUCCESS,
+        Status::SUCCESS.exit(ExitReason(48)),
+        Status::OPERAND_BUSY.about(Operand::RCX),
+        Status::OPERAND_BUSY.about(Operand::SEPT_TREE),
+        Status::OPERAND_INVALID,
+        Status::SEAMCALL_VMFAILINVALID,
+        Status(0x1234_0000_0000_0000),
+    ] {
+        for out in [[0; 6], [0x1000, 0, 0, 0, 0, 0x8]] {
+            let result = CallResult { guest: false, leaf: 0, status, out };
+            all.push(Outcome::Call(result));
+            all.push(Outcome::Call(CallResult { guest: true, ..result }));
+        }
+    }
+    for (reason, gpa) in [(48, 0x1000), (48, 0), (49, 0x1000), (1, 0), (77, 0)] {
+        all.push(Outcome::TdExit { reason: ExitReason(reason), gpa });
+    }
     for class in [DataClass::Plain, DataClass::Blocked, DataClass::Garbage] {
         for data in
             [LineData::ZERO, LineData::filled(0x5a), LineData([0x1122, 3, 0, 0, 0, 0, 0, 0])]
@@ -1118,6 +1161,7 @@ fn every_outcome() -> Vec<Outcome> {
     all.extend(
         [NotRun::Panic, NotRun::Killed, NotRun::Shutdown, NotRun::Horizon].map(Outcome::NotRun),
     );
+    all.extend([NotRun::NotEntered, NotRun::NotModelled].map(Outcome::NotRun));
     use McConsequence as C;
     for consequence in [C::Panic, C::Sigbus, C::Survived, C::TdFatal, C::Shutdown] {
         for access in [McAccess::DataLoad, McAccess::Fetch] {
@@ -1147,13 +1191,17 @@ fn every_outcome() -> Vec<Outcome> {
             | Outcome::DmaPoison(_)
             | Outcome::Pconfig(_)
             | Outcome::VmFailInvalid
-            | Outcome::NotRun(_) => {}
+            | Outcome::NotRun(_)
+            | Outcome::Call(_)
+            | Outcome::TdExit { .. }
+            | Outcome::PageFault
+            | Outcome::DoubleFault => {}
         }
     }
     all
 }
 
-fn pattern(text: &str) -> Pattern {
+pub(super) fn pattern(text: &str) -> Pattern {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
@@ -1169,7 +1217,13 @@ fn every_beginning_of_an_outcome_matches_it_and_no_other_word_does() {
             assert!(matching.matches(outcome), "{start}: {text}");
             for other in all.iter().filter(|_| n < 3) {
                 let printed = other.to_string();
-                let same = printed.split(' ').take(n).eq(words[..n].iter().copied());
+                // A status without `|` stands for all of its low halves.
+                let any_low = words[0] == "tdx" && n > 1 && !words[1].contains('|');
+                let cut = |word| {
+                    let word: &str = word;
+                    if any_low { word.split('|').next().unwrap_or(word) } else { word }
+                };
+                let same = printed.split(' ').map(cut).take(n).eq(words[..n].iter().copied());
                 // Values are compared as numbers, so other texts can match them too.
                 if same || !start.contains("0x") {
                     assert_eq!(matching.matches(other), same, "{start}: {printed}");
@@ -1250,6 +1304,13 @@ fn any_alternative() -> impl Strategy<Value = String> {
                     Slot::One(words) => text += &format!(" {}", words[pick as usize % words.len()]),
                     Slot::Maybe(word) if pick % 2 == 0 => text += &format!(" {word}"),
                     Slot::Maybe(_) => {}
+                    Slot::Status => text += &any_status(pick, n, fill),
+                    Slot::Exit => text += &format!(" {}", n as u32),
+                    Slot::Named(names) => {
+                        let asked =
+                            names.iter().enumerate().filter(|(i, _)| pick >> (i % 8) & 1 != 0);
+                        asked.for_each(|(i, name)| text += &format!(" {name}={:#x}", n >> i));
+                    }
                     Slot::Value if fill => text += &format!(" fill={:#x}", n as u8),
                     Slot::Value => text += &format!(" {n:#x}"),
                 }
@@ -1257,6 +1318,19 @@ fn any_alternative() -> impl Strategy<Value = String> {
             text
         },
     )
+}
+
+/// A status as a pattern prints it.
+fn any_status(pick: u8, n: u64, low: bool) -> String {
+    let row = &STATUSES[n as usize % STATUSES.len()];
+    let name = short_status(row.name);
+    match (pick % 4, low) {
+        (0, _) => format!(" {n:#x}"),
+        (1, true) => " SEAMCALL_VMFAILINVALID".to_owned(),
+        (_, false) => format!(" {name}"),
+        (2, true) => format!(" {name}|{}", low_half(row, n as u32 % 200)),
+        (_, true) => format!(" {name}|{}", low_half(row, n as u32)),
+    }
 }
 
 fn any_pattern() -> impl Strategy<Value = String> {
@@ -1294,7 +1368,25 @@ fn op_of(name: &str, operands: &str, addr: &str, pick: u8, bytes: u32, n: u64) -
         .replace("TIME", &format!("{}ps", n % 1_000_000))
         .replace("CORE", &(n % 4).to_string())
         .replace("BIT", &(n % 512).to_string())
-        .replace("SLOT", &(n % 16).to_string());
+        .replace("SLOT", &(n % 16).to_string())
+        .replace(
+            "REGS?",
+            &choose(&[
+                "",
+                "r13=0xfff",
+                "rcx=[AT]|1 rdx=priv1 r8=[AT]",
+                "rcx=0x200000|1 r9=[AT]|0x10",
+            ])
+            .replace("AT", addr),
+        )
+        .replace("nmi|smi?", choose(&["", "nmi", "smi"]))
+        .replace("MSR", &format!("{:#x}", n as u32))
+        .replace("DRAWS", &(n % 7 + 1).to_string())
+        .replace("REG", &choose(&["0x1000", "[AT]", "[AT]|24"]).replace("AT", addr))
+        .replace("NUMBER", &(n % 128).to_string());
+    let host = choose(&["tdh.mng.create", "tdh.mem.sept.add.v1", "tdh.sys.config"]);
+    let name = name.replace("tdh.LEAF", host);
+    let name = name.replace("tdg.LEAF", choose(&["tdg.mem.page.accept", "tdg.vp.vmcall"]));
     format!("{name} {operands}").parse().unwrap_or_else(|e| panic!("{name} {operands}: {e}"))
 }
 
@@ -1315,6 +1407,22 @@ fn any_op() -> impl Strategy<Value = TextOp> {
             op_of(m.name, m.operands, &format!("{base}{key}"), pick, bytes, n)
         },
     )
+}
+
+/// The same operation on guest memory: `G` for `R`, and no KeyIDs.
+fn of_guest(op: TextOp) -> TextOp {
+    let addr = |at: AddrExpr| {
+        let base = match at.base {
+            Base::Region { offset, .. } => Base::Region { name: "G".into(), offset },
+            base @ Base::Abs(_) => base,
+        };
+        AddrExpr { base, key: None }
+    };
+    let reg = |reg: RegExpr| match reg.base {
+        RegBase::Place(at) => RegExpr { base: RegBase::Place(Box::new(addr(*at))), ..reg },
+        _ => reg,
+    };
+    op.try_map(|at| Ok::<_, ()>(addr(at)), Ok, |r| Ok(reg(r))).unwrap()
 }
 
 fn any_final() -> impl Strategy<Value = FinalCheck> {
@@ -1347,21 +1455,35 @@ prop_compose! {
         if bits & 16 != 0 {
             s.set = vec![Override::set("cpu.cores", "8"), Override::set("latency.xts", "1.5ns")];
         }
-        let region = |name: &str, base, size| Region { name: name.into(), base, size, at: Place::default() };
-        s.regions = vec![region("R", 0x4000_0000, 2 << 20), region("Q", 0, 192)];
-        let td = |name: &str, keyid| Agent {
-            name: name.into(), kind: AgentKind::Td, core: Some(3), keyid: Some(keyid), at: Place::default(),
+        let region = |space, name: &str, base, size| {
+            Region { name: name.into(), space, base, size, at: Place::default() }
         };
-        s.agents = vec![td("td0", KeyRef::Private(1)), td("guest", KeyRef::Num(65))];
+        s.regions = vec![
+            region(Space::Host, "R", 0x4000_0000, 2 << 20),
+            region(Space::Host, "Q", 0, 192),
+            region(Space::Guest, "G", 0x4000_0000, 2 << 20),
+        ];
+        let td = |name: &str, keyid| Agent {
+            name: name.into(), kind: AgentKind::Td, core: Some(3), keyid: Some(keyid), vcpu: None, at: Place::default(),
+        };
+        let tdvpr = AddrExpr { base: Base::Region { name: "R".into(), offset: 0x1000 }, key: None };
+        let vcpu = Some(Vcpu { tdvpr, gpaw: if bits & 32 != 0 { 52 } else { 48 } });
+        let guest = Agent {
+            name: "vcpu0".into(), kind: AgentKind::Guest, core: None, keyid: None, vcpu, at: Place::default(),
+        };
+        s.agents = vec![td("td0", KeyRef::Private(1)), td("guest", KeyRef::Num(65)), guest];
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for (op, who, barrier) in ops {
-            let agents = ["cpu0", "user1", "seam2", "td0", "guest", "dma7", "hw"];
+            let agents = ["cpu0", "user1", "seam2", "td0", "guest", "dma7", "hw", "vcpu0"];
             let kind = |name: &str| match name {
                 "td0" | "guest" => AgentKind::Td,
+                "vcpu0" => AgentKind::Guest,
                 name => agent_by_name(name, Place::default()).unwrap().kind,
             };
             let able: Vec<&str> = agents.into_iter().filter(|a| may(kind(a), &op).is_ok()).collect();
             let agent = able[who as usize % able.len()].to_owned();
+            // The memory that a name belongs to is found when the file is read.
+            let op = if agent == "vcpu0" { of_guest(op) } else { op };
             *counts.entry(agent.clone()).or_insert(0) += 1;
             s.program.push(Line::Op { agent, op, at: Place::default() });
             if barrier { s.program.push(Line::Barrier); }

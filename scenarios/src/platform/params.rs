@@ -13,6 +13,10 @@ pub enum Kind {
     Size,
     /// Text with a unit of frequency, such as `"2200MHz"`.
     Frequency,
+    /// A range of addresses as text, such as `"0x100000-0x77800000"`.
+    Area,
+    /// Ranges of addresses as text, with spaces between them; empty for none.
+    Areas,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -26,6 +30,10 @@ impl Kind {
             Kind::Time => "a time as text, such as \"4.4ns\"".to_owned(),
             Kind::Size => "a size as text, such as \"48KiB\"".to_owned(),
             Kind::Frequency => "a frequency as text, such as \"2200MHz\"".to_owned(),
+            Kind::Area => "a range as text, such as \"0x100000-0x77800000\", not empty".to_owned(),
+            Kind::Areas => {
+                "ranges as text, such as \"0x100000-0x77800000 0x100000000-0x200000000\"".to_owned()
+            }
             Kind::Word(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -113,6 +121,7 @@ pub const PARAMS: &[Param] = &[
     p("dram.channel_interleave", Kind::Size, "bytes after which addresses go to the next channel", "timing.md §2.4"),
     p("mce.seam_nr",            Kind::Bool, "MCG_CAP[12]: MCG_STATUS tells SEAM non-root",      "architecture.md §6.2"),
     p("mce.lmce",               Kind::Bool, "local machine-check exceptions are on",            "architecture.md §6.3"),
+    p("mce.emca2",              Kind::Bool, "EMCA2: machine checks of the core banks are signalled as MSMI", "architecture.md §6.3"),
     p("mce.cmci",               Kind::Bool, "CMCI is enabled for the controller banks",         "architecture.md §6.1"),
     p("mce.bank_dcu",           U8,  "bank of the data cache unit",                             "architecture.md §13 MC-20"),
     p("mce.bank_ifu",           U8,  "bank of the instruction fetch unit",                      "architecture.md §13 MC-20"),
@@ -121,6 +130,29 @@ pub const PARAMS: &[Param] = &[
     p("mce.mscod_td",           U16, "MSCOD of a birth by TD-bit mismatch",                     "architecture.md §13 MC-20"),
     p("mce.mscod_mac",          U16, "MSCOD of a birth by MAC mismatch",                        "architecture.md §13 MC-20"),
     p("mce.mcacod_imc",         U16, "MCACOD of both, to which the channel is added",           "architecture.md §13 MC-20"),
+    p("tdx.cmrs",               Kind::Areas, "convertible memory ranges as the firmware lists them", "architecture.md §7.4, §9"),
+    p("tdx.seamrr",             Kind::Area, "SEAMRR: memory of the TDX module itself",          "architecture.md §8"),
+    p("tdx.smrr",               Kind::Area, "an SMRR, which must not overlap convertible memory", "architecture.md §7.9 \"TDH.SYS.INIT\""),
+    p("tdx.tme_locked",         Kind::Bool, "IA32_TME_ACTIVATE is locked",                      "architecture.md §1.3 1.3.4"),
+    p("tdx.sys_disable",        Kind::Bool, "the module has TDH.SYS.DISABLE",                   "linux-host-paths.md §16.5"),
+    p("tdx.dynamic_pamt",       Kind::Bool, "the module has dynamic PAMT",                      "linux-host-paths.md §13"),
+    p("tdx.clflush_before_alloc", Kind::Bool, "TDX_FEATURES0 bit 23: enumerated, never checked", "architecture.md §13 MC-15"),
+    p("tdx.vp_init_version",    U8,  "highest version of TDH.VP.INIT",                          "architecture.md §10.2 D-22"),
+    p("tdx.vp_init_exclusive",  Kind::Bool, "TDH.VP.INIT takes the TDR exclusively, not shared", "architecture.md §10.2 D-22"),
+    p("tdx.handoff_version",    U16, "handoff version that TDH.SYS.SHUTDOWN accepts",           "architecture.md §7.9 \"TDH.SYS.SHUTDOWN\""),
+    p("tdx.hp_lock_timeout",    Kind::Time, "TDCS.HP_LOCK_TIMEOUT",                             "architecture.md §7.2"),
+    p("tdx.tlb_entries",        U32, "translations that a core's TLB holds",                    "architecture.md §7.8"),
+    p("tdx.walk_poison_shutdown", Kind::Bool, "poison met by a page walk in a TD is an unbreakable shutdown", "architecture.md §13 MC-07"),
+    p("tdx.cost.seamcall",      Kind::Time, "SEAMCALL and SEAMRET, there and back",             "timing.md §5.3"),
+    p("tdx.cost.enter",         Kind::Time, "VM entry into a TD",                               "timing.md §5.3"),
+    p("tdx.cost.exit",          Kind::Time, "VM exit from a TD to the module",                  "timing.md §5.3"),
+    p("tdx.cost.sys",           Kind::Time, "work of a TDH.SYS.* leaf",                         "timing.md §5.3"),
+    p("tdx.cost.mng",           Kind::Time, "work of a TDH.MNG.*, TDH.VP.* or TDH.MR.* leaf",   "timing.md §5.3"),
+    p("tdx.cost.mem",           Kind::Time, "work of a TDH.MEM.* leaf",                         "timing.md §5.3"),
+    p("tdx.cost.phymem",        Kind::Time, "work of a TDH.PHYMEM.* leaf",                      "timing.md §5.3"),
+    p("tdx.cost.tdcall",        Kind::Time, "work of a TDCALL leaf",                            "timing.md §5.3"),
+    p("tdx.cost.hash",          Kind::Time, "SHA-384 of 128 bytes",                             "timing.md §5.3"),
+    p("tdx.cost.invept",        Kind::Time, "INVEPT",                                           "timing.md §5.3"),
 ];
 
 /// [`PARAMS`] as a table of the manual.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use sim_core::Ps;
 use sim_core::keyid::KeyId;
 use sim_core::platform::{IntegrityMode, SpeedGrade};
+use sim_core::units::Area;
 use std::collections::BTreeSet;
 
 fn named(name: &str) -> Platform {
@@ -84,6 +85,8 @@ fn every_row_of_the_table_can_be_set_and_changes_the_platform() {
                 (Kind::Time, _) => &[("", "123ps")],
                 (Kind::Size, _) => &[("", "4KiB")],
                 (Kind::Frequency, _) => &[("", "4.1GHz")],
+                (Kind::Area, _) => &[("", "0x80000000-0x90000000")],
+                (Kind::Areas, _) => &[("", "0x1000-0x2000 0x4000-0x8000")],
                 (Kind::Word(words), now) => {
                     let word = words.iter().find(|w| **w != now).unwrap();
                     let changed = load(&Origin::Preset("spr".into()), &set(&[(key, word)]));
@@ -119,7 +122,7 @@ fn the_manual_lists_every_parameter_once() {
 
 /// Tags of the sheets that stand for a source somebody has read or derived from (timing.md §0, architecture.md §0).
 const READ: &[&str] =
-    &["[V]", "[D]", "[LX]", "[SRC]", "[MEAS]", "[WP]", "[BASE", "[MCEL", "KeyIDs seen"];
+    &["[V]", "[D]", "[LX]", "[SRC]", "[MEAS]", "[WP]", "[BASE", "[MCEL", "KeyIDs seen", "dmesg of"];
 
 #[test]
 fn every_preset_loads_and_says_where_each_number_is_from() {
@@ -175,6 +178,31 @@ fn the_presets_say_what_the_sheets_say() {
         // architecture.md §13 MC-20 and §6.2.
         assert_eq!((p.mce.mscod_td, p.mce.mscod_mac, p.mce.mcacod_imc), (0x82b, 0x82a, 0x90));
         assert_eq!((p.mce.bank_imc, p.mce.bank_dcu, p.mce.bank_ifu), (13, 1, 0));
+    }
+    // architecture.md §9, both checks: TDMRs of whole GiB around the convertible ranges.
+    let tdmrs = |p: &sim_core::PlatformSpec| -> Vec<u64> {
+        let gib = |a: &Area| a.end.div_ceil(1 << 30) - (a.base >> 30);
+        p.tdx.cmrs.iter().map(gib).collect()
+    };
+    assert_eq!(tdmrs(&spr), [2, 126, 128]);
+    assert_eq!(spr.tdx.cmrs[1], Area { base: 0x1_0000_0000, end: 0x20_6e00_0000 });
+    assert_eq!(tdmrs(&emr), [2, 1021, 1023]);
+    assert_eq!(gnr.tdx.cmrs, spr.tdx.cmrs);
+    for p in [&spr, &emr, &gnr] {
+        let tdx = &p.tdx;
+        // architecture.md §7.4: 4 KiB granular, ordered, disjoint; §7.9 "TDH.SYS.INIT": no SMRR in them.
+        assert!(tdx.cmrs.is_sorted_by(|a, b| a.end <= b.base));
+        assert!(tdx.cmrs.iter().all(|a| a.base % 4096 == 0 && a.end % 4096 == 0));
+        for own in [&tdx.seamrr, &tdx.smrr] {
+            assert!(tdx.cmrs.iter().all(|a| !a.overlaps(own)), "{own}");
+        }
+        // architecture.md §8.
+        assert_eq!((tdx.seamrr.base % (32 << 20), tdx.seamrr.bytes() % (32 << 20)), (0, 0));
+        assert!(!tdx.seamrr.overlaps(&tdx.smrr));
+        // timing.md §5.3, §6.
+        assert!((Ps::ns(500)..=Ps::ns(1500)).contains(&tdx.cost.seamcall));
+        let tdcall = tdx.cost.exit.0 + tdx.cost.tdcall.0 + tdx.cost.enter.0;
+        assert!((Ps::ns(900).0..=Ps::ns(1200).0).contains(&tdcall), "{tdcall}");
     }
     assert_eq!((spr.cpu.llc.size, spr.cpu.llc.ways), (60 << 20, 15));
     assert_eq!((emr.cpu.llc.size, emr.cpu.llc.ways), (60 << 20, 15));
@@ -312,6 +340,18 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         &[("dram.grade", "ddr4-3200")],
         &[("dram.channel_interleave", "100B")],
         &[("mce.bank_imc", "60")],
+        &[("tdx.cmrs", "")],
+        &[("tdx.cmrs", "0x1000")],
+        &[("tdx.cmrs", "0x1000-0x2000,0x3000-0x4000")],
+        &[("tdx.cmrs", "0x1000-0x2000 4096-8192")],
+        &[("tdx.seamrr", "")],
+        &[("tdx.seamrr", "0x2000-0x2000")],
+        &[("tdx.seamrr", "0x+1-0x2000")],
+        &[("tdx.seamrr", "0x1-0x10000000000000000")],
+        &[("tdx.smrr", "0x1000-0x2000 0x3000-0x4000")],
+        &[("tdx.tlb_entries", "0")],
+        &[("tdx.cost.enter", "1")],
+        &[("tdx.cost", "1ns")],
         &[("latency.xts\n\u{1b}[2J", "1ns")],
         // The one that is wrong, the last one for the same key, the one in the same group.
         &[("cpu.cores", "8"), ("dram.channels", "3"), ("dram.ranks", "1")],
@@ -425,6 +465,30 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
             --set:1:25: found `dram.channel_interleave` = 100, expected a power of two from 64 to 1073741824
         "mce.bank_imc=60"
             --set:1:14: found `mce.bank_imc` = 60, expected 0 to 56
+        "tdx.cmrs="
+            accepted
+        "tdx.cmrs=0x1000"
+            --set:1:10: found `0x1000`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.cmrs=0x1000-0x2000,0x3000-0x4000"
+            --set:1:10: found `0x1000-0x2000,0x3000-0x4000`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.cmrs=0x1000-0x2000 4096-8192"
+            --set:1:10: found `0x1000-0x2000 4096-8192`, expected ranges as text, such as "0x100000-0x77800000 0x100000000-0x200000000"
+        "tdx.seamrr="
+            --set:1:12: found ``, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x2000-0x2000"
+            --set:1:12: found `0x2000-0x2000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x+1-0x2000"
+            --set:1:12: found `0x+1-0x2000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.seamrr=0x1-0x10000000000000000"
+            --set:1:12: found `0x1-0x10000000000000000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.smrr=0x1000-0x2000 0x3000-0x4000"
+            --set:1:10: found `0x1000-0x2000 0x3000-0x4000`, expected a range as text, such as "0x100000-0x77800000", not empty
+        "tdx.tlb_entries=0"
+            --set:1:17: found `tdx.tlb_entries` = 0, expected 1 to 65536
+        "tdx.cost.enter=1"
+            --set:1:16: found `1`, expected a time with one of the units ps, ns, us, ms, s
+        "tdx.cost=1ns"
+            --set:1:1: found unknown parameter `tdx.cost`, expected a parameter of `tdxsim platform show`
         "latency.xts\n\u{1b}[2J=1ns"
             --set:1:1: found unknown parameter `latency.xts��[2J`, expected a parameter of `tdxsim platform show`
         "cpu.cores=8 dram.channels=3 dram.ranks=1"
@@ -521,13 +585,13 @@ fn what_is_wrong_with_a_platform_file_is_said_at_its_place() {
         an unknown key
             my.toml:22:1: found unknown key `coers`, expected a known key: did you mean `cores`?
         an unknown table
-            my.toml:85:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
+            my.toml:113:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
         an unknown key of a parameter
             my.toml:22:18: found unknown key `unit`, expected one of the keys v, src, assumed
         a duplicate key
             my.toml:17:1: found `mac_bits` a second time, expected each key once
         a duplicate table
-            my.toml:85:2: found `mce` a second time, expected each key once
+            my.toml:113:2: found `mce` a second time, expected each key once
         a bare number
             my.toml:22:9: found integer `4`, expected a table such as { v = 4, src = "where from" }
         no source
@@ -611,7 +675,7 @@ proptest! {
 
     #[test]
     fn a_mutated_preset_loads_or_says_one_line(
-        at in 0usize..7000, cut in 0usize..20, junk in "[\\[\\]{}=\"'a-z0-9.,\\n]{0,4}",
+        at in 0usize..PRESETS[1].text.len(), cut in 0usize..20, junk in "[\\[\\]{}=\"'a-z0-9.,\\n]{0,4}",
     ) {
         let text = PRESETS[1].text;
         let (from, to) = (text.floor_char_boundary(at), text.floor_char_boundary(at + cut));

@@ -1,7 +1,11 @@
 //! The grammar of operations: printing, reading, and the table of mnemonics that the manual is made from.
 
-use super::{AddrExpr, Base, KeyAlg, KeyRef, MemType, Op, PconfigCmd, Source, TextOp, Value};
+use super::{
+    AddrExpr, Base, CallRegs, IrqKind, KeyAlg, KeyRef, MemType, Op, PconfigCmd, RegBase, RegExpr,
+    Source, TextOp, Value,
+};
 use crate::addr::Addr;
+use crate::tdx::{GUEST_LEAVES, GuestLeaf, LEAVES, Leaf};
 use crate::time::Ps;
 use crate::units::clip;
 use std::fmt::{self, Display, Write};
@@ -60,7 +64,22 @@ pub const MNEMONICS: &[Mnemonic] = &[
     m("save-line",     "[ADDR] SLOT",             "physical attack: remember the line"),
     m("replay-line",   "SLOT [ADDR]",             "physical attack: put it back"),
     m("inject-ue",     "[ADDR]",                  "physical fault: uncorrectable memory error"),
+    m("tdh.LEAF",      "REGS?",                   "SEAMCALL of a leaf by its name, such as `tdh.mng.create` or `tdh.mem.sept.add.v1` (architecture.md §7.9)"),
+    m("seamcall",      "NUMBER REGS?",            "SEAMCALL of any leaf number; `seamcall.v1` for version 1 (architecture.md §7.1)"),
+    m("tdg.LEAF",      "REGS?",                   "TDCALL of a leaf by its name, such as `tdg.mem.page.accept` (architecture.md §7.9)"),
+    m("tdcall",        "NUMBER REGS?",            "TDCALL of any leaf number; `tdcall.v1` for version 1 (architecture.md §7.11)"),
+    m("irq",           "CORE nmi|smi?",           "an interrupt, NMI or SMI arrives at the core (architecture.md §7.11 \"Exit reasons used\")"),
+    m("wrmsr",         "MSR NUMBER",              "WRMSR by the kernel (architecture.md §7.9 \"TDH.SYS.INIT\")"),
+    m("starve",        "CORE DRAWS",              "hardware fault: so many random draws of the core find no entropy (architecture.md §7.3)"),
+    m("mov-cr3",       "REG",                     "a guest's new page tables (architecture.md §2.5)"),
+    m("seamldr.install", "",                      "P-SEAMLDR: a new TDX module in place of the old one (linux-host-paths.md §2.1)"),
+    m("invlpg",        "[ADDR]",                  "a guest drops its translation of a linear address"),
 ];
+
+/// The registers that a call may name, as the manual writes them.
+pub const REGS: &str = "`REGS`: `rcx=` `rdx=` `r8=` to `r13=`, each at most once and 0 where absent. A register holds a \
+number, the name of a KeyID (`priv1`), or in brackets a physical address with its KeyID bits (`[P0@priv1]`; KeyID 0 where \
+none is named); after `|` a number that is or-ed in: `rcx=0x200000|1`, `rdx=[TDR]|1`.";
 
 const fn m(name: &'static str, operands: &'static str, meaning: &'static str) -> Mnemonic {
     Mnemonic { name, operands, meaning }
@@ -109,6 +128,64 @@ impl Display for AddrExpr {
     }
 }
 
+impl Display for RegExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.base {
+            RegBase::Num(n) => write!(f, "{n:#x}")?,
+            RegBase::Place(at) => write!(f, "[{at}]")?,
+            RegBase::Private(n) => write!(f, "{}", KeyRef::Private(*n))?,
+            RegBase::Shared(n) => write!(f, "{}", KeyRef::Shared(*n))?,
+        }
+        match self.or {
+            0 => Ok(()),
+            or @ 1..10 => write!(f, "|{or}"),
+            or => write!(f, "|{or:#x}"),
+        }
+    }
+}
+
+impl fmt::LowerHex for RegExpr {
+    /// As [`Display`] does: so that registers print alike, resolved or not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Display for IrqKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IrqKind::Interrupt => "interrupt",
+            IrqKind::Nmi => "nmi",
+            IrqKind::Smi => "smi",
+        })
+    }
+}
+
+/// A call: its leaf by name where the number has one, and the registers that are not zero.
+fn write_call<R: fmt::LowerHex + Default + PartialEq>(
+    f: &mut fmt::Formatter<'_>,
+    instruction: &str,
+    (name, number): (Option<&str>, u16),
+    version: u8,
+    regs: &CallRegs<R>,
+) -> fmt::Result {
+    match name {
+        Some(name) => name.chars().try_for_each(|c| f.write_char(c.to_ascii_lowercase()))?,
+        None => f.write_str(instruction)?,
+    }
+    if version != 0 {
+        write!(f, ".v{version}")?;
+    }
+    if name.is_none() {
+        write!(f, " {number}")?;
+    }
+    let zero = R::default();
+    for (name, value) in CallRegs::NAMES.iter().zip(&regs.0).filter(|(_, value)| **value != zero) {
+        write!(f, " {name}={value:#x}")?;
+    }
+    Ok(())
+}
+
 impl Display for Value {
     /// With a space in front; nothing when the text gave none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +219,7 @@ fn write_time(f: &mut fmt::Formatter<'_>, time: Ps) -> fmt::Result {
     write!(f, "{}ps", time.0)
 }
 
-impl<A: Display, K: Display> Display for Op<A, K> {
+impl<A: Display, K: Display, R: fmt::LowerHex + Default + PartialEq> Display for Op<A, K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let suffix = |ty: &MemType| match ty {
             MemType::Wb => "",
@@ -209,6 +286,19 @@ impl<A: Display, K: Display> Display for Op<A, K> {
             Op::SaveLine { at, slot } => write!(f, "save-line [{at}] {slot}"),
             Op::ReplayLine { slot, at } => write!(f, "replay-line {slot} [{at}]"),
             Op::InjectUe { at } => write!(f, "inject-ue [{at}]"),
+            Op::Seamcall { leaf, version, regs } => {
+                write_call(f, "seamcall", (leaf.name(), leaf.0), *version, regs)
+            }
+            Op::Tdcall { leaf, version, regs } => {
+                write_call(f, "tdcall", (leaf.name(), leaf.0), *version, regs)
+            }
+            Op::Irq { core, kind: IrqKind::Interrupt } => write!(f, "irq {core}"),
+            Op::Irq { core, kind } => write!(f, "irq {core} {kind}"),
+            Op::Wrmsr { msr, value } => write!(f, "wrmsr {msr:#x} {value:#x}"),
+            Op::Starve { core, draws } => write!(f, "starve {core} {draws}"),
+            Op::MovCr3 { value } => write!(f, "mov-cr3 {value:#x}"),
+            Op::Invlpg { at } => write!(f, "invlpg [{at}]"),
+            Op::SeamldrInstall => f.write_str("seamldr.install"),
         }
     }
 }
@@ -220,6 +310,8 @@ const LINE_MAX: usize = 1024;
 /// REP STOSB and DMA lengths.
 const STOSB_MAX: u32 = 1 << 20;
 const DMA_MAX: u32 = 4096;
+/// The highest core number of any platform.
+const CORE_MAX: u32 = 127;
 
 struct Cursor<'a> {
     text: &'a str,
@@ -389,6 +481,57 @@ impl<'a> Cursor<'a> {
         }
         Ok(Value::Num(n))
     }
+    /// `0x200000|1`, `[P0@priv1]`, `priv1`
+    fn reg(&mut self) -> Result<RegExpr, OpParseError> {
+        let expected = "a number, privN, sharedN or an address such as [P0@priv1]";
+        let rest = self.rest();
+        let base = if rest.starts_with('[') {
+            RegBase::Place(Box::new(self.addr()?))
+        } else if rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            let start = self.at;
+            match self.key() {
+                Ok(KeyRef::Private(n)) => RegBase::Private(n),
+                Ok(KeyRef::Shared(n)) => RegBase::Shared(n),
+                Ok(KeyRef::Num(_)) | Err(_) => {
+                    self.at = start;
+                    return Err(self.error(expected));
+                }
+            }
+        } else {
+            RegBase::Num(self.number(expected)?)
+        };
+        let or = if self.eat("|") { self.number("a number to or in")? } else { 0 };
+        if !(self.rest().is_empty() || self.rest().starts_with([' ', '\t'])) {
+            return Err(self.error("a space"));
+        }
+        Ok(RegExpr { base, or })
+    }
+    /// `rcx=… r8=…`, in any order.
+    fn regs(&mut self) -> Result<CallRegs<RegExpr>, OpParseError> {
+        let mut regs: CallRegs<RegExpr> = CallRegs::default();
+        let mut seen = [false; CallRegs::NAMES.len()];
+        loop {
+            self.skip_space();
+            if self.rest().is_empty() {
+                return Ok(regs);
+            }
+            let start = self.at;
+            let named = self.name().filter(|_| self.rest().starts_with('='));
+            let slots = CallRegs::NAMES.iter().zip(regs.0.iter_mut().zip(&mut seen));
+            let slot = slots.into_iter().find(|(name, _)| Some(**name) == named);
+            let Some((name, (reg, seen))) = slot else {
+                self.at = start;
+                let list = CallRegs::NAMES.join("=, ");
+                return Err(self.error(format!("a register: {list}=, or the end of the line")));
+            };
+            if std::mem::replace(seen, true) {
+                self.at = start;
+                return Err(self.error(format!("{name} only once")));
+            }
+            self.at += 1;
+            *reg = self.reg()?;
+        }
+    }
     fn end(&mut self) -> Result<(), OpParseError> {
         self.skip_space();
         if self.rest().is_empty() { Ok(()) } else { Err(self.error("the end of the line")) }
@@ -413,6 +556,9 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
     c.skip_space();
     let start = c.at;
     let word = c.word();
+    if let Some(call) = call(c, start, word) {
+        return call;
+    }
     let ty = match word.rsplit_once('.') {
         Some((_, "uc")) => MemType::Uc,
         Some((_, "wc")) => MemType::Wc,
@@ -502,13 +648,43 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
             Op::DmaWrite { at, bytes, value: c.value(bytes)? }
         }
         "evict" => Op::Evict { at: c.addr()? },
-        "wc-evict" => Op::WcEvict { core: c.bounded(0, 127, "a core number")? },
+        "wc-evict" => Op::WcEvict { core: c.bounded(0, CORE_MAX, "a core number")? },
         "flip-bit" => Op::FlipBit { at: c.addr()?, bit: c.bounded(0, 511, "a bit number")? },
         "flip-td" => Op::FlipTd { at: c.addr()? },
         "move-line" => Op::MoveLine { from: c.addr()?, to: c.addr()? },
         "save-line" => Op::SaveLine { at: c.addr()?, slot: c.bounded(0, 15, "a slot")? },
         "replay-line" => Op::ReplayLine { slot: c.bounded(0, 15, "a slot")?, at: c.addr()? },
         "inject-ue" => Op::InjectUe { at: c.addr()? },
+        "irq" => {
+            let core = c.bounded(0, CORE_MAX, "a core number")?;
+            c.skip_space();
+            let start = c.at;
+            let kind = match c.word() {
+                "" => IrqKind::Interrupt,
+                "nmi" => IrqKind::Nmi,
+                "smi" => IrqKind::Smi,
+                _ => {
+                    c.at = start;
+                    return Err(c.error("nmi, smi or nothing"));
+                }
+            };
+            Op::Irq { core, kind }
+        }
+        "wrmsr" => {
+            let msr = c.bounded(0, u32::MAX, "the number of an MSR")?;
+            c.skip_space();
+            Op::Wrmsr { msr, value: c.number("a number")? }
+        }
+        "starve" => {
+            let core = c.bounded(0, CORE_MAX, "a core number")?;
+            Op::Starve { core, draws: c.bounded(1, u32::MAX, "a number of draws")? }
+        }
+        "mov-cr3" => {
+            c.skip_space();
+            Op::MovCr3 { value: c.reg()? }
+        }
+        "invlpg" => Op::Invlpg { at: c.addr()? },
+        "seamldr.install" => Op::SeamldrInstall,
         _ => {
             c.at = start;
             let mut expected = "an operation: ".to_owned();
@@ -524,6 +700,46 @@ fn operation(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
             return Err(c.error(expected));
         }
     })
+}
+
+/// A SEAMCALL or TDCALL, if the word is one: a leaf's name or the instruction's, then `.vN` for a version. `start` is where
+/// the word stands.
+fn call(c: &mut Cursor<'_>, start: usize, word: &str) -> Option<Result<TextOp, OpParseError>> {
+    let (name, version) = match word.rsplit_once(".v") {
+        Some((name, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            (name, digits.parse::<u8>().ok())
+        }
+        _ => (word, Some(0)),
+    };
+    // A leaf's name has one spelling in a line of text, though the table finds it in others.
+    let plain = !name.bytes().any(|b| b.is_ascii_uppercase() || b == b'_');
+    let (leaf, guest) = match name {
+        "seamcall" => (None, false),
+        "tdcall" => (None, true),
+        _ if !plain => return None,
+        _ => match (Leaf::from_name(name), GuestLeaf::from_name(name)) {
+            (Some(leaf), _) => (Some(leaf.0), false),
+            (None, Some(leaf)) => (Some(leaf.0), true),
+            (None, None) => return None,
+        },
+    };
+    let Some(version) = version else {
+        c.at = start + name.len() + 2;
+        return Some(Err(c.error("a version, 0 to 255")));
+    };
+    let leaf = match leaf {
+        Some(leaf) => leaf,
+        None => match c.bounded(0, u16::MAX.into(), "the number of a leaf") {
+            Ok(leaf) => leaf as u16,
+            Err(error) => return Some(Err(error)),
+        },
+    };
+    Some(c.regs().map(|regs| match guest {
+        false => Op::Seamcall { leaf: Leaf(leaf), version, regs },
+        true => Op::Tdcall { leaf: GuestLeaf(leaf), version, regs },
+    }))
 }
 
 fn pconfig(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
@@ -561,14 +777,18 @@ fn pconfig(c: &mut Cursor<'_>) -> Result<TextOp, OpParseError> {
     Ok(Op::Pconfig { keyid, cmd, alg })
 }
 
-/// The mnemonic within two edits of a misspelt one.
-fn nearest(word: &str) -> Option<&'static str> {
-    if word.len() > 20 {
+/// The mnemonic or the leaf's name within two edits of a misspelt one, in any case.
+fn nearest(word: &str) -> Option<String> {
+    if word.len() > 40 {
         return None;
     }
-    MNEMONICS
-        .iter()
-        .map(|m| (edits(word.as_bytes(), m.name.as_bytes()), m.name))
+    let word = word.to_ascii_lowercase().replace('_', ".");
+    let leaves = LEAVES.iter().chain(GUEST_LEAVES).map(|row| row.name.to_ascii_lowercase());
+    let plain = |name: &str| !name.bytes().any(|b| b.is_ascii_uppercase());
+    let others = MNEMONICS.iter().filter(|m| plain(m.name)).map(|m| m.name.to_owned());
+    others
+        .chain(leaves)
+        .map(|name| (edits(word.as_bytes(), name.as_bytes()), name))
         .min()
         .filter(|(n, _)| *n <= 2)
         .map(|(_, name)| name)
@@ -691,6 +911,33 @@ mod tests {
             Just(Op::Interrupt),
             (0..Ps::HORIZON.0).prop_map(|t| Op::Delay { time: Ps(t) }),
         ];
+        let called = prop_oneof![
+            (any::<u16>(), version(), regs()).prop_map(|(leaf, version, regs)| Op::Seamcall {
+                leaf: Leaf(leaf),
+                version,
+                regs
+            }),
+            (0..100u16, version(), regs()).prop_map(|(leaf, version, regs)| Op::Seamcall {
+                leaf: Leaf(leaf),
+                version,
+                regs
+            }),
+            (0..40u16, version(), regs()).prop_map(|(leaf, version, regs)| Op::Tdcall {
+                leaf: GuestLeaf(leaf),
+                version,
+                regs
+            }),
+            (
+                0u32..128,
+                proptest::sample::select(vec![IrqKind::Interrupt, IrqKind::Nmi, IrqKind::Smi])
+            )
+                .prop_map(|(core, kind)| Op::Irq { core, kind }),
+            any::<(u32, u64)>().prop_map(|(msr, value)| Op::Wrmsr { msr, value }),
+            (0u32..128, 1u32..).prop_map(|(core, draws)| Op::Starve { core, draws }),
+            reg().prop_map(|value| Op::MovCr3 { value }),
+            addr().prop_map(|at| Op::Invlpg { at }),
+            Just(Op::SeamldrInstall),
+        ];
         let other = prop_oneof![
             pconfig_op(),
             (addr(), 1u32..=DMA_MAX).prop_map(|(at, bytes)| Op::DmaRead { at, bytes }),
@@ -704,7 +951,32 @@ mod tests {
             (0u32..16, addr()).prop_map(|(slot, at)| Op::ReplayLine { slot, at }),
             addr().prop_map(|at| Op::InjectUe { at }),
         ];
-        prop_oneof![memory, flush, other]
+        prop_oneof![memory, flush, other, called]
+    }
+
+    fn version() -> impl Strategy<Value = u8> {
+        prop_oneof![Just(0), Just(1), any::<u8>()]
+    }
+    fn reg() -> impl Strategy<Value = RegExpr> {
+        let base = prop_oneof![
+            Just(RegBase::Num(0)),
+            any::<u64>().prop_map(RegBase::Num),
+            addr().prop_map(|at| RegBase::Place(Box::new(at))),
+            any::<u16>().prop_map(RegBase::Private),
+            any::<u16>().prop_map(RegBase::Shared),
+        ];
+        (base, prop_oneof![Just(0), 0u64..20, any::<u64>()])
+            .prop_map(|(base, or)| RegExpr { base, or })
+    }
+    /// Few registers hold anything, as in real calls.
+    fn regs() -> impl Strategy<Value = CallRegs<RegExpr>> {
+        proptest::collection::vec((0usize..8, reg()), 0..4).prop_map(|some| {
+            let mut regs = CallRegs::default();
+            for (i, reg) in some {
+                regs.0[i] = reg;
+            }
+            regs
+        })
     }
 
     proptest! {
@@ -727,18 +999,117 @@ mod tests {
         }
 
         #[test]
-        fn no_nearly_right_text_panics(op in any_op(), cut in 0usize..60, junk in "[\\[\\]@+0-9a-z=. ]{0,4}") {
+        fn no_nearly_right_text_panics(op in any_op(), cut in 0usize..90, junk in "[\\[\\]@+|0-9a-zR_=. ]{0,4}") {
             let text = op.to_string();
             let cut = cut.min(text.len());
             if text.is_char_boundary(cut) {
-                let _ = format!("{}{junk}{}", &text[..cut], &text[cut..]).parse::<TextOp>();
+                let text = format!("{}{junk}{}", &text[..cut], &text[cut..]);
+                match text.parse::<TextOp>() {
+                    Ok(op) => prop_assert_eq!(op.to_string().parse::<TextOp>(), Ok(op)),
+                    Err(e) => prop_assert!(text.get(e.at..).is_some(), "{:?} {:?}", text, e),
+                }
             }
         }
+
+        #[test]
+        fn registers_are_read_in_any_order(regs in regs(), turn in 0usize..8) {
+            let op: TextOp = Op::Seamcall { leaf: Leaf::MNG_CREATE, version: 0, regs };
+            let text = op.to_string();
+            let mut words: Vec<&str> = text.split(' ').skip(1).collect();
+            if !words.is_empty() {
+                let n = words.len();
+                words.rotate_left(turn % n);
+            }
+            let turned = format!("tdh.mng.create {}", words.join(" "));
+            prop_assert_eq!(turned.parse::<TextOp>(), Ok(op));
+        }
+
+        #[test]
+        fn a_resolved_call_prints_as_text_that_says_the_same(
+            leaf in 0u16..120, version in version(), regs in any::<[u64; 8]>(), guest: bool,
+        ) {
+            let op: Op = match guest {
+                false => Op::Seamcall { leaf: Leaf(leaf), version, regs: CallRegs(regs) },
+                true => Op::Tdcall { leaf: GuestLeaf(leaf), version, regs: CallRegs(regs) },
+            };
+            let read: TextOp = op.to_string().parse().unwrap();
+            let number = |reg: RegExpr| match reg {
+                RegExpr { base: RegBase::Num(n), or: 0 } => Ok(n),
+                other => Err(other),
+            };
+            let again = read.try_map(|_| Ok(Addr::default()), |_| Ok(crate::KeyId::TME), number);
+            prop_assert_eq!(again, Ok(op));
+        }
+    }
+
+    #[test]
+    fn every_leaf_is_read_by_its_name_and_printed_by_it_whatever_way_it_was_given() {
+        let zero = CallRegs::<RegExpr>::default;
+        for row in LEAVES {
+            let name = row.name.to_ascii_lowercase();
+            let leaf = Leaf::from_name(row.name).unwrap();
+            let op: TextOp = Op::Seamcall { leaf, version: 0, regs: zero() };
+            assert_eq!(name.parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(format!("seamcall {}", leaf.0).parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(op.to_string(), leaf.name().unwrap().to_ascii_lowercase());
+            let first = Op::Seamcall { leaf, version: 1, regs: zero() };
+            assert_eq!(format!("{name}.v1").parse::<TextOp>().as_ref(), Ok(&first));
+            assert_eq!(format!("seamcall.v1 {}", leaf.0).parse::<TextOp>(), Ok(first));
+        }
+        for row in GUEST_LEAVES {
+            let name = row.name.to_ascii_lowercase();
+            let leaf = GuestLeaf(row.number);
+            let op: TextOp = Op::Tdcall { leaf, version: 0, regs: zero() };
+            assert_eq!(name.parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(format!("tdcall {}", row.number).parse::<TextOp>().as_ref(), Ok(&op));
+            assert_eq!(op.to_string(), name);
+        }
+    }
+
+    #[test]
+    fn a_call_prints_what_is_not_zero_in_the_order_of_the_registers() {
+        let shown: Vec<String> = [
+            "tdh.mng.create rcx=[TDR] rdx=priv1",
+            "tdh.mem.sept.add.v1 rdx=[TDR]|0x1 r8=[S0@0] rcx=2097152|1",
+            "tdg.mem.page.accept rcx=0x200000|1",
+            "tdh.vp.enter.v0 rcx=[0x1000@shared0]|0x10 r13=0",
+            "seamcall 47 rcx=0x0|1 r13=0xffffffffffffffff",
+            "seamcall.v255 65535",
+            "seamcall 9",
+            "tdcall 99",
+            "irq 3",
+            "irq 3 nmi",
+            "wrmsr 59 1",
+            "starve 1 12",
+            "mov-cr3 [G0]|0x8",
+            "invlpg [SHARED+0x1000]",
+        ]
+        .iter()
+        .map(|line| line.parse::<TextOp>().unwrap_or_else(|e| panic!("{line}: {e}")).to_string())
+        .collect();
+        expect_test::expect![[r#"
+            tdh.mng.create rcx=[TDR] rdx=priv1
+            tdh.mem.sept.add.v1 rcx=0x200000|1 rdx=[TDR]|1 r8=[S0@0]
+            tdg.mem.page.accept rcx=0x200000|1
+            tdh.vp.enter rcx=[0x1000@shared0]|0x10
+            seamcall 47 rcx=0x0|1 r13=0xffffffffffffffff
+            seamcall.v255 65535
+            tdh.mng.create
+            tdcall 99
+            irq 3
+            irq 3 nmi
+            wrmsr 0x3b 0x1
+            starve 1 12
+            mov-cr3 [G0]|8
+            invlpg [SHARED+0x1000]"#]]
+        .assert_eq(&shown.join("\n"));
     }
 
     #[test]
     fn every_mnemonic_of_the_manual_can_be_read() {
         for m in MNEMONICS {
+            let name =
+                m.name.replace("tdh.LEAF", "tdh.mem.track").replace("tdg.LEAF", "tdg.vp.info");
             let operands = m
                 .operands
                 .replace("zero|fill=B|[ADDR]", "zero")
@@ -757,10 +1128,16 @@ mod tests {
                 .replace("TIME", "10ns")
                 .replace("CORE", "0")
                 .replace("BIT", "0")
-                .replace("SLOT", "0");
-            let text = format!("{} {operands}", m.name);
+                .replace("SLOT", "0")
+                .replace("REGS?", "rcx=[P0@priv1]|1 r8=priv1")
+                .replace("nmi|smi?", "smi")
+                .replace("MSR", "0x3b")
+                .replace("DRAWS", "2")
+                .replace("REG", "[P0]")
+                .replace("NUMBER", "300");
+            let text = format!("{name} {operands}");
             let op = text.parse::<TextOp>().unwrap_or_else(|e| panic!("{text}: {e}"));
-            assert!(op.to_string().starts_with(m.name), "{text} printed as {op}");
+            assert!(op.to_string().starts_with(&name), "{text} printed as {op}");
         }
     }
 
@@ -778,6 +1155,34 @@ mod tests {
             "delay 10",
             "mfence now",
             "",
+            "tdh.mng.creat rcx=1",
+            "TDH.MNG.CREATE rcx=1",
+            "tdh_mng_create",
+            "tdh.mng.create.v256 rcx=1",
+            "tdh.mng.create.v rcx=1",
+            "tdh.mng.create rax=1",
+            "tdh.mng.create rcx 1",
+            "tdh.mng.create rcx=1 rcx=0",
+            "tdh.mng.create rcx=",
+            "tdh.mng.create rcx=P0",
+            "tdh.mng.create rcx=priv70000",
+            "tdh.mng.create rcx=[P0",
+            "tdh.mng.create rcx=[P0]|",
+            "tdh.mng.create rcx=[P0]|priv1",
+            "tdh.mng.create rcx=[P0]rdx=1",
+            "tdh.mng.create rcx=0x10000000000000000",
+            "seamcall",
+            "seamcall 65536",
+            "seamcall tdh.mng.create",
+            "tdcall -1",
+            "irq 128",
+            "irq 0 init",
+            "wrmsr 0x100000000 0",
+            "wrmsr 0x3b",
+            "starve 0 0",
+            "mov-cr3",
+            "mov-cr3 0x1000 8",
+            "invlpg 0x1000",
         ];
         let shown: Vec<String> = lines
             .iter()
@@ -799,6 +1204,34 @@ mod tests {
             "movdir64b [P0] one": 15: found `one`, expected zero, fill=BYTE or a source address
             "delay 10": 6: found `10`, expected a time such as 100ns (found `10`, expected a time with one of the units ps, ns, us, ms, s)
             "mfence now": 7: found `now`, expected the end of the line
-            "": 0: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri,"#]].assert_eq(&shown.join("\n"));
+            "": 0: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri,
+            "tdh.mng.creat rcx=1": 0: found `tdh.mng.creat`, expected an operation: did you mean `tdh.mng.create`?
+            "TDH.MNG.CREATE rcx=1": 0: found `TDH.MNG.CREATE`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh_mng_create": 0: found `tdh_mng_create`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh.mng.create.v256 rcx=1": 16: found `256`, expected a version, 0 to 255
+            "tdh.mng.create.v rcx=1": 0: found `tdh.mng.create.v`, expected an operation: did you mean `tdh.mng.create`?
+            "tdh.mng.create rax=1": 15: found `rax=1`, expected a register: rcx=, rdx=, r8=, r9=, r10=, r11=, r12=, r13=, or the end of the line
+            "tdh.mng.create rcx 1": 15: found `rcx`, expected a register: rcx=, rdx=, r8=, r9=, r10=, r11=, r12=, r13=, or the end of the line
+            "tdh.mng.create rcx=1 rcx=0": 21: found `rcx=0`, expected rcx only once
+            "tdh.mng.create rcx=": 19: found the end of the line, expected a number, privN, sharedN or an address such as [P0@priv1] (at most 64 bits)
+            "tdh.mng.create rcx=P0": 19: found `P0`, expected a number, privN, sharedN or an address such as [P0@priv1]
+            "tdh.mng.create rcx=priv70000": 19: found `priv70000`, expected a number, privN, sharedN or an address such as [P0@priv1]
+            "tdh.mng.create rcx=[P0": 22: found the end of the line, expected `]`
+            "tdh.mng.create rcx=[P0]|": 24: found the end of the line, expected a number to or in (at most 64 bits)
+            "tdh.mng.create rcx=[P0]|priv1": 24: found `priv1`, expected a number to or in
+            "tdh.mng.create rcx=[P0]rdx=1": 23: found `rdx=1`, expected a space
+            "tdh.mng.create rcx=0x10000000000000000": 19: found `0x10000000000000000`, expected a number, privN, sharedN or an address such as [P0@priv1] (at most
+            "seamcall": 8: found the end of the line, expected the number of a leaf, 0 to 65535 (at most 64 bits)
+            "seamcall 65536": 9: found `65536`, expected the number of a leaf, 0 to 65535
+            "seamcall tdh.mng.create": 9: found `tdh.mng.create`, expected the number of a leaf, 0 to 65535
+            "tdcall -1": 7: found `-1`, expected the number of a leaf, 0 to 65535 (at most 64 bits)
+            "irq 128": 4: found `128`, expected a core number, 0 to 127
+            "irq 0 init": 6: found `init`, expected nmi, smi or nothing
+            "wrmsr 0x100000000 0": 6: found `0x100000000`, expected the number of an MSR, 0 to 4294967295
+            "wrmsr 0x3b": 10: found the end of the line, expected a number (at most 64 bits)
+            "starve 0 0": 9: found `0`, expected a number of draws, 1 to 4294967295
+            "mov-cr3": 7: found the end of the line, expected a number, privN, sharedN or an address such as [P0@priv1] (at most 64 bits)
+            "mov-cr3 0x1000 8": 15: found `8`, expected the end of the line
+            "invlpg 0x1000": 7: found `0x1000`, expected an address such as [0x1000], [P0+0x8] or [P0@priv1]"#]].assert_eq(&shown.join("\n"));
     }
 }

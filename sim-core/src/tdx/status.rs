@@ -8,9 +8,11 @@ const SHEET: &str = "architecture.md §7.3";
 /// Rows that §7.3 leaves out: name and value from a later public module source, meaning read from the name alone.
 const HEADER: &str = "intel/tdx-module 1e6369859b43 include/auto_gen/tdx_error_codes_defs.h";
 
-/// Dynamic PAMT: HPA_RANGE_NOT_FREE is a value of the kernel series; that of MISSING_PAMT_PAGE_PAIR is assumed to follow
-/// it, names and meanings are of a later public module source.
-const DPAMT: &str = "linux-host-paths.md §13 and its kernel series; MISSING_PAMT_PAGE_PAIR assumed";
+/// Dynamic PAMT: the value is that of the kernel series.
+const DPAMT: &str = "linux-host-paths.md §13 and its kernel series";
+/// Dynamic PAMT: name and meaning are of a later public module source, whose table of values is not public; the value is
+/// assumed to follow that of HPA_RANGE_NOT_FREE.
+const DPAMT_ASSUMED: &str = "intel/tdx-module 1666adc494db; value assumed";
 
 /// A completion status: bits 31:0 operand id or details, 39:32 details L1, 47:40 class, 60 host-recoverability hint, 61
 /// FATAL, 62 NON_RECOVERABLE, 63 ERROR (architecture.md §7.3). ERROR clear with a class is success with information.
@@ -249,7 +251,9 @@ statuses! {
     L2_SEPT_ENTRY_NOT_FREE 0xC000_0B10 Operand SHEET "the L2 Secure-EPT entry is not free";
     L2_SEPT_PAGE_NOT_PROVIDED 0xC000_0B12 Operand SHEET "a page for an L2 Secure-EPT is missing";
     HPA_RANGE_NOT_FREE 0xC000_0304 Operand DPAMT "the 2 MiB block has its pair of PAMT pages already, or is in use";
-    MISSING_PAMT_PAGE_PAIR 0xC000_0305 Operand DPAMT "the 2 MiB block has no pair of PAMT pages";
+    MISSING_PAMT_PAGE_PAIR 0xC000_0305 Operand DPAMT_ASSUMED "the 2 MiB block has no pair of PAMT pages";
+    NO_PAMT_PAGE_PAIR 0xC000_0306 Operand DPAMT_ASSUMED "there is no pair of PAMT pages to take back from the 2 MiB block";
+    PAMT_PAGE_NOT_EMPTY 0xC000_0307 Plain DPAMT_ASSUMED "a page of the 2 MiB block is in use; the low half says under which page of the pair, 0 or 1";
     INVALID_RESUMPTION 0xC000_0006 Plain HEADER "invalid resumption";
     PAGE_ALREADY_FREE 0x0000_0301 Plain HEADER "page already free";
     PAGE_NOT_OWNED_BY_TD 0xC000_0302 Plain HEADER "page not owned by td";
@@ -853,6 +857,10 @@ mod tests {
             | TDX_L2_SEPT_WALK_FAILED | C0000B0F | operand id | the walk of an L2 Secure-EPT failed | architecture.md §7.3 |
             | TDX_L2_SEPT_ENTRY_NOT_FREE | C0000B10 | operand id | the L2 Secure-EPT entry is not free | architecture.md §7.3 |
             | TDX_L2_SEPT_PAGE_NOT_PROVIDED | C0000B12 | operand id | a page for an L2 Secure-EPT is missing | architecture.md §7.3 |
+            | TDX_HPA_RANGE_NOT_FREE | C0000304 | operand id | the 2 MiB block has its pair of PAMT pages already, or is in use | linux-host-paths.md §13 and its kernel series |
+            | TDX_MISSING_PAMT_PAGE_PAIR | C0000305 | operand id | the 2 MiB block has no pair of PAMT pages | intel/tdx-module 1666adc494db; value assumed |
+            | TDX_NO_PAMT_PAGE_PAIR | C0000306 | operand id | there is no pair of PAMT pages to take back from the 2 MiB block | intel/tdx-module 1666adc494db; value assumed |
+            | TDX_PAMT_PAGE_NOT_EMPTY | C0000307 |  | a page of the 2 MiB block is in use; the low half says under which page of the pair, 0 or 1 | intel/tdx-module 1666adc494db; value assumed |
             | TDX_INVALID_RESUMPTION | C0000006 |  | invalid resumption | intel/tdx-module 1e6369859b43 include/auto_gen/tdx_error_codes_defs.h |
             | TDX_PAGE_ALREADY_FREE | 00000301 |  | page already free | intel/tdx-module 1e6369859b43 include/auto_gen/tdx_error_codes_defs.h |
             | TDX_PAGE_NOT_OWNED_BY_TD | C0000302 |  | page not owned by td | intel/tdx-module 1e6369859b43 include/auto_gen/tdx_error_codes_defs.h |

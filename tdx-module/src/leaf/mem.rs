@@ -1,13 +1,36 @@
 //! TDH.MEM.*: private memory and the Secure-EPT (architecture.md §7.9).
 
-use crate::cx::{At, Cx, Flow, Stage, ensure, invalid, operand};
-use crate::flight::reg::{R8, RCX, RDX};
-use crate::lock::Mode::{Exclusive, Shared};
-use crate::pamt::{PamtEntry, Size};
-use crate::sept::{Entry, SeptOp, State, next};
+mod debug;
+mod page;
+mod range;
+mod size;
+mod table;
+
+pub(crate) use debug::{rd, wr};
+pub(crate) use page::{page_add, page_aug, page_relocate, page_remove};
+pub(crate) use range::{range_block, range_unblock, track};
+pub(crate) use size::{page_demote, page_promote};
+pub(crate) use table::{sept_add, sept_rd, sept_remove};
+
+use crate::cx::{At, Cx, ensure, invalid};
+use crate::flight::reg::{RCX, RDX};
+use crate::lock::Mode::{self, Shared};
+use crate::pamt::Size;
+use crate::sept::State;
+use crate::td::ATTRIBUTE_DEBUG;
 use crate::td::layout;
-use sim_core::tdx::{Operand, PageType, Status};
-use sim_core::{Hpa, Page};
+use sim_core::Page;
+use sim_core::tdx::Status;
+
+/// NULL_PA: no page, in a register that may give one (intel/tdx-module 1.5.01 x86_defs.h).
+const NULL_PA: u64 = u64::MAX;
+/// In a register that may give a page: ignored on the way in, "the page was not used" on the way out (intel/tdx-module
+/// 1.5.01 tdh_mem_sept_add.c).
+const NOT_USED: u64 = 1 << 63;
+/// Bit 0 of a TD handle: a flag of the leaf.
+const HANDLE_FLAG: u64 = 1;
+/// Bits of a TD handle that are neither its address nor [`HANDLE_FLAG`].
+const HANDLE_RESERVED: u64 = 0xFFF0_0000_0000_0FFE;
 
 /// The size of the leaf that an entry of this level may hold.
 fn size(level: u8) -> Result<Size, Status> {
@@ -25,180 +48,63 @@ fn kept(cx: &Cx<'_>) -> (Page, At) {
     (scratch.td, At { table: scratch.table, index: scratch.index, level: scratch.level })
 }
 
-/// The checks that most leaves of this family begin with: TDR shared, STATE, GPA up to level `hi` (the root's where
-/// absent), WALK, ENTRY.
-fn entry(
+/// The checks that most leaves of this family begin with: TDR shared, STATE, GPA from level `lo` to `hi` (the root's
+/// where absent), WALK, ENTRY.
+fn entry(cx: &mut Cx<'_>, lo: u8, hi: Option<u8>, tree: Mode) -> Result<(Page, At), Status> {
+    let handle = cx.reg(RDX);
+    entry_of(cx, handle, lo, hi, tree)
+}
+/// The same where RDX is a handle with flags, which were taken off.
+fn entry_of(
     cx: &mut Cx<'_>,
+    handle: u64,
     lo: u8,
     hi: Option<u8>,
-    tree: crate::lock::Mode,
+    tree: Mode,
 ) -> Result<(Page, At), Status> {
-    let tdr = cx.tdr(RDX, Shared)?;
+    let tdr = td(cx, handle)?;
+    let at = find(cx, tdr, lo, hi, tree)?;
+    Ok((tdr, at))
+}
+/// TDR shared and STATE.
+fn td(cx: &mut Cx<'_>, handle: u64) -> Result<Page, Status> {
+    let tdr = cx.tdr_at(RDX, handle, Shared)?;
     cx.state(tdr, true)?;
+    Ok(tdr)
+}
+/// GPA, WALK, ENTRY.
+fn find(cx: &mut Cx<'_>, tdr: Page, lo: u8, hi: Option<u8>, tree: Mode) -> Result<At, Status> {
     let (gpa, level) = cx.gpa(lo, hi.unwrap_or_else(|| cx.root_level(tdr)))?;
     let at = cx.walk(tdr, gpa, level, tree)?;
     cx.lock_entry(tdr, at)?;
     keep(cx, tdr, at);
-    cx.f.scratch.gpa = gpa;
-    Ok((tdr, at))
+    Ok(at)
+}
+/// The address of a TD handle with flags in RDX, else OPERAND_INVALID|RDX.
+fn handle(cx: &Cx<'_>) -> Result<u64, Status> {
+    let handle = cx.reg(RDX);
+    ensure(handle & HANDLE_RESERVED == 0, invalid(RDX))?;
+    Ok(handle & !HANDLE_FLAG)
 }
 
-/// TDH.MEM.PAGE.AUG (6): a page that the guest has to accept. Nothing of the page's memory is touched.
-pub(crate) fn page_aug(cx: &mut Cx<'_>) -> Stage {
-    if cx.f.stage == 0 {
-        cx.spend(|c| c.mem);
-        let (_, at) = entry(cx, 0, Some(1), Shared)?;
-        cx.allowed(at)?;
-        let page = match size(at.level)? {
-            Size::Small => cx.free_page(R8)?,
-            large => free_block(cx, large)?,
-        };
-        cx.f.scratch.page = page;
-        return Ok(Flow::Again(1));
-    }
-    let (tdr, at) = kept(cx);
-    let (page, size) = (cx.f.scratch.page, size(at.level)?);
-    cx.set_entry(tdr, at, Entry::leaf(State::Pending, page));
-    cx.set_pamt(page.hpa().0, size, PamtEntry::new(PageType::Reg, tdr));
-    cx.add_children(tdr, size.pages())?;
-    Ok(Flow::Done(Status::SUCCESS))
+/// Whether it is a debug TD: reads its attributes.
+fn is_debug(cx: &mut Cx<'_>, tdr: Page) -> Result<bool, Status> {
+    let (tdcs, hkid) = (cx.tdcs(tdr)?, cx.td(tdr)?.hkid);
+    cx.f.load(layout::tdcs_controls(tdcs), hkid, 8);
+    Ok(cx.td(tdr)?.attributes & ATTRIBUTE_DEBUG != 0)
 }
 
-/// A free block of a large size in R8, exclusively locked: nothing below it is in use.
-fn free_block(cx: &mut Cx<'_>, size: Size) -> Result<Page, Status> {
-    let pa = cx.physical(R8, size.bytes())?;
-    let op = operand(R8);
-    let reached = cx.pamt_walk(pa, size, Exclusive).map_err(|_| Status::OPERAND_BUSY.about(op))?;
-    let tdmr = cx.m.tdmr_of(pa);
-    let free = reached == size
-        && cx.m.pamt(pa, size).page_type() == PageType::Nda
-        && tdmr.is_some_and(|t| t.is_free_below(pa, size));
-    touch_children(cx, pa, size);
-    ensure(free, Status::PAGE_METADATA_INCORRECT.about(op))?;
-    Ok(Hpa(pa).page())
+/// Whether what a blocked-and-tracked check protects may be in a TLB: the state needs tracking and the TD may run.
+fn needs_tracking(cx: &Cx<'_>, tdr: Page, state: State) -> Result<bool, Status> {
+    Ok(state.needs_tracking(cx.td(tdr)?.op_state))
 }
 
-/// Reads the 512 entries one size smaller than the entry of `size` at `pa`: 128 lines.
-fn touch_children(cx: &mut Cx<'_>, pa: u64, size: Size) {
-    let Some(smaller) = size.smaller() else { return };
-    let global = cx.global();
-    let first = cx.m.tdmr_of(pa).and_then(|t| t.entry_at(pa, smaller));
-    for line in 0..128 {
-        if let Some(Hpa(at)) = first {
-            cx.f.load(Hpa(at + 64 * line), global, 64);
-        }
-    }
-}
-
-/// TDH.MEM.RANGE.BLOCK (7).
-pub(crate) fn range_block(cx: &mut Cx<'_>) -> Stage {
-    if cx.f.stage == 0 {
-        cx.spend(|c| c.mem);
-        let (_, at) = entry(cx, 0, None, Exclusive)?;
-        let state = cx.entry_state(at);
-        let already = Status::GPA_RANGE_ALREADY_BLOCKED.about(Operand::RCX);
-        ensure(!state.is_blocked(), already)?;
-        cx.allowed(at)?;
-        return Ok(Flow::Again(1));
-    }
-    let (tdr, at) = kept(cx);
+/// The PAMT entry that tells of what an entry holds: a page's at its size, a Secure-EPT page's at 4 KiB.
+fn metadata_of(cx: &Cx<'_>, at: At) -> Result<(u64, Size), Status> {
     let entry = cx.entry(at);
-    let state = next(SeptOp::RangeBlock, cx.entry_state(at)).unwrap_or(State::Blocked);
-    cx.set_entry(tdr, at, entry.with_state(state).with_accept_counter(0));
-    let epoch = cx.td(tdr)?.epoch;
-    // Of a leaf: the entry of its size. Of a table: that of the Secure-EPT page.
-    let size = if entry.is_leaf() { size(at.level)? } else { Size::Small };
-    let pa = entry.page().hpa().0;
-    let mut pamt = cx.m.pamt(pa, size);
-    pamt.bepoch = epoch;
-    cx.set_pamt(pa, size, pamt);
-    Ok(Flow::Done(Status::SUCCESS))
-}
-
-/// TDH.MEM.TRACK (38).
-pub(crate) fn track(cx: &mut Cx<'_>) -> Stage {
-    if cx.f.stage == 0 {
-        cx.spend(|c| c.mem);
-        let tdr = cx.tdr(RCX, Shared)?;
-        cx.state(tdr, true)?;
-        cx.lock_epoch(tdr, Exclusive)?;
-        let td = cx.td(tdr)?;
-        let previous = td.refcount.get((td.epoch.wrapping_sub(1) & 1) as usize);
-        ensure(previous.is_none_or(|n| *n == 0), Status::PREVIOUS_TLB_EPOCH_BUSY)?;
-        cx.f.scratch.td = tdr;
-        return Ok(Flow::Again(1));
+    if entry.is_leaf() {
+        Ok((entry.hpa_at(at.level).0, size(at.level)?))
+    } else {
+        Ok((entry.page().hpa().0, Size::Small))
     }
-    let tdr = cx.f.scratch.td;
-    let td = cx.td_mut(tdr)?;
-    td.epoch += 1;
-    let (epoch, hkid) = (td.epoch, td.hkid);
-    let tdcs = cx.tdcs(tdr)?;
-    cx.f.store(layout::tdcs_epoch(tdcs), hkid, epoch);
-    Ok(Flow::Done(Status::SUCCESS))
-}
-
-/// TDH.MEM.PAGE.REMOVE (29): no write, no flush, no clearing of the page.
-pub(crate) fn page_remove(cx: &mut Cx<'_>) -> Stage {
-    if cx.f.stage == 0 {
-        cx.spend(|c| c.mem);
-        let (tdr, at) = entry(cx, 0, Some(2), Shared)?;
-        cx.allowed(at)?;
-        let pa = cx.entry(at).page().hpa().0;
-        let size = size(at.level)?;
-        let busy = Status::OPERAND_BUSY.about(Operand::RCX);
-        cx.pamt_walk(pa, size, Exclusive).map_err(|_| busy)?;
-        let bepoch = cx.m.pamt(pa, size).bepoch;
-        cx.track(tdr, at, bepoch)?;
-        return Ok(Flow::Again(1));
-    }
-    let (tdr, at) = kept(cx);
-    let (pa, size) = (cx.entry(at).page().hpa().0, size(at.level)?);
-    let import = crate::op_state::import_in_progress(cx.td(tdr)?.op_state);
-    let left = if import { Entry::FREE.with_state(State::Removed) } else { Entry::FREE };
-    cx.set_entry(tdr, at, left);
-    let pamt = cx.m.pamt(pa, size).released();
-    cx.set_pamt(pa, size, pamt);
-    cx.sub_children(tdr, size.pages())?;
-    cx.out(RCX, pa);
-    Ok(Flow::Done(Status::SUCCESS))
-}
-
-pub(crate) fn sept_add(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn sept_remove(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn sept_rd(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn page_add(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn page_demote(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn page_promote(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn page_relocate(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn range_unblock(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn rd(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}
-
-pub(crate) fn wr(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
 }

@@ -652,7 +652,3 @@ pub(crate) fn update(cx: &mut Cx<'_>) -> Stage {
     sys.state = SysState::SysReady;
     Ok(Flow::Done(Status::SUCCESS))
 }
-
-pub(crate) fn disable(_: &mut Cx<'_>) -> Stage {
-    Ok(Flow::NotModelled)
-}

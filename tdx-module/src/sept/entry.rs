@@ -342,7 +342,12 @@ mod tests {
         assert_eq!(entry.hpa_at(1), Hpa(0x4000_0000));
         assert_eq!(entry.with_accept_counter(0).hpa(), Hpa(0x4000_0000));
         assert_eq!(entry.with_accept_counter(512).accept_counter(), 0);
-        assert_eq!(entry.hpa_at(255), Hpa(0));
+        // Level by level the next nine bits belong to the offset.
+        let full = Entry::leaf(State::Mapped, Page((1 << 40) - 1));
+        for (level, low) in [(0, 12), (1, 21), (2, 30), (3, 39), (4, 48)] {
+            assert_eq!(full.hpa_at(level), Hpa(((1 << 52) - 1) >> low << low));
+        }
+        assert_eq!(full.hpa_at(255), Hpa(0));
     }
 
     #[test]

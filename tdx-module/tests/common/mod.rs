@@ -1,9 +1,13 @@
 //! A world for the module that has no time and no caches: every action is done at once, on lines that are tagged with
 //! their KeyID as in a cache that never evicts. Tests of leaves run on it.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod bench;
 pub mod cases;
+pub mod edit;
+pub mod faults;
+pub mod invariants;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
@@ -100,16 +104,28 @@ impl World {
 
     // ------------------------------------------------------------------------------------------------------- memory
 
-    fn line(&mut self, at: Addr) -> &mut [u64; 8] {
-        self.lines.entry((at.hpa.0 >> 6, at.keyid.0)).or_default()
+    fn line(&self, at: Addr) -> [u64; 8] {
+        self.lines.get(&(at.hpa.0 >> 6, at.keyid.0)).copied().unwrap_or_default()
+    }
+    /// A line of zeros is not kept: the PAMT is made of them.
+    fn set_line(&mut self, at: Addr, words: [u64; 8]) {
+        let key = (at.hpa.0 >> 6, at.keyid.0);
+        if words == [0; 8] {
+            self.lines.remove(&key);
+        } else {
+            self.lines.insert(key, words);
+        }
     }
     /// Writes 8 bytes under a KeyID.
     pub fn poke(&mut self, hpa: u64, keyid: u16, value: u64) {
         let word = (hpa >> 3 & 7) as usize;
-        self.line(Addr::new(Hpa(hpa), KeyId(keyid)))[word] = value;
+        let at = Addr::new(Hpa(hpa), KeyId(keyid));
+        let mut words = self.line(at);
+        words[word] = value;
+        self.set_line(at, words);
     }
     /// Reads 8 bytes under a KeyID.
-    pub fn peek(&mut self, hpa: u64, keyid: u16) -> u64 {
+    pub fn peek(&self, hpa: u64, keyid: u16) -> u64 {
         let word = (hpa >> 3 & 7) as usize;
         self.line(Addr::new(Hpa(hpa), KeyId(keyid)))[word]
     }
@@ -118,7 +134,7 @@ impl World {
         self.touches.push(touch);
         match touch {
             Touch::Load { at, bytes } => {
-                let line = LineData(*self.line(at));
+                let line = LineData(self.line(at));
                 return Reply::Data(line.slice(at.hpa.offset_in_line(), usize::from(bytes)));
             }
             Touch::Store { at, value, bytes, .. } => {
@@ -128,19 +144,24 @@ impl World {
             }
             Touch::Fill { at, lines, word } => {
                 for i in 0..u64::from(lines) {
-                    *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = [word; 8];
+                    self.set_line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid), [word; 8]);
+                }
+            }
+            Touch::FillTable { at, first, step } => {
+                for i in 0..512 {
+                    self.poke(at.hpa.0 + 8 * i, at.keyid.0, first + i * step);
                 }
             }
             Touch::FillSome { at, lines, word, mask } => {
                 for i in 0..u64::from(lines) {
                     let words = std::array::from_fn(|k| word * u64::from(mask >> k & 1));
-                    *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = words;
+                    self.set_line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid), words);
                 }
             }
             Touch::Copy { from, to } => {
                 for i in 0..64 {
-                    let line = *self.line(Addr::new(Hpa(from.hpa.0 + 64 * i), from.keyid));
-                    *self.line(Addr::new(Hpa(to.hpa.0 + 64 * i), to.keyid)) = line;
+                    let line = self.line(Addr::new(Hpa(from.hpa.0 + 64 * i), from.keyid));
+                    self.set_line(Addr::new(Hpa(to.hpa.0 + 64 * i), to.keyid), line);
                 }
             }
             Touch::Pconfig { .. } => return Reply::Pconfig(self.pconfig),
@@ -389,10 +410,9 @@ impl World {
     /// Changes the module's state by its fields' names, to where no modelled leaf leads: `at` is a path such as
     /// `tds/1048576/op_state`.
     pub fn edit(&mut self, at: &str, value: serde_json::Value) {
-        let mut whole = serde_json::to_value(&self.m).unwrap();
-        let slot = whole.pointer_mut(&format!("/{at}")).unwrap_or_else(|| panic!("no {at}"));
-        *slot = value;
-        self.m = serde_json::from_value(whole).unwrap();
+        edit::edit(self, |m| {
+            *m.pointer_mut(&format!("/{at}")).unwrap_or_else(|| panic!("no {at}")) = value;
+        });
     }
     /// The same for a field of a TD.
     pub fn edit_td(&mut self, tdr: u64, field: &str, value: serde_json::Value) {

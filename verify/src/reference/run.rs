@@ -531,6 +531,14 @@ impl Run<'_> {
                     return Err(NotAllowed::Operand);
                 }
             }
+            Op::Seamcall { .. }
+            | Op::Tdcall { .. }
+            | Op::Irq { .. }
+            | Op::Wrmsr { .. }
+            | Op::Starve { .. }
+            | Op::MovCr3 { .. }
+            | Op::SeamldrInstall
+            | Op::Invlpg { .. } => return Err(NotAllowed::NotModelled),
         }
         if physical || matches!(op, Op::Delay { .. }) {
             return Ok(());

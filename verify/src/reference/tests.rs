@@ -7,9 +7,10 @@ use super::*;
 use crate::invariants::{Checker, INVARIANTS, invariants_markdown};
 use expect_test::expect;
 use proptest::prelude::*;
-use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
+use sim_core::op::{CallRegs, IrqKind, KeyAlg, MemType, PconfigCmd, Source, Value};
 use sim_core::platform::IntegrityMode::{Ci, Li};
 use sim_core::platform::XtsWidth;
+use sim_core::tdx::{GuestLeaf, Leaf};
 use sim_core::{Addr, Hpa, LineData};
 use std::collections::BTreeSet;
 
@@ -749,6 +750,32 @@ fn a_device_that_overwrites_a_whole_line_needs_no_write_back_first() {
     let out = rig.out(Agent::Device, 0, write);
     assert_eq!((out.traffic.len(), rig.r.state().caches.len()), (1, 0));
     assert_eq!(rig.host(load(X, K0, 64)), fill(7));
+}
+
+#[test]
+fn what_needs_a_tdx_module_is_refused_and_changes_nothing() {
+    let rig = Rig::new(spec(Ci, true));
+    let regs = CallRegs::default();
+    let ops: [Op; 8] = [
+        Op::Seamcall { leaf: Leaf::SYS_INIT, version: 0, regs },
+        Op::Tdcall { leaf: GuestLeaf::VP_INFO, version: 0, regs },
+        Op::Irq { core: 0, kind: IrqKind::Nmi },
+        Op::Wrmsr { msr: 0x3b, value: 1 },
+        Op::Starve { core: 0, draws: 1 },
+        Op::SeamldrInstall,
+        Op::MovCr3 { value: 0x1000 },
+        Op::Invlpg { at: at(X, K0) },
+    ];
+    for op in ops {
+        assert!(op.needs_module(), "{op}");
+        for who in [Agent::Kernel, Agent::Guest, Agent::Td(H1), Agent::Device] {
+            let mut model = rig.r.clone();
+            let step = Step::Op(who, 0, op);
+            assert_eq!(model.step(&step).err(), Some(NotAllowed::NotModelled), "{op}");
+            assert_eq!(model.state(), rig.r.state(), "{op}");
+        }
+    }
+    assert!(!Op::<Addr>::Mfence.needs_module());
 }
 
 #[test]

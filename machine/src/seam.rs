@@ -1,0 +1,450 @@
+//! SEAM: the module's calls run on a logical processor, one touch after the other, through its caches and in its time.
+
+use crate::agent::{AgentId, Consumed};
+use crate::exec::Beat;
+use crate::{Machine, Speed};
+use cache::FenceKind;
+use serde::{Deserialize, Serialize};
+use sim_core::data::{ByteMask, LineData};
+use sim_core::mca::McAccess;
+use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source};
+use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
+use sim_core::tdx::{ExitReason, Leaf};
+use sim_core::{Addr, Hpa, LINE_BYTES, Outcome, Ps};
+use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Reply, Touch, VmExit};
+
+/// What a logical processor has to do with the module.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Seam {
+    /// The call under way.
+    pub(crate) flight: Flight,
+    /// What came of the module's last action.
+    reply: Reply,
+    /// A touch of many lines, and which line is next.
+    work: Option<(Touch, u32)>,
+    /// The agent whose TDH.VP.ENTER is under way.
+    pub(crate) host: Option<AgentId>,
+    /// The guest that runs, while one does.
+    pub(crate) guest: Option<GuestEntry>,
+    /// What the call has returned, until its agent takes it.
+    answer: Option<Answer>,
+    /// Why the guest is leaving, until the host's call goes on with it.
+    leaving: Option<VmExit>,
+    /// An interrupt that waits to be taken.
+    pub(crate) irq: Option<IrqKind>,
+    /// How many draws of random numbers find no entropy.
+    pub(crate) starve: u32,
+    /// MSRs that were written, by number.
+    pub(crate) msrs: Vec<(u32, u64)>,
+    /// What WRMSR of IA32_TIME_STAMP_COUNTER added to the TSC.
+    tsc_offset: u64,
+}
+
+/// IA32_TIME_STAMP_COUNTER.
+const MSR_TSC: u32 = 0x10;
+/// IA32_TSC_ADJUST.
+const MSR_TSC_ADJUST: u32 = 0x3b;
+
+/// What the module is at.
+pub(crate) enum SeamBeat {
+    /// A touch is done, more is to come.
+    Touched(Beat),
+    /// The guest runs.
+    Entered(GuestEntry, Ps),
+    /// The call is over.
+    Returned(Answer, Ps),
+    /// The module has given itself up.
+    Fatal,
+    /// The model does not know.
+    NotModelled,
+}
+
+impl Machine {
+    /// Issues the next part of a SEAMCALL.
+    pub(crate) fn seamcall(&mut self, id: AgentId, core: u16, op: SeamOp, done: u32) -> Beat {
+        if done == 0 {
+            self.tdx_used = true;
+            let call = op.call();
+            if self.begin_call(core, &call).is_err() {
+                return Beat::over(Outcome::VmFailInvalid, self.spec.latency.issue);
+            }
+            if let Some(seam) = self.seam_mut(core) {
+                (seam.reply, seam.work, seam.answer, seam.leaving) =
+                    (Reply::Done, None, None, None);
+                seam.host = Some(id);
+            }
+        }
+        let Some(seam) = self.seam_mut(core) else {
+            return Beat::over(Outcome::VmFailInvalid, Ps::ZERO);
+        };
+        if let Some(answer) = seam.answer.take() {
+            return self.end_call(core, op, answer, Ps::ZERO);
+        }
+        if let Some(exit) = seam.leaving.take() {
+            seam.reply = Reply::Exit(exit);
+        }
+        match self.seam_beat(core) {
+            SeamBeat::Touched(beat) => beat,
+            SeamBeat::Entered(guest, cost) => self.enter_guest(core, guest, cost),
+            SeamBeat::Returned(answer, cost) => self.end_call(core, op, answer, cost),
+            SeamBeat::Fatal => self.module_gone(core),
+            SeamBeat::NotModelled => {
+                if let Some(seam) = self.seam_mut(core) {
+                    (seam.guest, seam.host) = (None, None);
+                }
+                Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO)
+            }
+        }
+    }
+
+    /// The module gave itself up: as after a machine check in SEAM root (architecture.md §6.3, last row).
+    pub(crate) fn module_gone(&mut self, core: u16) -> Beat {
+        self.unbreakable_shutdown(core);
+        Beat::over(Outcome::NotRun(NotRun::Shutdown), Ps::ZERO)
+    }
+
+    fn end_call(&mut self, core: u16, op: SeamOp, answer: Answer, cost: Ps) -> Beat {
+        let leaf = op.leaf.0;
+        if let Some(seam) = self.seam_mut(core) {
+            (seam.guest, seam.host) = (None, None);
+        }
+        // An interrupt that came meanwhile is taken when the host runs again.
+        self.take_irq(core);
+        let Answer { status, out } = answer;
+        Beat::over(Outcome::Call(CallResult { guest: false, leaf, status, out }), cost)
+    }
+
+    fn enter_guest(&mut self, core: u16, guest: GuestEntry, cost: Ps) -> Beat {
+        let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
+        seam.guest = Some(guest);
+        if let Some(irq) = seam.irq.take() {
+            // It was pending all the time: the guest does not get to its first instruction.
+            seam.leaving = Some(exit_of(irq));
+            seam.guest = None;
+            return Beat { more: true, ..Beat::over(Outcome::Done, cost) };
+        }
+        self.guest_runs(core, guest.tdvpr);
+        let parked = Outcome::NotRun(NotRun::InGuest);
+        Beat { more: true, parked: true, ..Beat::over(parked, cost) }
+    }
+
+    /// A pending interrupt is taken by the host.
+    pub(crate) fn take_irq(&mut self, core: u16) {
+        let Some(seam) = self.seam_mut(core) else { return };
+        if seam.irq.take().is_some() {
+            let (mut bus, caches) = self.bus();
+            caches.interrupt(core, &mut bus);
+        }
+    }
+
+    /// The guest of a core leaves; the host's call goes on.
+    pub(crate) fn guest_leaves(&mut self, core: u16, exit: VmExit) {
+        let Some(seam) = self.seam_mut(core) else { return };
+        seam.guest = None;
+        seam.leaving = Some(exit);
+        if let Some(host) = seam.host {
+            self.resumed.push(host);
+        }
+    }
+
+    /// A guest asks the module for something: `exit` says what.
+    pub(crate) fn guest_asks(&mut self, core: u16, exit: VmExit) {
+        if let Some(seam) = self.seam_mut(core) {
+            seam.reply = Reply::Exit(exit);
+        }
+    }
+
+    /// The module has sent the guest of a core back to the host, whose call is over.
+    pub(crate) fn guest_left(&mut self, core: u16, answer: Answer) -> ExitReason {
+        if let Some(seam) = self.seam_mut(core) {
+            seam.guest = None;
+            seam.answer = Some(answer);
+            if let Some(host) = seam.host {
+                self.resumed.push(host);
+            }
+        }
+        ExitReason(answer.status.0 as u32)
+    }
+
+    pub(crate) fn seam(&self, core: u16) -> Option<&Seam> {
+        self.lps.get(usize::from(core)).map(|lp| &lp.seam)
+    }
+    pub(crate) fn seam_mut(&mut self, core: u16) -> Option<&mut Seam> {
+        self.lps.get_mut(usize::from(core)).map(|lp| &mut lp.seam)
+    }
+
+    /// An interrupt arrives at a core.
+    pub(crate) fn interrupt(&mut self, core: u16, kind: IrqKind) {
+        let Some(seam) = self.seam_mut(core) else { return };
+        if seam.guest.is_some() && !self.guest_is_busy(core) {
+            self.guest_leaves(core, exit_of(kind));
+        } else if let Some(seam) = self.seam_mut(core) {
+            seam.irq = Some(kind);
+        }
+    }
+
+    /// WRMSR on a core.
+    pub(crate) fn wrmsr(&mut self, core: u16, msr: u32, value: u64) {
+        let now = self.tsc(core);
+        let Some(seam) = self.seam_mut(core) else { return };
+        if msr == MSR_TSC {
+            seam.tsc_offset = seam.tsc_offset.wrapping_add(value.wrapping_sub(now));
+            return;
+        }
+        match seam.msrs.binary_search_by_key(&msr, |(n, _)| *n) {
+            Ok(at) => {
+                if let Some(slot) = seam.msrs.get_mut(at) {
+                    slot.1 = value;
+                }
+            }
+            Err(at) => seam.msrs.insert(at, (msr, value)),
+        }
+    }
+
+    /// The time-stamp counter of a core: one tick per nanosecond of simulated time.
+    fn tsc(&self, core: u16) -> u64 {
+        let base = self.trace.now.0 / 1000;
+        self.seam(core).map_or(base, |seam| {
+            let adjust = seam.msrs.iter().find(|(n, _)| *n == MSR_TSC_ADJUST);
+            base.wrapping_add(seam.tsc_offset).wrapping_add(adjust.map_or(0, |(_, v)| *v))
+        })
+    }
+
+    fn begin_call(&mut self, core: u16, call: &Call) -> Result<(), tdx_module::VmFail> {
+        let (package, now, tsc) = (self.spec.package_of(core), self.trace.now, self.tsc(core));
+        let Some(lp) = self.lps.get_mut(usize::from(core)) else {
+            return Err(tdx_module::VmFail);
+        };
+        let Seam { flight, irq, msrs, .. } = &mut lp.seam;
+        let irq = irq.is_some();
+        let env = Env { lp: core, package, irq, now, tsc, msrs, cpuid: 0 };
+        self.module.begin(flight, call, &env)
+    }
+
+    fn module_step(&mut self, core: u16) -> Action {
+        let (package, now, tsc) = (self.spec.package_of(core), self.trace.now, self.tsc(core));
+        let Some(lp) = self.lps.get_mut(usize::from(core)) else { return Action::Fatal };
+        let Seam { flight, reply, irq, msrs, .. } = &mut lp.seam;
+        let irq = irq.is_some();
+        let env = Env { lp: core, package, irq, now, tsc, msrs, cpuid: 0 };
+        let reply = std::mem::take(reply);
+        self.module.step(flight, reply, &env, &mut self.trace)
+    }
+
+    /// Goes on with what the module is at on a core: one touch, or in functional mode all of them.
+    pub(crate) fn seam_beat(&mut self, core: u16) -> SeamBeat {
+        let timed = self.options.speed == Speed::Timed;
+        loop {
+            let work = self.seam_mut(core).and_then(|seam| seam.work.take());
+            let (touch, line) = match work {
+                Some(work) => work,
+                None => match self.module_step(core) {
+                    Action::Touch(touch) => (touch, 0),
+                    Action::Enter(guest) => return SeamBeat::Entered(guest, Ps::ZERO),
+                    Action::Return(answer) => return SeamBeat::Returned(answer, Ps::ZERO),
+                    Action::Fatal => return SeamBeat::Fatal,
+                    Action::NotModelled => return SeamBeat::NotModelled,
+                },
+            };
+            let mut beat = self.touch(core, touch, line);
+            if beat.more
+                && let Some(seam) = self.seam_mut(core)
+            {
+                seam.work = Some((touch, line + 1));
+            }
+            beat.more = true;
+            if timed || beat.poison.is_some() {
+                return SeamBeat::Touched(beat);
+            }
+        }
+    }
+
+    /// Does one line of a touch, or all of it in functional mode. `more` says whether lines are left.
+    fn touch(&mut self, core: u16, touch: Touch, line: u32) -> Beat {
+        let timed = self.options.speed == Speed::Timed;
+        match touch {
+            Touch::Load { at, bytes } => {
+                let beat = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
+                if let (Outcome::Data(loaded), Some(seam)) = (beat.outcome, self.seam_mut(core)) {
+                    seam.reply = Reply::Data(loaded.data);
+                }
+                beat
+            }
+            Touch::Store { at, value, bytes, locked } => {
+                let mut cost = Ps::ZERO;
+                if locked {
+                    cost = self.fence(core, FenceKind::Locked, self.spec.latency.mfence).cost;
+                }
+                let mut data = LineData::ZERO;
+                let word = at.hpa.offset_in_line() / 8;
+                for (to, from) in data.0.iter_mut().skip(word).zip(value) {
+                    *to = from;
+                }
+                let mask = ByteMask::span(8 * word, usize::from(bytes));
+                let mut beat = self.store_line(core, at.tagged(), &data, mask);
+                beat.cost = beat.cost.max(cost);
+                beat
+            }
+            Touch::Fill { at, lines, word } => {
+                self.fill(core, at, &LineData([word; 8]), line, lines)
+            }
+            Touch::FillSome { at, lines, word, mask } => {
+                let data = LineData(std::array::from_fn(|k| word * u64::from(mask >> k & 1)));
+                self.fill(core, at, &data, line, lines)
+            }
+            Touch::FillTable { at, first, step } => {
+                let last = if timed { line + 1 } else { 64 };
+                let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
+                for i in line..last {
+                    let word = |k: u64| first.wrapping_add(step.wrapping_mul(8 * u64::from(i) + k));
+                    let data = LineData(std::array::from_fn(|k| word(k as u64)));
+                    beat = self.direct_line(core, at, &data, i, 64);
+                }
+                beat
+            }
+            Touch::Copy { from, to } => {
+                let last = if timed { line + 1 } else { 64 };
+                let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
+                for i in line..last {
+                    let at = |a: Addr| Addr::new(Hpa(a.hpa.0 + 64 * u64::from(i)), a.keyid);
+                    beat = self.movdir64b(core, at(to), Source::Mem(at(from)));
+                    if beat.poison.is_some() {
+                        return beat;
+                    }
+                }
+                beat.more = last < 64;
+                if !beat.more {
+                    beat.cost += self.fence(core, FenceKind::Mfence, Ps::ZERO).cost;
+                }
+                beat
+            }
+            Touch::FlushPage { at } => {
+                let last = if timed { line + 1 } else { 64 };
+                let now = self.trace.now;
+                for i in line..last {
+                    let tagged = at.tagged().offset(u64::from(i));
+                    let (mut bus, caches) = self.bus();
+                    caches.clflushopt(core, tagged, now, &mut bus);
+                }
+                let mut cost = self.spec.latency.clflushopt;
+                if last == 64 {
+                    cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+                }
+                Beat { more: last < 64, ..Beat::over(Outcome::Done, cost) }
+            }
+            Touch::WriteBackBlock(block) => {
+                let package = self.spec.package_of(core);
+                let (mut bus, caches) = self.bus();
+                let walked = caches.wbnoinvdp(package, block, &mut bus).map_or(0, |f| f.walked);
+                Beat::over(Outcome::Done, self.spec.latency.flush_walk.times(walked))
+            }
+            Touch::Pconfig { keyid, alg } => {
+                let starved = self.draw_fails(core);
+                let package = self.spec.package_of(core);
+                let status = if starved {
+                    PconfigStatus::NoEntropy
+                } else {
+                    let (cmd, alg) = (PconfigCmd::SetRandom, Some(alg));
+                    self.memory.pconfig_on(package, keyid, cmd, alg, true, &mut self.trace)
+                };
+                if let Some(seam) = self.seam_mut(core) {
+                    seam.reply = Reply::Pconfig(status);
+                }
+                Beat::over(Outcome::Done, self.spec.latency.pconfig)
+            }
+            Touch::Random => {
+                let ok = !self.draw_fails(core);
+                if let Some(seam) = self.seam_mut(core) {
+                    seam.reply = Reply::Random(ok);
+                }
+                Beat::over(Outcome::Done, self.spec.latency.issue)
+            }
+            Touch::Invept(td) => {
+                if let Some(lp) = self.lps.get_mut(usize::from(core)) {
+                    lp.tlb.flush(td);
+                }
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            Touch::Spend(time) => Beat::over(Outcome::Done, time),
+        }
+    }
+
+    fn draw_fails(&mut self, core: u16) -> bool {
+        let Some(seam) = self.seam_mut(core) else { return false };
+        let fails = seam.starve > 0;
+        seam.starve = seam.starve.saturating_sub(1);
+        fails
+    }
+
+    /// One MOVDIR64B of `lines`; behind the last stands MFENCE.
+    fn direct_line(&mut self, core: u16, at: Addr, data: &LineData, line: u32, lines: u32) -> Beat {
+        let (now, tagged) = (self.trace.now, at.tagged().offset(u64::from(line)));
+        let (mut bus, caches) = self.bus();
+        caches.movdir64b(core, tagged, data, now, &mut bus);
+        let more = line + 1 < lines;
+        let mut cost = self.spec.latency.direct_store;
+        if !more {
+            cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+        }
+        Beat { more, ..Beat::over(Outcome::Done, cost) }
+    }
+
+    /// MOVDIR64B of many lines alike: one of them, or in functional mode all.
+    fn fill(&mut self, core: u16, at: Addr, data: &LineData, line: u32, lines: u32) -> Beat {
+        if self.options.speed == Speed::Timed {
+            return self.direct_line(core, at, data, line, lines);
+        }
+        self.fill_pages(core, at, data, lines);
+        self.fence(core, FenceKind::Mfence, Ps::ZERO)
+    }
+
+    /// MOVDIR64B of many lines alike, page by page.
+    fn fill_pages(&mut self, core: u16, at: Addr, data: &LineData, lines: u32) {
+        let mut done = 0;
+        while done < lines {
+            let first = Hpa(at.hpa.0 + LINE_BYTES as u64 * u64::from(done));
+            let page = first.page();
+            let skip = first.line().index_in_page();
+            let count = (lines - done).min(64 - skip);
+            done += count;
+            let mask = (u64::MAX >> (64 - count)) << skip;
+            let (mut bus, caches) = self.bus();
+            caches.bypass_page(core, page, at.keyid, &mut bus);
+            self.counts.controller_writes += u64::from(count);
+            self.memory.write_lines(page, mask, at.keyid, data, &mut self.trace);
+        }
+    }
+
+    /// Poison that the module itself consumed, or that a page walk met: nothing goes on here.
+    pub(crate) fn is_in_module(&self, core: u16) -> bool {
+        self.seam(core).is_some_and(|s| s.flight.is_under_way() && s.guest.is_none())
+    }
+}
+
+/// The exit that an interrupt makes.
+pub(crate) const fn exit_of(kind: IrqKind) -> VmExit {
+    match kind {
+        IrqKind::Interrupt => VmExit::Interrupt,
+        IrqKind::Nmi => VmExit::Nmi,
+        IrqKind::Smi => VmExit::Smi { msmi: false },
+    }
+}
+
+/// A SEAMCALL in an operation.
+#[derive(Clone, Copy)]
+pub(crate) struct SeamOp {
+    pub(crate) leaf: Leaf,
+    pub(crate) version: u8,
+    pub(crate) regs: CallRegs,
+}
+
+impl SeamOp {
+    fn call(self) -> Call {
+        Call { rax: u64::from(self.version) << 16 | u64::from(self.leaf.0), regs: self.regs.0 }
+    }
+}
+
+/// Poison consumed, with nothing known of its access but that it was a page walk's or the module's.
+pub(crate) const fn fatal(consumed: Consumed) -> Consumed {
+    Consumed { fatal: true, ..consumed }
+}

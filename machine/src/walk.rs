@@ -1,0 +1,245 @@
+//! Page walks of a guest: its own tables, if it has set CR3, and the Secure-EPT or the VMM's EPT below them.
+//!
+//! A walk is plain data that asks for one 8-byte read after the other; whoever runs it reads through the caches. What an
+//! entry says is what the read returns, not what the module believes (architecture.md §2.5, §7.6).
+
+use crate::tlb::Translation;
+use serde::{Deserialize, Serialize};
+use sim_core::keyid::KeyIdLayout;
+use sim_core::{Addr, Hpa, KeyId, Page};
+use tdx_module::sept::Entry;
+use tdx_module::{GuestEntry, VmExit};
+
+/// Bits 2:0 of the exit qualification of an EPT violation.
+pub(crate) mod access {
+    /// A data read.
+    pub(crate) const READ: u8 = 1;
+    /// A data write.
+    pub(crate) const WRITE: u8 = 2;
+    /// An instruction fetch.
+    pub(crate) const FETCH: u8 = 4;
+}
+
+/// Guest page-table bits.
+const P: u64 = 1;
+const RW: u64 = 1 << 1;
+const PS: u64 = 1 << 7;
+const XD: u64 = 1 << 63;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// What a walk wants or has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// Read 8 bytes there and come back.
+    Read(Addr),
+    /// The page is there.
+    Found(Translation),
+    /// The guest leaves.
+    Exit(VmExit),
+    /// #PF by the guest's own tables.
+    PageFault,
+    /// #PF with RSVD: a SHARED bit in a pointer of the guest's tables, or a fetch from a shared address.
+    Reserved,
+}
+
+/// A walk under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Walk {
+    linear: u64,
+    access: u8,
+    /// The guest's own tables: level of the entry that is being sought, 0 when the final address is.
+    guest_level: u8,
+    /// Rights of the guest's tables so far.
+    write: bool,
+    execute: bool,
+    /// The guest-physical address that is being translated now.
+    gpa: u64,
+    /// Level of the EPT entry that is read next, counted from 1.
+    ept_level: u8,
+    ept_table: u64,
+    ept_key: KeyId,
+    /// Whether the EPT walk of `gpa` is over and the guest's entry itself is being read.
+    reading_entry: bool,
+}
+
+/// An EPT leaf in parts.
+struct Leaf {
+    page: Page,
+    keyid: KeyId,
+    write: bool,
+    execute: bool,
+}
+
+impl Walk {
+    /// A walk for one access to a guest-linear address.
+    pub(crate) fn new(g: &GuestEntry, cr3: Option<u64>, linear: u64, access: u8) -> Walk {
+        let mut walk = Walk { linear, access, write: true, execute: true, ..Walk::default() };
+        match cr3 {
+            None => walk.seek(g, linear),
+            Some(cr3) => {
+                walk.guest_level = 4;
+                walk.seek_guest_entry(g, cr3 & FRAME);
+            }
+        }
+        walk
+    }
+
+    /// The guest-linear address that is being translated.
+    pub(crate) const fn linear(&self) -> u64 {
+        self.linear
+    }
+
+    const fn shared_bit(g: &GuestEntry) -> u64 {
+        1 << (g.gpaw - 1)
+    }
+
+    /// Begins the EPT walk of a guest-physical address.
+    fn seek(&mut self, g: &GuestEntry, gpa: u64) {
+        self.gpa = gpa;
+        self.reading_entry = false;
+        if gpa & Self::shared_bit(g) == 0 {
+            (self.ept_level, self.ept_table, self.ept_key) = (g.levels, g.root.hpa().0, g.hkid);
+        } else {
+            // EPTP: levels less one in bits 5:3, the root above. The VMM's tables are its own memory.
+            self.ept_level = (g.shared_eptp >> 3 & 7) as u8 + 1;
+            (self.ept_table, self.ept_key) = (g.shared_eptp & FRAME, KeyId::TME);
+        }
+    }
+    fn seek_guest_entry(&mut self, g: &GuestEntry, table: u64) {
+        let index = self.linear >> (3 + 9 * u64::from(self.guest_level)) & 511;
+        self.seek(g, table + 8 * index);
+    }
+
+    fn violation(&self) -> Need {
+        // A read of the guest's tables is a read, whatever the access that needed it.
+        let access = if self.guest_level > 0 { access::READ } else { self.access };
+        Need::Exit(VmExit::EptViolation { gpa: self.gpa, access })
+    }
+
+    /// What is needed first.
+    pub(crate) fn start(&mut self, g: &GuestEntry) -> Need {
+        let shared = self.gpa & Self::shared_bit(g) != 0;
+        if shared && self.guest_level > 0 {
+            return Need::Reserved;
+        }
+        if shared && self.access == access::FETCH {
+            return Need::Reserved;
+        }
+        if self.gpa >> g.gpaw != 0 || shared && g.shared_eptp == 0 {
+            return self.violation();
+        }
+        self.read_ept()
+    }
+
+    fn read_ept(&self) -> Need {
+        let shift = 3 + 9 * u64::from(self.ept_level);
+        // Above the SHARED bit there is nothing: the index takes what the levels have.
+        let index = self.gpa >> shift & 511;
+        Need::Read(Addr::new(Hpa(self.ept_table + 8 * index), self.ept_key))
+    }
+
+    /// Goes on with what a read returned.
+    pub(crate) fn take(&mut self, g: &GuestEntry, layout: &KeyIdLayout, word: u64) -> Need {
+        if self.reading_entry {
+            return self.take_guest_entry(g, word);
+        }
+        let shared = self.gpa & Self::shared_bit(g) != 0;
+        let leaf = if shared { self.take_shared(layout, word) } else { self.take_secure(g, word) };
+        match leaf {
+            Err(need) => need,
+            Ok(leaf) if self.guest_level > 0 => {
+                // Where the guest's entry lies is known: read it under the key of its page.
+                self.reading_entry = true;
+                let hpa = leaf.page.hpa().0 + (self.gpa & 4095);
+                Need::Read(Addr::new(Hpa(hpa), leaf.keyid))
+            }
+            Ok(leaf) => {
+                let (write, execute) = (leaf.write && self.write, leaf.execute && self.execute);
+                let refused = match self.access {
+                    access::WRITE => !leaf.write,
+                    access::FETCH => !leaf.execute,
+                    _ => false,
+                };
+                if refused {
+                    return self.violation();
+                }
+                let (page, keyid) = (leaf.page, leaf.keyid);
+                Need::Found(Translation { page, keyid, write, execute, shared })
+            }
+        }
+    }
+
+    /// One entry of the Secure-EPT.
+    fn take_secure(&mut self, g: &GuestEntry, word: u64) -> Result<Leaf, Need> {
+        let entry = Entry(word);
+        let level = self.ept_level - 1;
+        if word & Entry::RWX == 0 {
+            return Err(self.violation());
+        }
+        if level > 0 && !entry.is_leaf() {
+            self.ept_table = entry.hpa().0;
+            self.ept_level = level;
+            return Err(self.read_ept());
+        }
+        let mask = (1u64 << (12 + 9 * u64::from(level))) - 1;
+        let hpa = entry.hpa().0 & !mask | self.gpa & mask;
+        Ok(Leaf {
+            page: Hpa(hpa).page(),
+            keyid: g.hkid,
+            write: word & Entry::W != 0,
+            execute: word & Entry::X != 0,
+        })
+    }
+
+    /// One entry of the VMM's EPT: its address carries the KeyID.
+    fn take_shared(&mut self, layout: &KeyIdLayout, word: u64) -> Result<Leaf, Need> {
+        let level = self.ept_level - 1;
+        if word & Entry::RWX == 0 {
+            return Err(self.violation());
+        }
+        let misconfigured = Need::Exit(VmExit::EptMisconfiguration { gpa: self.gpa });
+        let Some(at) = layout.split(word & FRAME) else { return Err(misconfigured) };
+        if layout.is_private(at.keyid) {
+            return Err(misconfigured);
+        }
+        if level > 0 && word & PS == 0 {
+            (self.ept_table, self.ept_key) = (at.hpa.0, at.keyid);
+            self.ept_level = level;
+            return Err(self.read_ept());
+        }
+        let mask = (1u64 << (12 + 9 * u64::from(level))) - 1;
+        let hpa = at.hpa.0 & !mask | self.gpa & mask;
+        Ok(Leaf {
+            page: Hpa(hpa).page(),
+            keyid: at.keyid,
+            write: word & Entry::W != 0,
+            execute: word & Entry::X != 0,
+        })
+    }
+
+    /// One entry of the guest's own tables.
+    fn take_guest_entry(&mut self, g: &GuestEntry, word: u64) -> Need {
+        if word & P == 0 {
+            return Need::PageFault;
+        }
+        self.write &= word & RW != 0;
+        self.execute &= word & XD == 0;
+        if self.access == access::WRITE && !self.write
+            || self.access == access::FETCH && !self.execute
+        {
+            return Need::PageFault;
+        }
+        let level = self.guest_level - 1;
+        let leaf = level == 0 || word & PS != 0 && level <= 2;
+        let frame = word & FRAME;
+        if leaf {
+            let mask = (1u64 << (12 + 9 * u64::from(level))) - 1;
+            self.guest_level = 0;
+            self.seek(g, frame & !mask | self.linear & mask);
+        } else {
+            self.guest_level = level;
+            self.seek_guest_entry(g, frame);
+        }
+        self.start(g)
+    }
+}
