@@ -410,9 +410,10 @@ impl World {
     /// Changes the module's state by its fields' names, to where no modelled leaf leads: `at` is a path such as
     /// `tds/1048576/op_state`.
     pub fn edit(&mut self, at: &str, value: serde_json::Value) {
-        edit::edit(self, |m| {
-            *m.pointer_mut(&format!("/{at}")).unwrap_or_else(|| panic!("no {at}")) = value;
-        });
+        let mut whole = serde_json::to_value(&self.m).unwrap();
+        let slot = whole.pointer_mut(&format!("/{at}")).unwrap_or_else(|| panic!("no {at}"));
+        *slot = value;
+        self.m = serde_json::from_value(whole).unwrap();
     }
     /// The same for a field of a TD.
     pub fn edit_td(&mut self, tdr: u64, field: &str, value: serde_json::Value) {
