@@ -322,7 +322,7 @@ impl Cx<'_> {
         self.physical_at(r, self.reg(r), align)
     }
     /// The same where bits of the register that are not the address were taken off before.
-    fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
+    pub(crate) fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));

@@ -144,7 +144,7 @@ pub struct VeInfo {
 pub struct VmmControls {
     /// Posted-interrupt notification vector; all ones before it is written.
     pub posted_vector: u16,
-    /// Posted-interrupt descriptor; all ones before it is written.
+    /// Posted-interrupt descriptor, 64-byte aligned; [`VmmControls::NO_DESCRIPTOR`] before it is written.
     pub posted_descriptor: u64,
     /// Pin-based controls: of them only bit 7, "process posted interrupts", is the VMM's.
     pub pin_controls: u32,
@@ -155,10 +155,12 @@ pub struct VmmControls {
 }
 
 impl VmmControls {
+    /// No descriptor: all ones, as far as the VMM can write them.
+    pub const NO_DESCRIPTOR: u64 = !0x3f;
     /// As TDH.VP.INIT leaves them.
     pub const INITIAL: VmmControls = VmmControls {
         posted_vector: u16::MAX,
-        posted_descriptor: u64::MAX,
+        posted_descriptor: Self::NO_DESCRIPTOR,
         pin_controls: 0,
         shared_ept: 0,
         pend_nmi: false,
@@ -258,6 +260,10 @@ pub mod layout {
     /// TDCS: numbers of VCPUs.
     pub const fn tdcs_vcpus(tdcs: Page) -> Hpa {
         line(tdcs, 1)
+    }
+    /// TDCS: REFCOUNTs, in the line of the epoch.
+    pub const fn tdcs_refcounts(tdcs: Page) -> Hpa {
+        Hpa(tdcs_epoch(tdcs).0 + 16)
     }
     /// TDCS: TD_EPOCH, its lock, REFCOUNTs.
     pub const fn tdcs_epoch(tdcs: Page) -> Hpa {

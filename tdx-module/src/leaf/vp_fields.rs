@@ -1,7 +1,7 @@
 //! The fields of a VCPU that TDH.VP.RD and TDH.VP.WR know.
 
 use crate::cx::{Cx, ensure};
-use crate::td::layout;
+use crate::td::{VmmControls, layout};
 use sim_core::tdx::Status;
 use sim_core::units::Area;
 use std::fmt::Write;
@@ -180,7 +180,8 @@ pub(crate) fn check(cx: &Cx<'_>, field: VpField, value: u64) -> Result<(), Statu
             ensure(shared, Status::METADATA_FIELD_VALUE_NOT_VALID)
         }
         VpField::PinControls if value & 0x80 != 0 => {
-            let ready = controls.posted_vector != u16::MAX && controls.posted_descriptor != Q;
+            let ready = controls.posted_vector != u16::MAX
+                && controls.posted_descriptor != VmmControls::NO_DESCRIPTOR;
             ensure(ready, Status::TD_VMCS_FIELD_NOT_INITIALIZED)
         }
         _ => Ok(()),
