@@ -214,9 +214,7 @@ fn pamt_add_returns_every_status_in_the_order_of_its_checks() {
     ]);
     check(&LeafCases {
         leaf: Leaf::PHYMEM_PAMT_ADD,
-        base: || {
-            (READY.clone(), Call::new(Leaf::PHYMEM_PAMT_ADD, TDMR | L1, PAIR[0], PAIR[1], 0))
-        },
+        base: || (READY.clone(), Call::new(Leaf::PHYMEM_PAMT_ADD, TDMR | L1, PAIR[0], PAIR[1], 0)),
         succeeds: Some(Status::SUCCESS),
         cases,
         unreachable: &[],
