@@ -557,8 +557,7 @@ impl Cx<'_> {
         let taken = entry.try_lock_guest();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        let live = Live::Entry(at.table, at.index);
-        self.f.live(sept_at(at.table, at.index), hkid, true, live);
+        self.store_entry(at, hkid, true);
         taken.map_err(|busy| match busy {
             sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
             sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),

@@ -322,8 +322,10 @@ pub(crate) enum Live {
     Tree(Page),
     /// CHLDCNT, life cycle, fatal.
     Tdr(Page),
-    /// Numbers of VCPUs in TDCS.
+    /// Numbers of VCPUs.
     Vcpus(Page),
+    /// REFCOUNTs.
+    Refcount(Page),
     /// Dynamic PAMT: the bitmap word of a page.
     Bitmap(u64),
 }
@@ -414,6 +416,10 @@ impl Flight {
     }
     pub(crate) fn touch(&mut self, touch: Touch) {
         self.queue.push((touch, Live::Fixed));
+    }
+    pub(crate) fn locked(&mut self, at: Hpa, keyid: KeyId, value: u64) {
+        let at = Addr::new(at, keyid);
+        self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: true });
     }
     /// A store of 8 bytes that several LPs write.
     pub(crate) fn live(&mut self, at: Hpa, keyid: KeyId, locked: bool, from: Live) {

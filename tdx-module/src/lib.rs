@@ -472,12 +472,16 @@ impl Module {
                 let lock = self.pamt_locks.iter().find(|(s, p, _)| (*s, *p) == key);
                 tdmr.entry(pa, size).words(lock.map_or(0, |(_, _, lock)| lock.word()))
             }),
+            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Entry(table, index) => self.sept_entry(table, index).map(|e| [e.0, 0]),
             Live::OpState(tdr) => td(tdr).map(|td| [u64::from(td.op_lock.word()), 0]),
             Live::Epoch(tdr) => td(tdr).map(|td| [u64::from(td.epoch_lock.word()), 0]),
             Live::Tree(tdr) => td(tdr).map(|td| [u64::from(td.tree_lock.word()), 0]),
             Live::Vcpus(tdr) => {
                 td(tdr).map(|td| [u64::from(td.vcpus) | u64::from(td.associated) << 32, 0])
+            }
+            Live::Refcount(tdr) => {
+                td(tdr).map(|td| [u64::from(td.refcount[0]) | u64::from(td.refcount[1]) << 32, 0])
             }
             Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Tdr(tdr) => td(tdr).map(|td| {
