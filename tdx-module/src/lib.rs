@@ -483,7 +483,6 @@ impl Module {
             Live::Refcount(tdr) => {
                 td(tdr).map(|td| [u64::from(td.refcount[0]) | u64::from(td.refcount[1]) << 32, 0])
             }
-            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Tdr(tdr) => td(tdr).map(|td| {
                 [td.chldcnt << 16 | u64::from(td.fatal) << 8 | u64::from(td.lifecycle.code()), 0]
             }),
