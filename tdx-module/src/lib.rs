@@ -20,6 +20,7 @@ pub mod lock;
 pub mod measure;
 pub mod op_state;
 pub mod pamt;
+pub mod profile;
 pub mod sept;
 mod sys;
 pub mod td;
