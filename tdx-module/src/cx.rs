@@ -322,7 +322,7 @@ impl Cx<'_> {
         self.physical_at(r, self.reg(r), align)
     }
     /// The same where bits of the register that are not the address were taken off before.
-    fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
+    pub(crate) fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
@@ -383,8 +383,7 @@ impl Cx<'_> {
             tdmr.mark(pa, is);
         }
         if let Some(at) = tdmr.bitmap_at(pa) {
-            let word = tdmr.bitmap_word(pa);
-            self.f.locked(at, global, word);
+            self.f.live(at, global, true, Live::Bitmap(pa));
         }
         changes
     }
@@ -558,7 +557,7 @@ impl Cx<'_> {
         let taken = entry.try_lock_guest();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        self.store_entry(at, hkid, true);
         taken.map_err(|busy| match busy {
             sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
             sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),

@@ -322,6 +322,12 @@ pub(crate) enum Live {
     Tree(Page),
     /// CHLDCNT, life cycle, fatal.
     Tdr(Page),
+    /// Numbers of VCPUs.
+    Vcpus(Page),
+    /// REFCOUNTs.
+    Refcount(Page),
+    /// Dynamic PAMT: the bitmap word of a page.
+    Bitmap(u64),
 }
 
 /// What a leaf remembers between its stages. Each uses what it needs.

@@ -477,6 +477,13 @@ impl Module {
             Live::OpState(tdr) => td(tdr).map(|td| [u64::from(td.op_lock.word()), 0]),
             Live::Epoch(tdr) => td(tdr).map(|td| [u64::from(td.epoch_lock.word()), 0]),
             Live::Tree(tdr) => td(tdr).map(|td| [u64::from(td.tree_lock.word()), 0]),
+            Live::Vcpus(tdr) => {
+                td(tdr).map(|td| [u64::from(td.vcpus) | u64::from(td.associated) << 32, 0])
+            }
+            Live::Refcount(tdr) => {
+                td(tdr).map(|td| [u64::from(td.refcount[0]) | u64::from(td.refcount[1]) << 32, 0])
+            }
+            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Tdr(tdr) => td(tdr).map(|td| {
                 [td.chldcnt << 16 | u64::from(td.fatal) << 8 | u64::from(td.lifecycle.code()), 0]
             }),

@@ -4,7 +4,7 @@ use super::vp::{here, store_vcpu};
 use crate::cx::{At, Cx, Flow, Stage, ensure, invalid};
 use crate::dispatch::GUEST_NOT_MODELLED;
 use crate::flight::reg::{R8, R9, R10, RCX, RDX};
-use crate::flight::{Answer, GuestEntry, Inject, VmExit};
+use crate::flight::{Answer, GuestEntry, Inject, Live, VmExit};
 use crate::sept::{self, Accept, Entry, GuestAccess, SeptOp, State, next};
 use crate::td::{ATTRIBUTE_SEPT_VE_DISABLE, LastExit, VcpuState, VeInfo, layout};
 use sim_core::tdx::{ExitReason, GuestLeaf, Operand, Status};
@@ -417,8 +417,8 @@ fn depart(
     if let Some(count) = td.refcount.get_mut((epoch & 1) as usize) {
         *count = count.saturating_sub(1);
     }
-    let (hkid, word) = (td.hkid, td.epoch);
-    cx.f.locked(layout::tdcs_epoch(page), hkid, word);
+    let hkid = td.hkid;
+    cx.f.live(layout::tdcs_refcounts(page), hkid, true, Live::Refcount(tdr));
     cx.f.out = [rcx, rdx, r8, r9, 0, 0];
     Ok(Flow::Done(status))
 }

@@ -315,7 +315,8 @@ pub(crate) fn init(cx: &mut Cx<'_>) -> Stage {
     td.op_state = OpState::Initialized;
     let (hkid, attributes) = (td.hkid, td.attributes);
     cx.f.store(layout::tdcs_vcpus(first), hkid, 0);
-    cx.f.store(layout::tdcs_epoch(first), hkid, 1);
+    // The line's first word is the lock.
+    cx.f.store(Hpa(layout::tdcs_epoch(first).0 + 8), hkid, 1);
     cx.f.store(layout::tdcs_controls(first), hkid, attributes);
     cx.f.store(layout::tdcs_mrtd(first), hkid, 0);
     cx.f.store(layout::tdcs_op_state(first), hkid, u64::from(OpState::Initialized.code()));
