@@ -62,8 +62,8 @@ pub enum Until {
     End,
     /// Until the guest is entered.
     Entry,
-    /// While the PAMT is split or merged, within the commit: nobody can come in between.
-    Commit,
+    /// Taken and released within one step: nobody can come in between.
+    Moment,
 }
 
 /// A lock of a leaf.
@@ -325,7 +325,7 @@ impl LockRow {
         out.push_str(match self.until {
             Until::End => "",
             Until::Entry => ", until the guest is entered",
-            Until::Commit => ", only while the PAMT is changed",
+            Until::Moment => ", for a moment",
         });
         if !self.when.is_empty() {
             out.push_str(", ");

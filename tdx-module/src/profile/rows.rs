@@ -458,7 +458,7 @@ pub const PROFILES: &[Profile<Leaf>] = &[
             r("RCX", "on an error of the entry: the entry"),
             r("RDX", "on an error of the entry: its level and state"),
         ],
-        locks: &[TDR_SH, OP_STATE, TREE_SH, ENTRY, PAGE, until(Until::Commit, ex(L::Mapped))],
+        locks: &[TDR_SH, OP_STATE, TREE_SH, ENTRY, PAGE, until(Until::Moment, ex(L::Mapped))],
         touches: &[
             PAMT_LOCKS,
             PAMT_LOADS,
@@ -576,7 +576,7 @@ pub const PROFILES: &[Profile<Leaf>] = &[
             ENTRY,
             ex(L::Mapped),
             ex(L::SeptChildren),
-            until(Until::Commit, ex(L::Page)),
+            until(Until::Moment, ex(L::Page)),
         ],
         touches: &[
             PAMT_LOCKS,
@@ -878,7 +878,7 @@ pub const PROFILES: &[Profile<Leaf>] = &[
         ],
         locks: &[
             wex(L::Page),
-            lock_when("unless a PAMT page is in the block itself", wsh(L::Page)),
+            lock_when("for each PAMT page outside the block, where it has a 4K entry", wsh(L::Page)),
         ],
         touches: &[
             PAMT_LOCKS,
@@ -955,7 +955,7 @@ pub const GUEST_PROFILES: &[Profile<GuestLeaf>] = &[
             r("RDX, R8-R13", "what the VMM gets in them"),
         ],
         results: &[r("RDX, R8-R13", "what the VMM left in them")],
-        touches: &[OUT_AND_IN[0], OUT_AND_IN[1], TDCS_LOCKS],
+        touches: &[OUT_AND_IN[0], OUT_AND_IN[1], TDCS_LOCKS, PAMT_LOCKS],
         costs: &[Cost::Exit, Cost::Tdcall],
         notes: &[
             "TDH.VP.ENTER returns with exit reason 77.",
@@ -1017,7 +1017,7 @@ pub const GUEST_PROFILES: &[Profile<GuestLeaf>] = &[
             r("RCX", "GPA and level of the page; bit 62 it is pending"),
             r("RDX", "attributes of L2 VMs: 0"),
         ],
-        locks: &[ENTRY],
+        locks: &[until(Until::Moment, ENTRY)],
         touches: &[OUT_AND_IN[0], OUT_AND_IN[1], OUT_AND_IN[2], SEPT_LOADS, SEPT_LOCKS],
         ..TDG
     },
