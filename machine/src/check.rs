@@ -115,11 +115,14 @@ impl Machine {
 
     /// Unbreakable shutdown of a logical processor, and the end of TDX (architecture.md §6.3).
     pub(crate) fn unbreakable_shutdown(&mut self, core: u16) -> McConsequence {
+        if !self.tdx_disabled {
+            self.trace.emit(EventKind::TdxDisabled { core });
+        }
         self.tdx_disabled = true;
         self.module.disable();
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
-            lp.seam.guest = None;
+            (lp.seam.guest, lp.seam.inside) = (None, None);
             // A host whose call was under way here never gets it back.
             if let Some(host) = lp.seam.host.take() {
                 self.resumed.push(host);

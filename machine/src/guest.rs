@@ -15,6 +15,7 @@ use crate::seam::{SeamBeat, fatal};
 use crate::tlb::Translation;
 use crate::walk::{Need, Walk, access};
 use serde::{Deserialize, Serialize};
+use sim_core::event::EventKind;
 use sim_core::op::Source;
 use sim_core::outcome::{CallResult, GpReason, NotRun};
 use sim_core::{Addr, Hpa, Op, Outcome, PAGE_BYTES, Page, Ps};
@@ -155,6 +156,7 @@ impl Machine {
                 if let Some(state) = self.guest_mut(id) {
                     (state.phase, state.call, state.gpa) = (Phase::Module, Some(leaf.0), 0);
                 }
+                self.trace.emit(EventKind::Call { core, guest: true, leaf: leaf.0 });
                 self.guest_asks(core, VmExit::Tdcall { leaf, version, regs: regs.0 });
                 None
             }
@@ -332,6 +334,7 @@ impl Machine {
                     Inject::Answer(answer) => {
                         let leaf = self.guest_mut(id).and_then(|g| g.call).unwrap_or(0);
                         let (status, out) = (answer.status, answer.out);
+                        self.trace.emit(EventKind::Returned { core, guest: true, leaf, status });
                         let result = CallResult { guest: true, leaf, status, out };
                         Beat::over(Outcome::Call(result), cost)
                     }

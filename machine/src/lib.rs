@@ -187,6 +187,10 @@ impl Machine {
     pub fn set_speed(&mut self, speed: Speed) {
         self.options.speed = speed;
     }
+    /// Whether ordinary events are recorded from now on, or only those of poison and machine checks.
+    pub fn set_log(&mut self, on: bool) {
+        self.trace.set_on(on);
+    }
     /// The caches.
     pub const fn caches(&self) -> &Hierarchy {
         &self.caches

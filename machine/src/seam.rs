@@ -6,11 +6,12 @@ use crate::{Machine, Speed};
 use cache::FenceKind;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
+use sim_core::event::EventKind;
 use sim_core::mca::McAccess;
 use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
-use sim_core::{Addr, Hpa, LINE_BYTES, Outcome, Ps};
+use sim_core::{Addr, Hpa, LINE_BYTES, Outcome, Page, Ps};
 use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Reply, Touch, VmExit};
 
 /// What a logical processor has to do with the module.
@@ -26,6 +27,8 @@ pub(crate) struct Seam {
     pub(crate) host: Option<AgentId>,
     /// The guest that runs, while one does.
     pub(crate) guest: Option<GuestEntry>,
+    /// The VCPU that the call under way has entered.
+    pub(crate) inside: Option<Page>,
     /// What the call has returned, until its agent takes it.
     answer: Option<Answer>,
     /// Why the guest is leaving, until the host's call goes on with it.
@@ -68,6 +71,7 @@ impl Machine {
             if self.begin_call(core, &call).is_err() {
                 return Beat::over(Outcome::VmFailInvalid, self.spec.latency.issue);
             }
+            self.trace.emit(EventKind::Call { core, guest: false, leaf: op.leaf.0 });
             if let Some(seam) = self.seam_mut(core) {
                 (seam.reply, seam.work, seam.answer, seam.leaving) =
                     (Reply::Done, None, None, None);
@@ -105,9 +109,16 @@ impl Machine {
 
     fn end_call(&mut self, core: u16, op: SeamOp, answer: Answer, cost: Ps) -> Beat {
         let leaf = op.leaf.0;
+        let mut inside = None;
         if let Some(seam) = self.seam_mut(core) {
             (seam.guest, seam.host) = (None, None);
+            inside = seam.inside.take();
         }
+        let status = answer.status;
+        if let Some(vcpu) = inside {
+            self.trace.emit(EventKind::TdExit { core, vcpu, status });
+        }
+        self.trace.emit(EventKind::Returned { core, guest: false, leaf, status });
         // An interrupt that came meanwhile is taken when the host runs again.
         self.take_irq(core);
         let Answer { status, out } = answer;
@@ -116,7 +127,10 @@ impl Machine {
 
     fn enter_guest(&mut self, core: u16, guest: GuestEntry, cost: Ps) -> Beat {
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
-        seam.guest = Some(guest);
+        (seam.guest, seam.inside) = (Some(guest), Some(guest.tdvpr));
+        let (td, vcpu) = (guest.tdr, guest.tdvpr);
+        self.trace.emit(EventKind::TdEnter { core, td, vcpu });
+        let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
         if let Some(irq) = seam.irq.take() {
             // It was pending all the time: the guest does not get to its first instruction.
             seam.leaving = Some(exit_of(irq));

@@ -28,10 +28,26 @@ pub enum Verdict {
     Pass,
     /// An expectation was not met.
     Fail,
+    /// The program used what the simulator does not model: nothing is said of its expectations.
+    NotModelled,
     /// Simulated time ran out before the program did.
     Undecided,
     /// The simulator broke one of its own invariants.
     Broken,
+}
+
+impl Verdict {
+    /// Of several runs the worst counts: [`Verdict::Broken`], then a failure, then an undecided run, then one that used what
+    /// is not modelled (docs/commands.md).
+    pub const fn badness(self) -> u8 {
+        match self {
+            Verdict::Pass => 0,
+            Verdict::NotModelled => 1,
+            Verdict::Undecided => 2,
+            Verdict::Fail => 3,
+            Verdict::Broken => 4,
+        }
+    }
 }
 
 /// The top object of `run --format json`.
@@ -76,6 +92,8 @@ pub struct RunReport {
     pub verdict: Verdict,
     /// Simulated time of the whole run, in picoseconds.
     pub simulated_ps: u64,
+    /// How much of that went by before the program began: what `[tdx]` and `[td]` ask for.
+    pub setup_ps: u64,
     /// The operations, in the order in which they were over.
     pub steps: Vec<StepReport>,
     /// Every expectation, and what was seen.

@@ -69,11 +69,10 @@ const BEFORE_READY: &[Leaf] = &[
 /// [`NOT_MODELLED`] and [`GUEST_NOT_MODELLED`] as a table of the book.
 pub fn not_modelled_markdown() -> String {
     let mut out = String::from("| Leaf | Number | Meaning |\n|---|---|---|\n");
-    let rows = NOT_MODELLED.iter().map(|leaf| leaf.row());
-    for row in rows.chain(GUEST_NOT_MODELLED.iter().map(|leaf| leaf.row())) {
-        if let Some(LeafRow { number, name, meaning, .. }) = row {
-            out.push_str(&format!("| {name} | {number} | {meaning} |\n"));
-        }
+    let rows = NOT_MODELLED.iter().filter_map(|leaf| leaf.row());
+    let guests = GUEST_NOT_MODELLED.iter().filter_map(|leaf| leaf.row());
+    for LeafRow { number, name, meaning, .. } in rows.chain(guests) {
+        out.push_str(&format!("| {name} | {number} | {meaning} |\n"));
     }
     out
 }

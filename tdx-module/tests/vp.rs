@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-#[path = "common/cases.rs"]
-mod cases;
 mod common;
 
-use cases::{Case, LeafCases, check, hold};
+use common::cases::{Case, LeafCases, check, hold};
 use common::{GLOBAL, HOST, World, spec};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};

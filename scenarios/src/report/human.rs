@@ -80,6 +80,7 @@ pub const fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "as expected",
         Verdict::Fail => "NOT as expected",
+        Verdict::NotModelled => "NOT MODELLED",
         Verdict::Undecided => "UNDECIDED",
         Verdict::Broken => "SIMULATOR BROKEN",
     }

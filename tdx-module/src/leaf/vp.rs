@@ -3,6 +3,7 @@
 use super::guest;
 use super::vp_fields::{self, Access};
 use crate::cx::{Cx, Flow, Stage, ensure, invalid};
+use crate::fields::{self, NO_FIELD};
 use crate::flight::reg::{R8, R9, R10, R11, R12, R13, RCX, RDX};
 use crate::flight::{Answer, Inject, Live, Touch};
 use crate::lock::Mode::{self, Exclusive, Shared};
@@ -46,9 +47,10 @@ pub(super) fn store_vcpu(cx: &mut Cx<'_>) -> Result<(), Status> {
     cx.f.store(layout::tdvps_management(tdvpr), hkid, word);
     Ok(())
 }
-/// The VCPU has all pages that one without L2 VMs needs.
+/// The VCPU has all pages that it needs: six, and three for each L2 VM of its TD.
 fn enough_pages(cx: &Cx<'_>) -> Result<(), Status> {
-    ensure(cx.vcpu(cx.f.scratch.vcpu)?.pages.len() >= TDVPS_MIN, Status::TDCX_NUM_INCORRECT)
+    let least = TDVPS_MIN + 3 * usize::from(cx.td(cx.f.scratch.td)?.l2_vms);
+    ensure(cx.vcpu(cx.f.scratch.vcpu)?.pages.len() >= least, Status::TDCX_NUM_INCORRECT)
 }
 /// IA32_TSC_ADJUST is what TDH.SYS.INIT found.
 fn same_tsc_adjust(cx: &Cx<'_>) -> Result<(), Status> {
@@ -229,11 +231,11 @@ fn field_checks(cx: &mut Cx<'_>, disabled: bool) -> Result<bool, Status> {
 pub(crate) fn rd(cx: &mut Cx<'_>) -> Stage {
     let id = cx.reg(RDX);
     if cx.f.version > 0 {
-        cx.out(RDX, u64::MAX);
+        cx.out(RDX, NO_FIELD);
     }
     ensure(cx.f.version <= 1, Status::OPERAND_INVALID.about(Operand::RAX))?;
     let debug = field_checks(cx, true)?;
-    if cx.f.version > 0 && id == u64::MAX {
+    if cx.f.version > 0 && fields::is_none(id) {
         let first = vp_fields::next(None);
         cx.out(RDX, first);
         return Ok(Flow::Done(Status::METADATA_FIRST_FIELD_ID_IN_CONTEXT));

@@ -1,6 +1,7 @@
 //! The fields of a VCPU that TDH.VP.RD and TDH.VP.WR know.
 
 use crate::cx::{Cx, ensure};
+use crate::fields::{self, NO_FIELD};
 use crate::td::{VmmControls, layout};
 use sim_core::tdx::Status;
 use sim_core::units::Area;
@@ -108,7 +109,7 @@ const fn key(id: u64) -> (u64, u64) {
 
 /// The row of a field id.
 pub(crate) fn find(id: u64) -> Option<&'static VpFieldRow> {
-    VP_FIELDS.iter().find(|row| key(row.id) == key(id))
+    VP_FIELDS.iter().find(|row| key(row.id) == key(id) && fields::is_single(id))
 }
 /// The id of the field behind this one, of the first field behind none; all ones behind the last.
 pub(crate) fn next(row: Option<&VpFieldRow>) -> u64 {
@@ -116,7 +117,7 @@ pub(crate) fn next(row: Option<&VpFieldRow>) -> u64 {
     if let Some(row) = row {
         rows.find(|r| *r == row);
     }
-    rows.next().map_or(u64::MAX, |row| row.id)
+    rows.next().map_or(NO_FIELD, |row| row.id)
 }
 
 impl VpFieldRow {

@@ -4,25 +4,19 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use super::World;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sim_core::Page;
 use tdx_module::sept::Entry;
 
-/// Changes the serialised module.
-pub fn edit(w: &mut World, change: impl FnOnce(&mut Value)) {
-    let mut value = serde_json::to_value(&w.m).unwrap();
-    change(&mut value);
-    w.m = serde_json::from_value(value).unwrap();
-}
 /// Sets a field of a TD; the field must exist.
 pub fn edit_td(w: &mut World, tdr: u64, field: &str, to: impl Into<Value>) {
-    edit(w, |m| *m["tds"][(tdr >> 12).to_string()].get_mut(field).unwrap() = to.into());
+    w.edit_td(tdr, field, to.into());
 }
 /// Sets an entry of a Secure-EPT page, in memory too.
 pub fn edit_entry(w: &mut World, table: u64, index: u16, entry: Entry) {
     let page = Page(table >> 12);
     assert!(w.m.sept_entry(page, index).is_some());
-    edit(w, |m| m["sept"][page.0.to_string()][usize::from(index)] = json!(entry.0));
+    w.edit(&format!("sept/{}/{index}", page.0), entry.0.into());
     assert_eq!(w.m.sept_entry(page, index), Some(entry));
     let tdr = w.m.pamt(table, tdx_module::pamt::Size::Small).owner();
     let hkid = w.m.td(tdr).unwrap().hkid.0;
