@@ -759,8 +759,7 @@ fn watch_tdcall(b: &mut Bench, leaf: GuestLeaf, rcx: u64) -> (Watch, Action) {
 
 #[test]
 fn every_tdcall_locks_and_touches_what_its_row_says() {
-    let operand: BTreeMap<GuestLeaf, u64> =
-        [(GuestLeaf::MEM_PAGE_ACCEPT, gpa::PENDING)].into_iter().collect();
+    let operand: BTreeMap<GuestLeaf, u64> = [(GuestLeaf::MEM_PAGE_ACCEPT, gpa::PENDING)].into();
     for p in GUEST_PROFILES {
         let mut b = bench();
         let rcx = operand.get(&p.leaf).copied().unwrap_or(0);

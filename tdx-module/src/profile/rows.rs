@@ -878,7 +878,10 @@ pub const PROFILES: &[Profile<Leaf>] = &[
         ],
         locks: &[
             wex(L::Page),
-            lock_when("for each PAMT page outside the block, where it has a 4K entry", wsh(L::Page)),
+            lock_when(
+                "for each PAMT page outside the block, where it has a 4K entry",
+                wsh(L::Page),
+            ),
         ],
         touches: &[
             PAMT_LOCKS,
@@ -1008,6 +1011,17 @@ pub const GUEST_PROFILES: &[Profile<GuestLeaf>] = &[
             "The page is zeroed with MOVDIR64B, which is the first write under the TD's HKID.",
         ],
         cite: "architecture.md §7.2, §7.9, §7.11",
+        ..TDG
+    },
+    Profile {
+        leaf: GuestLeaf::SYS_RD,
+        operands: &[FIELD],
+        results: &[r("RDX", "the next field id"), r("R8", "value")],
+        touches: &[OUT_AND_IN[0], OUT_AND_IN[1], OUT_AND_IN[2]],
+        notes: &[
+            "Every field that the host may read, the guest may read too; which ones really is not modelled.",
+        ],
+        cite: "architecture.md §7.11; intel/tdx-module tdg_sys_rd.c",
         ..TDG
     },
     Profile {

@@ -9,8 +9,6 @@ pub mod edit;
 pub mod faults;
 pub mod invariants;
 
-pub mod cases;
-
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::outcome::PconfigStatus;
