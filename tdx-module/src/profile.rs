@@ -10,6 +10,7 @@ pub use rows::{GUEST_PROFILES, PROFILES};
 use crate::Flight;
 use crate::flight::Held;
 use crate::lock::Mode;
+use crate::op_state::{KotState, Lifecycle};
 use crate::pamt::Size;
 use sim_core::Page;
 use sim_core::tdx::{GuestLeaf, Leaf};
@@ -239,6 +240,73 @@ pub struct Profile<L: 'static> {
     pub notes: &'static [&'static str],
     /// Source.
     pub cite: &'static str,
+}
+
+/// A step of a TD and its HKID from the first page to the last (architecture.md §7.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyStep {
+    /// The leaf that makes it.
+    pub leaf: Leaf,
+    /// The HKID in the key ownership table before and after.
+    pub kot: (KotState, KotState),
+    /// The TD's life cycle before (none: there is no TD yet) and after.
+    pub td: (&'static [Lifecycle], Lifecycle),
+    /// What else must hold.
+    pub when: &'static str,
+    /// Source.
+    pub cite: &'static str,
+}
+
+const fn step(
+    leaf: Leaf,
+    kot: (KotState, KotState),
+    td: (&'static [Lifecycle], Lifecycle),
+    when: &'static str,
+) -> KeyStep {
+    KeyStep { leaf, kot, td, when, cite: "architecture.md §7.5 \"Step\"" }
+}
+
+use KotState::{Assigned, Flushed, Free};
+use Lifecycle::{Blocked, HkidAssigned, KeysConfigured, Teardown};
+
+/// The steps that change the life cycle, in their order. TDH.PHYMEM.CACHE.WB comes between the last two and changes
+/// neither state, but clears its package's bit of every HKID that was FLUSHED when it began.
+pub const KEY_STEPS: &[KeyStep] = &[
+    step(Leaf::MNG_CREATE, (Free, Assigned), (&[], HkidAssigned), "the HKID is FREE"),
+    step(
+        Leaf::MNG_KEY_CONFIG,
+        (Assigned, Assigned),
+        (&[HkidAssigned], KeysConfigured),
+        "on the last package",
+    ),
+    step(
+        Leaf::MNG_VPFLUSHDONE,
+        (Assigned, Flushed),
+        (&[HkidAssigned, KeysConfigured], Blocked),
+        "no VCPU is associated with an LP",
+    ),
+    step(
+        Leaf::MNG_KEY_FREEID,
+        (Flushed, Free),
+        (&[Blocked], Teardown),
+        "TDH.PHYMEM.CACHE.WB has run on every package",
+    ),
+];
+
+/// [`KEY_STEPS`] as a table of the book.
+pub fn key_steps_markdown() -> String {
+    let mut out =
+        String::from("| Leaf | HKID | Life cycle | When | Source |\n|---|---|---|---|---|\n");
+    for KeyStep { leaf, kot, td, when, cite } in KEY_STEPS {
+        let from: Vec<&str> = td.0.iter().map(|state| state.name()).collect();
+        let from = if from.is_empty() { String::from("-") } else { from.join(" or ") };
+        let _ = writeln!(
+            out,
+            "| {leaf} | {} → {} | {from} → {} | {when} | {cite} |",
+            kot.0, kot.1, td.1
+        );
+    }
+    out
 }
 
 /// The row of a SEAMCALL leaf; `None` for one that is not modelled or does not exist.

@@ -819,6 +819,40 @@ fn no_leaf_of_section_7_9_is_on_the_list_of_those_not_modelled() {
     }
 }
 
+/// A TD before each step: the HKID's state, and the TD's.
+#[test]
+fn the_steps_of_a_key_are_those_of_the_leaves_and_no_other_leaf_makes_one() {
+    let kot = |w: &World, hkid: u16| w.m.kot()[usize::from(hkid)].state;
+    for p in PROFILES {
+        let mut steps = 0;
+        for (mut w, call) in runs(p.leaf) {
+            let before = w.m.clone();
+            w.begin(0, &call);
+            if let Action::Enter(_) = w.run(0, Reply::Done) {
+                w.exit(0, VmExit::Interrupt);
+            }
+            if matches!(p.leaf, Leaf::SYS_DISABLE | Leaf::PHYMEM_PAGE_RECLAIM) {
+                continue;
+            }
+            for (tdr, td) in w.m.tds() {
+                let from = before.td(tdr).map(|td| td.lifecycle);
+                if from == Some(td.lifecycle) {
+                    continue;
+                }
+                steps += 1;
+                let row = KEY_STEPS.iter().find(|step| step.leaf == p.leaf);
+                let row = row.unwrap_or_else(|| panic!("{}: {from:?} to {}", p.leaf, td.lifecycle));
+                let hkid = td.hkid.0;
+                assert_eq!((before.kot()[usize::from(hkid)].state, kot(&w, hkid)), row.kot);
+                assert_eq!(td.lifecycle, row.td.1, "{}", p.leaf);
+                assert!(from.map_or(row.td.0.is_empty(), |from| row.td.0.contains(&from)));
+            }
+        }
+        let expected = KEY_STEPS.iter().any(|step| step.leaf == p.leaf);
+        assert_eq!(steps > 0, expected, "{}", p.leaf);
+    }
+}
+
 #[test]
 fn every_row_says_what_it_may() {
     let registers =
