@@ -474,7 +474,6 @@ impl Module {
                 let lock = self.pamt_locks.iter().find(|(s, p, _)| (*s, *p) == key);
                 tdmr.entry(pa, size).words(lock.map_or(0, |(_, _, lock)| lock.word()))
             }),
-            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Entry(table, index) => self.sept_entry(table, index).map(|e| [e.0, 0]),
             Live::OpState(tdr) => td(tdr).map(|td| [u64::from(td.op_lock.word()), 0]),
             Live::Epoch(tdr) => td(tdr).map(|td| [u64::from(td.epoch_lock.word()), 0]),
