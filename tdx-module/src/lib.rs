@@ -18,13 +18,15 @@ mod flight;
 mod leaf;
 pub mod lock;
 pub mod measure;
+pub mod metadata;
 pub mod op_state;
 pub mod pamt;
+pub mod profile;
 pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{BEFORE_READY, GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,
