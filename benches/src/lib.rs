@@ -6,6 +6,7 @@
 
 pub mod caches;
 pub mod controller;
+pub mod leaves;
 pub mod whole;
 
 use machine::MachineError;
@@ -50,6 +51,9 @@ pub enum SetupError {
     /// The platform has no private KeyID.
     #[error("the platform has too few private KeyIDs")]
     NoPrivateKeyId,
+    /// A leaf of the TDX module that must succeed did not.
+    #[error("a leaf returned {0}")]
+    Leaf(sim_core::tdx::Status),
     /// A run that must pass did not.
     #[error("the run of {0} did not pass")]
     Verdict(&'static str),
@@ -63,7 +67,11 @@ impl From<Diag> for SetupError {
 
 /// All workloads.
 pub fn workloads() -> impl Iterator<Item = &'static Workload> {
-    caches::WORKLOADS.iter().chain(controller::WORKLOADS).chain(whole::WORKLOADS)
+    caches::WORKLOADS
+        .iter()
+        .chain(controller::WORKLOADS)
+        .chain(leaves::WORKLOADS)
+        .chain(whole::WORKLOADS)
 }
 
 /// The workload of that name.

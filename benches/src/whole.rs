@@ -120,7 +120,7 @@ pub fn first_scenario() -> Result<u64, SetupError> {
     let scenario = Scenario::parse(entry.source())?;
     let request = Request::default();
     let cells = plan(&scenario, &request)?;
-    let document = run_all(&cells, &request, "benches");
+    let document = run_all(&cells, &request, "benches")?;
     match document.verdict {
         Verdict::Pass => Ok(document.runs.iter().map(|r| r.simulated_ps).sum()),
         _ => Err(SetupError::Verdict(FIRST)),

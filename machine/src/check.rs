@@ -90,9 +90,13 @@ impl Machine {
             for other in &mut self.agents {
                 other.dead |= other.spec.kind == AgentKind::Td;
             }
-            for other in 0..self.spec.cpu.cores {
-                if self.seam(other).is_some_and(|s| s.guest.is_some()) {
-                    self.guest_leaves(other, VmExit::MachineCheck);
+            let exit = if msmi { VmExit::Smi { msmi } } else { VmExit::MachineCheck };
+            for other in (0..self.spec.cpu.cores).filter(|other| *other != core) {
+                if self.is_in_module(other) {
+                    // Any machine check inside the module.
+                    self.unbreakable_shutdown(other);
+                } else {
+                    self.guest_leaves(other, exit);
                 }
             }
         }
@@ -115,11 +119,14 @@ impl Machine {
 
     /// Unbreakable shutdown of a logical processor, and the end of TDX (architecture.md §6.3).
     pub(crate) fn unbreakable_shutdown(&mut self, core: u16) -> McConsequence {
+        if !self.tdx_disabled {
+            self.trace.emit(EventKind::TdxDisabled { core });
+        }
         self.tdx_disabled = true;
         self.module.disable();
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
-            lp.seam.guest = None;
+            (lp.seam.guest, lp.seam.asking, lp.seam.inside) = (None, false, None);
             // A host whose call was under way here never gets it back.
             if let Some(host) = lp.seam.host.take() {
                 self.resumed.push(host);

@@ -13,18 +13,25 @@ mod check;
 mod parse;
 mod pattern;
 mod print;
+pub(crate) mod tdx;
 #[cfg(test)]
 mod tdx_tests;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{AgentSpec, BoundFinal, Expectation, Program, ProgramLine, Step};
+pub use bind::{AgentSpec, BoundFinal, Expectation, NamedArea, Program, ProgramLine, Step};
+pub(crate) use bind::{Regions, Trouble};
 pub use check::{
     BoundCheck, CheckForm, CheckParseError, FINAL_CHECKS, FinalCheck, final_checks_markdown,
 };
 pub use parse::{AGENT_KINDS, AgentForm, agent_kinds_markdown};
 pub use pattern::{
     OUTCOMES, OutcomeForm, Pattern, PatternError, ReadPattern, Slot, outcomes_markdown,
+};
+
+pub use tdx::{
+    Attribute, Content, How, ModuleState, PageSpec, TD_PAGES_MAX, TDS_MAX, TableSpec, Td, TdState,
+    Tdx, VCPUS_MAX,
 };
 
 pub use sim_core::setting::{AgentKind, CryptoKind as Crypto, Order};
@@ -72,6 +79,10 @@ pub struct Scenario {
     pub regions: Vec<Region>,
     /// Declared agents, in the order of the file. Others take their kind from their name ([`AGENT_KINDS`]).
     pub agents: Vec<Agent>,
+    /// What the TDX module is before the program; loaded where absent.
+    pub tdx: Option<Tdx>,
+    /// The TDs that are built before the program, in the order of the file.
+    pub tds: Vec<Td>,
     /// What must happen, what must not, and what must hold at the end.
     pub checks: Checks,
     /// What replaces entries of `checks` in parts of the matrix; of two for the same entry the later wins.
@@ -95,6 +106,8 @@ impl PartialEq for Scenario {
             program,
             regions,
             agents,
+            tdx,
+            tds,
             checks,
             refinements,
             source: _,
@@ -103,6 +116,7 @@ impl PartialEq for Scenario {
             && (platforms, integrity) == (&other.platforms, &other.integrity)
             && (order, crypto, set) == (&other.order, &other.crypto, &other.set)
             && (program, regions, agents) == (&other.program, &other.regions, &other.agents)
+            && (tdx, tds) == (&other.tdx, &other.tds)
             && (checks, refinements) == (&other.checks, &other.refinements)
     }
 }
@@ -333,6 +347,8 @@ impl Scenario {
             program: Vec::new(),
             regions: Vec::new(),
             agents: Vec::new(),
+            tdx: None,
+            tds: Vec::new(),
             checks: Checks::default(),
             refinements: Vec::new(),
             source: SourceFile::unchecked(name, ""),

@@ -10,4 +10,5 @@ pub mod refine;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod trace;

@@ -184,6 +184,9 @@ fn same<T: PartialEq + fmt::Debug>(
     Err(Difference::State { what: what(), machine, reference })
 }
 
+/// Why a program that needs the TDX module cannot be checked.
+pub const NO_MODULE: &str = "it has no TDX module, which this program needs";
+
 /// Why a program cannot be checked against the reference model; `None` if it can.
 pub fn not_checkable(program: &Program) -> Option<&'static str> {
     if program.order == machine::Order::Concurrent {
@@ -191,7 +194,7 @@ pub fn not_checkable(program: &Program) -> Option<&'static str> {
     }
     let calls = program.items.iter().any(|i| matches!(i, Item::Op(_, op) if op.needs_module()));
     let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
-    (calls || guests).then_some("it has no TDX module, which this program needs")
+    (calls || guests).then_some(NO_MODULE)
 }
 
 /// Runs a program whose operations follow each other ([`machine::Order::Program`], whatever `program.order` says) as

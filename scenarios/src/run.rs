@@ -1,21 +1,28 @@
 //! Running scenarios: each cell of a scenario's matrix on a machine of its own, and what came of it against what was
 //! expected.
 
-use crate::diag::Diag;
+use crate::diag::{Diag, SourceFile};
 use crate::format::{BoundCheck, Case, FinalCheck, Program, ProgramLine, Scenario};
 use crate::platform::{Origin, Override, Platform, load_with};
 use crate::refine;
+use crate::report::calls::Caller;
 use crate::report::{
     BIRTHS_MAX, CountsReport, Document, ExpectationReport, MACHINE_CHECKS_MAX, RunReport, SCHEMA,
     StepLabel, StepReport, Story, Verdict,
 };
+use crate::setup::SetupError;
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
-use machine::{AgentId, AgentSpec, Item, Machine, Options, StepRecord};
+use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord};
 use rayon::prelude::*;
-use sim_core::PlatformSpec;
 use sim_core::mca::McContext;
-use sim_core::outcome::Loaded;
+use sim_core::outcome::{Loaded, NotRun};
+use sim_core::tdx::PageType;
+use sim_core::{Line, Op, Outcome, PAGE_BYTES, PlatformSpec, Ps};
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use tdx_module::Module;
+use tdx_module::pamt::{PamtEntry, Size};
+use tdx_module::sept::State;
 
 pub use crate::format::Crypto;
 pub use machine::Speed;
@@ -61,6 +68,8 @@ pub struct Cell {
     cite: Vec<String>,
     platform: Platform,
     program: Program,
+    /// The file, for messages about what stands before the program.
+    source: SourceFile,
 }
 
 impl Cell {
@@ -103,24 +112,28 @@ pub fn plan(scenario: &Scenario, request: &Request) -> Result<Vec<Cell>, Diag> {
             };
             let program = scenario.bind_with(&platform.spec, case.crypto)?;
             let (title, cite) = (scenario.title.clone(), scenario.cite.clone());
-            Ok(Cell { title, cite, platform, program })
+            Ok(Cell { title, cite, platform, program, source: scenario.source().clone() })
         })
         .collect()
 }
 
 /// Runs cells, side by side; the report has them in order.
-pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Document {
-    let runs: Vec<RunReport> = cells.par_iter().map(|cell| run(cell, request)).collect();
-    let rank =
-        |v: Verdict| [Verdict::Pass, Verdict::Fail, Verdict::Broken].iter().position(|x| *x == v);
-    let verdict = runs.iter().map(|r| r.verdict).max_by_key(|v| rank(*v)).unwrap_or(Verdict::Pass);
+///
+/// # Errors
+/// Of the first cell that has one: what its tables `[tdx]` and `[td.NAME]` ask for and the module refuses.
+pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Result<Document, Diag> {
+    let runs: Vec<Result<RunReport, Diag>> =
+        cells.par_iter().map(|cell| run(cell, request)).collect();
+    let runs = runs.into_iter().collect::<Result<Vec<RunReport>, Diag>>()?;
+    let verdict = runs.iter().map(|r| r.verdict).max_by_key(|v| v.badness());
+    let verdict = verdict.unwrap_or(Verdict::Pass);
     let platform = match runs.split_first() {
         Some((first, rest)) if rest.iter().all(|r| r.platform == first.platform) => {
             Some(first.platform.clone())
         }
         _ => None,
     };
-    Document {
+    Ok(Document {
         schema: SCHEMA,
         tool: tool.to_owned(),
         seed: request.seed,
@@ -128,11 +141,14 @@ pub fn run_all(cells: &[Cell], request: &Request, tool: &str) -> Document {
         kernel: None,
         verdict,
         runs,
-    }
+    })
 }
 
 /// Runs one cell.
-pub fn run(cell: &Cell, request: &Request) -> RunReport {
+///
+/// # Errors
+/// What its tables `[tdx]` and `[td.NAME]` ask for and the module refuses, at its place.
+pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
     let spec = &cell.platform.spec;
     let crypto = cell.program.crypto;
     let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
@@ -148,9 +164,11 @@ pub fn run(cell: &Cell, request: &Request) -> RunReport {
         verdict: Verdict::Broken,
         simulated_ps: 0,
         steps: Vec::new(),
+        td_events: Vec::new(),
         expectations: Vec::new(),
         machine_checks: Vec::new(),
         births: Vec::new(),
+        setup_ps: 0,
         lines: Vec::new(),
         ucna: Vec::new(),
         counts: CountsReport::default(),
@@ -161,21 +179,43 @@ pub fn run(cell: &Cell, request: &Request) -> RunReport {
         Err(error) => {
             // A loaded platform has been validated.
             report.notes.push(format!("the platform was refused: {error}"));
-            return report;
+            return Ok(report);
         }
     };
     let mut os = linux(spec);
+    if let Some(setup) = &cell.program.setup {
+        match setup.run(&mut machine, &mut os) {
+            Ok(()) => {}
+            Err(SetupError::Refused { at, found, expected }) => {
+                return Err(cell.source.diag(at.span(), found, expected));
+            }
+            Err(SetupError::NotModelled(leaf)) => {
+                report.verdict = Verdict::NotModelled;
+                report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
+                return Ok(report);
+            }
+        }
+    }
+    let before = Before { at: machine.now(), counts: machine.counts().clone() };
     let program = machine_program(&cell.program);
-    let obstacle = refine::not_checkable(&program);
+    // The reference begins at power-on.
+    let set_up = cell.program.setup.as_ref().map(|_| refine::NO_MODULE);
+    let obstacle = set_up.or_else(|| refine::not_checkable(&program));
     let (records, checked) = match (request.check, obstacle) {
         (true, None) => refine::run(&mut machine, &program, &mut os),
         (_, _) => (machine.run(&program, &mut os), Ok(())),
     };
-    fill(&mut report, cell, &machine, &os, &records);
+    fill(&mut report, cell, &machine, &os, &records, &before);
     if request.check {
         note_check(&mut report, obstacle, &checked);
     }
-    report
+    Ok(report)
+}
+
+/// What was there when the program began.
+struct Before {
+    at: Ps,
+    counts: Counts,
 }
 
 /// Enters what came of the check against the reference model.
@@ -252,6 +292,7 @@ fn fill(
     machine: &Machine,
     os: &LinuxMce,
     records: &[StepRecord],
+    before: &Before,
 ) {
     let program = &cell.program;
     let name = |agent: usize| program.agents.get(agent).map_or("?", |a| a.name.as_str());
@@ -267,11 +308,17 @@ fn fill(
             ProgramLine::Barrier => None,
         })
         .collect();
+    let caller = Caller { areas: &program.areas, spec: machine.spec() };
     report.steps = records
         .iter()
         .filter_map(|record| {
             let label = labels.get(record.item as usize)?.as_ref()?;
+            let call = match program.lines.get(record.item as usize) {
+                Some(ProgramLine::Step(step)) => caller.call(&step.op, &record.outcome),
+                _ => None,
+            };
             Some(StepReport {
+                call,
                 step: label.step.clone(),
                 operation: label.text.clone(),
                 line: label.line,
@@ -296,7 +343,7 @@ fn fill(
         });
     }
     for check in &program.finals {
-        let (met, seen) = judge(&check.check, machine);
+        let (met, seen) = judge(&check.check, machine, before);
         report.expectations.push(ExpectationReport {
             kind: "final".to_owned(),
             subject: check.text.clone(),
@@ -306,6 +353,7 @@ fn fill(
         });
     }
     let story = Story::new(machine.trace(), &labels);
+    report.td_events = story.td_events(&caller);
     report.births = story.births();
     report.lines = story.lines();
     report.ucna = story.ucna();
@@ -328,29 +376,49 @@ fn fill(
         }
         Some(text)
     });
-    let counts = machine.counts();
+    let (counts, first) = (machine.counts(), &before.counts);
     report.counts = CountsReport {
-        operations: counts.operations,
-        accesses: counts.accesses,
-        controller_reads: counts.controller_reads,
-        controller_writes: counts.controller_writes,
-        controller_partial_writes: counts.controller_partial_writes,
+        operations: counts.operations - first.operations,
+        accesses: counts.accesses - first.accesses,
+        controller_reads: counts.controller_reads - first.controller_reads,
+        controller_writes: counts.controller_writes - first.controller_writes,
+        controller_partial_writes: counts.controller_partial_writes
+            - first.controller_partial_writes,
         births: machine.trace().births().len() as u64,
         live_poison: live_poison(machine),
         poison_locations: machine.trace().poison_locations(),
         machine_checks: counts.machine_checks,
     };
     report.simulated_ps = machine.now().0;
+    report.setup_ps = before.at.0;
     report.notes = notes(machine);
     let broken = machine.conservation();
     let met = report.expectations.iter().all(|e| e.met);
-    report.verdict = match (broken.is_empty(), machine.now().is_horizon(), met) {
+    let unknown = not_modelled(program, records);
+    report.verdict = match (broken.is_empty(), unknown.is_empty(), machine.now().is_horizon()) {
         (false, ..) => Verdict::Broken,
-        (true, true, _) => Verdict::Undecided,
-        (true, false, true) => Verdict::Pass,
-        (true, false, false) => Verdict::Fail,
+        // What came after it may be wrong as well: nothing is said of the expectations.
+        (true, false, _) => Verdict::NotModelled,
+        (true, true, true) => Verdict::Undecided,
+        (true, true, false) if met => Verdict::Pass,
+        (true, true, false) => Verdict::Fail,
     };
+    report.notes.extend(unknown.into_iter().map(|leaf| format!("not modelled: {leaf}")));
     report.notes.extend(broken.into_iter().map(|line| format!("broken: {line}")));
+}
+
+/// The leaves that the program called and the simulator does not model, each once.
+fn not_modelled(program: &Program, records: &[StepRecord]) -> BTreeSet<String> {
+    let unknown = records.iter().filter(|r| r.outcome == Outcome::NotRun(NotRun::NotModelled));
+    let name = |record: &StepRecord| match program.lines.get(record.item as usize) {
+        Some(ProgramLine::Step(step)) => match step.op {
+            Op::Seamcall { leaf, .. } => leaf.to_string(),
+            Op::Tdcall { leaf, .. } => leaf.to_string(),
+            _ => step.text.clone(),
+        },
+        _ => "an operation".to_owned(),
+    };
+    unknown.map(name).collect()
 }
 
 fn live_poison(machine: &Machine) -> u64 {
@@ -359,7 +427,7 @@ fn live_poison(machine: &Machine) -> u64 {
 }
 
 /// Whether a final check holds, and what is there instead.
-fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
+fn judge(check: &BoundCheck, machine: &Machine, before: &Before) -> (bool, String) {
     let flag = |real: bool, holds: bool| {
         (real == holds, if real { "it is".to_owned() } else { "it is not".to_owned() })
     };
@@ -390,8 +458,86 @@ fn judge(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         FinalCheck::Ucna(n) => number(memory.ucna_log().len() as u64, *n),
         FinalCheck::Births(n) => number(trace.births().len() as u64, *n),
         FinalCheck::LivePoison(n) => number(live_poison(machine), *n),
-        FinalCheck::PartialWrites(n) => number(machine.counts().controller_partial_writes, *n),
+        FinalCheck::PartialWrites(n) => {
+            let first = before.counts.controller_partial_writes;
+            number(machine.counts().controller_partial_writes - first, *n)
+        }
+        _ => judge_module(check, machine),
     }
+}
+
+/// Final checks on the TDX module and on TLBs.
+fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
+    let module = machine.module();
+    let is = |real: &str, holds: bool| (holds, real.to_owned());
+    let no_td = |tdr: &Line| (false, format!("no TD at {}", tdr.page().hpa()));
+    let td = |tdr: &Line| module.td(tdr.page());
+    match check {
+        FinalCheck::Module(state) => is(module.state().name(), module.state() == *state),
+        FinalCheck::Pamt { at, page_type } => {
+            let found = covering(module, *at).page_type();
+            is(found.name(), found == *page_type)
+        }
+        FinalCheck::Owner { at, tdr } => {
+            let entry = covering(module, *at);
+            let seen = format!("{}, owner {}", entry.page_type(), entry.owner().hpa());
+            (entry.page_type() != PageType::Nda && entry.owner() == tdr.page(), seen)
+        }
+        FinalCheck::Kot { keyid, state } => match module.kot().get(usize::from(keyid.0)) {
+            Some(entry) => is(entry.state.name(), entry.state == *state),
+            None => is("no such KeyID", false),
+        },
+        FinalCheck::LifeCycle { tdr, state } => {
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(t.lifecycle.name(), t.lifecycle == *state))
+        }
+        FinalCheck::OpState { tdr, state } => {
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(t.op_state.name(), t.op_state == *state))
+        }
+        FinalCheck::TdFatal { tdr, holds } => {
+            let seen = |fatal| if fatal { "it is" } else { "it is not" };
+            td(tdr).map_or_else(|| no_td(tdr), |t| is(seen(t.fatal), t.fatal == *holds))
+        }
+        FinalCheck::Sept { tdr, gpa, level, state } => {
+            let Some(td) = td(tdr) else { return no_td(tdr) };
+            let (mut table, mut at) = (td.sept_root(), td.levels.saturating_sub(1));
+            loop {
+                let index = (gpa >> (12 + 9 * u32::from(at)) & 511) as u16;
+                let Some(entry) = module.sept_entry(table, index) else {
+                    return is("no Secure-EPT page", false);
+                };
+                let name = entry.state().map_or("no state", State::name);
+                if at == *level {
+                    return is(name, entry.state() == Some(*state));
+                }
+                let below = matches!(entry.state(), Some(State::NlMapped | State::NlBlocked));
+                if !below || at == 0 {
+                    return (false, format!("the walk ends at level {at}: {name}"));
+                }
+                (table, at) = (entry.page(), at - 1);
+            }
+        }
+        FinalCheck::Tlb { core, tdr, address, holds } => {
+            let page = address / PAGE_BYTES;
+            let found = machine.tlb(*core).and_then(|tlb| tlb.find(tdr.page(), page));
+            let seen = found.map_or_else(
+                || "no translation".to_owned(),
+                |t| format!("page {} under KeyID {}", t.page.hpa(), t.keyid),
+            );
+            (found.is_some() == *holds, seen)
+        }
+        // The others are looked at by the caller.
+        _ => is("not a check on the module", false),
+    }
+}
+
+/// The PAMT entry that covers a line's page: the largest that is not free.
+fn covering(module: &Module, at: Line) -> PamtEntry {
+    let pa = at.page().hpa().0;
+    let larger = [Size::Huge, Size::Large].map(|size| module.pamt(pa, size));
+    // PT_PAMT only says where the smaller entries lie.
+    let free = |entry: &PamtEntry| matches!(entry.page_type(), PageType::Nda | PageType::Pamt);
+    let covers = larger.into_iter().find(|entry| !free(entry));
+    covers.unwrap_or_else(|| module.pamt(pa, Size::Small))
 }
 
 /// What a reader of an unexpected verdict should know.
@@ -436,7 +582,7 @@ mod tests {
     fn report(check: bool) -> RunReport {
         let scenario = Scenario::parse(library::find("partial-write").unwrap().source()).unwrap();
         let request = Request { check, ..Request::default() };
-        run(plan(&scenario, &request).unwrap().first().unwrap(), &request)
+        run(plan(&scenario, &request).unwrap().first().unwrap(), &request).unwrap()
     }
 
     #[test]
@@ -498,7 +644,7 @@ mod tests {
             );
             let scenario = Scenario::from_text("s.toml", &text).unwrap();
             let request = Request { check: true, ..Request::default() };
-            let run = run(plan(&scenario, &request).unwrap().first().unwrap(), &request);
+            let run = run(plan(&scenario, &request).unwrap().first().unwrap(), &request).unwrap();
             let said = run.notes.iter().find(|n| n.starts_with("not checked"));
             assert_eq!(said.map(String::as_str), note, "{line}");
             assert_eq!(run.notes.iter().any(|n| n.ends_with("operations agree")), note.is_none());

@@ -561,7 +561,7 @@ fn every_scenario_of_the_library_agrees_with_the_reference() {
         for speed in SPEEDS {
             let request = Request { speed, check: true, ..Request::default() };
             for cell in plan(&scenario, &request).unwrap() {
-                let report = scenarios::run::run(&cell, &request);
+                let report = scenarios::run::run(&cell, &request).unwrap();
                 assert_eq!(report.verdict, Verdict::Pass, "{}: {:#?}", entry.name, report.notes);
                 let note = |n: &String| n.starts_with("checked against the reference model");
                 checked += usize::from(report.notes.iter().any(note));

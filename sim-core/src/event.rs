@@ -8,6 +8,7 @@ use crate::data::ByteMask;
 use crate::keyid::KeyId;
 use crate::mca::{McConsequence, McRecord, UcnaRecord};
 use crate::outcome::PconfigStatus;
+use crate::tdx::{PageType, Status};
 use crate::time::Ps;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -295,6 +296,86 @@ pub enum EventKind {
         /// How.
         how: Tamper,
     },
+    /// A SEAMCALL or TDCALL reached the TDX module.
+    Call {
+        /// Which core.
+        core: u16,
+        /// TDCALL, not SEAMCALL.
+        guest: bool,
+        /// RAX\[15:0\].
+        leaf: u16,
+    },
+    /// It returned.
+    Returned {
+        /// Which core.
+        core: u16,
+        /// TDCALL, not SEAMCALL.
+        guest: bool,
+        /// RAX\[15:0\].
+        leaf: u16,
+        /// RAX after it.
+        status: Status,
+    },
+    /// TDH.VP.ENTER entered a TD. That the module let the guest go on after an exit of its own is no other entry.
+    TdEnter {
+        /// Which core.
+        core: u16,
+        /// The TD's TDR page.
+        td: Page,
+        /// The VCPU's TDVPR page.
+        vcpu: Page,
+    },
+    /// A core left a TD for the VMM.
+    TdExit {
+        /// Which core.
+        core: u16,
+        /// The VCPU's TDVPR page.
+        vcpu: Page,
+        /// What TDH.VP.ENTER returned: class and exit reason.
+        status: Status,
+    },
+    /// The module changed the page type or the owner in a PAMT entry (architecture.md §7.4). That a large page was split or
+    /// merged is one event, of its entry; the 512 below change with it.
+    Pamt {
+        /// The first page that the entry is of.
+        page: Page,
+        /// Its level: 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB.
+        level: u8,
+        /// Page type before.
+        before: PageType,
+        /// Page type after.
+        after: PageType,
+        /// The owner's TDR page after; stale in a free entry.
+        owner: Page,
+    },
+    /// The module changed a Secure-EPT entry by more than its lock (architecture.md §7.6). The entries of a new Secure-EPT
+    /// page come with that of the entry which leads to it.
+    Sept {
+        /// The TD's TDR page.
+        td: Page,
+        /// The Secure-EPT page.
+        table: Page,
+        /// Which of its 512 entries.
+        index: u16,
+        /// The entry before.
+        before: u64,
+        /// The entry after.
+        after: u64,
+    },
+    /// The module changed an entry of the key ownership table; states by their numbers (architecture.md §7.5).
+    Kot {
+        /// Which KeyID.
+        keyid: KeyId,
+        /// State before.
+        before: u8,
+        /// State after.
+        after: u8,
+    },
+    /// TDX is disabled platform-wide (architecture.md §6.3).
+    TdxDisabled {
+        /// The core in unbreakable shutdown.
+        core: u16,
+    },
 }
 
 impl EventKind {
@@ -382,6 +463,10 @@ impl Trace {
     /// Whether ordinary events are recorded.
     pub const fn is_on(&self) -> bool {
         self.on
+    }
+    /// Whether ordinary events are recorded from now on.
+    pub fn set_on(&mut self, on: bool) {
+        self.on = on;
     }
     /// Records an event caused by [`Trace::cause`]. `NONE` when the log is off or full.
     #[inline]

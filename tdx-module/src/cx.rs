@@ -1,14 +1,14 @@
 //! What a leaf works with: the module, its own flight, the processor; and the check sequences that leaves share
 //! (architecture.md §7.7), under the names of the sheet.
 
-use crate::flight::{Env, Flight, GuestEntry, Held, Touch, reg};
+use crate::flight::{Env, Flight, GuestEntry, Held, Live, Touch, reg};
 use crate::lock::{Busy, Mode};
-use crate::op_state::{self, Lifecycle};
+use crate::op_state::{self, KotState, Lifecycle};
 use crate::pamt::{PamtEntry, Size};
 use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
-use sim_core::event::Trace;
+use sim_core::event::{EventKind, Trace};
 use sim_core::op::KeyAlg;
 use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
@@ -140,12 +140,7 @@ impl Cx<'_> {
     /// Writes the TDR's management line: CHLDCNT, life cycle, fatal.
     pub(crate) fn store_tdr(&mut self, tdr: Page) {
         let global = self.global();
-        let word = self
-            .m
-            .tds
-            .get(&tdr)
-            .map_or(0, |td| td.chldcnt << 16 | u64::from(td.fatal) << 8 | td.lifecycle as u64);
-        self.f.store(layout::tdr_management(tdr), global, word);
+        self.f.live(layout::tdr_management(tdr), global, false, Live::Tdr(tdr));
     }
     /// Adds to CHLDCNT and writes it.
     pub(crate) fn add_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
@@ -164,6 +159,7 @@ impl Cx<'_> {
     /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
     pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
         let above = self.m.pamt(pa, Size::Large);
+        self.note_pamt(pa, size, self.m.pamt(pa, size).page_type(), entry);
         if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
             tdmr.set(pa, size, entry);
         }
@@ -204,6 +200,36 @@ impl Cx<'_> {
         if let Some(at) = at {
             let global = self.global();
             self.f.load(at, global, 16);
+        }
+    }
+
+    /// Records that a PAMT entry has another page type or owner.
+    pub(crate) fn note_pamt(&mut self, pa: u64, size: Size, before: PageType, entry: PamtEntry) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let (after, owner) = (entry.page_type(), entry.owner());
+        if before != after || owner != self.m.pamt(pa, size).owner() {
+            let page = sim_core::Hpa(pa & !(size.bytes() - 1)).page();
+            let level = size.level();
+            self.trace.emit(EventKind::Pamt { page, level, before, after, owner });
+        }
+    }
+    /// Records that a Secure-EPT entry has changed by more than its lock and the host's priority.
+    fn note_entry(&mut self, tdr: Page, at: At, before: Entry, after: Entry) {
+        let plain = |entry: Entry| entry.with_locked(false).with_host_priority(false);
+        if self.trace.is_on() && plain(before) != plain(after) {
+            let (td, table, index) = (tdr, at.table, at.index);
+            let (before, after) = (before.0, after.0);
+            self.trace.emit(EventKind::Sept { td, table, index, before, after });
+        }
+    }
+    /// Writes the state of an HKID in the key ownership table.
+    pub(crate) fn set_kot(&mut self, hkid: KeyId, state: KotState) {
+        if let Some(entry) = self.m.sys.kot.get_mut(usize::from(hkid.0)) {
+            let (before, after) = (entry.state.code(), state.code());
+            entry.state = state;
+            self.trace.emit(EventKind::Kot { keyid: hkid, before, after });
         }
     }
 
@@ -290,9 +316,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::OP_STATE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.op_lock.try_take_host(mode), td.hkid);
-        let word = u64::from(td.op_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_op_state(page), hkid, word);
+        self.f.live(layout::tdcs_op_state(page), hkid, true, Live::OpState(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::OpState(tdr, mode));
         Ok(())
@@ -302,9 +327,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::TD_EPOCH);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.epoch_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.epoch_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_epoch(page), hkid, word);
+        self.f.live(layout::tdcs_epoch(page), hkid, true, Live::Epoch(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Epoch(tdr, mode));
         Ok(())
@@ -314,9 +338,8 @@ impl Cx<'_> {
         let busy = Status::OPERAND_BUSY.about(Operand::SEPT_TREE);
         let td = self.td_mut(tdr)?;
         let (taken, hkid) = (td.tree_lock.try_take(mode), td.hkid);
-        let word = u64::from(td.tree_lock.word());
         let page = self.tdcs(tdr)?;
-        self.f.locked(layout::tdcs_tree(page), hkid, word);
+        self.f.live(layout::tdcs_tree(page), hkid, true, Live::Tree(tdr));
         taken.map_err(|_| busy)?;
         self.f.locks.push(Held::Tree(tdr, mode));
         Ok(())
@@ -330,7 +353,7 @@ impl Cx<'_> {
         self.physical_at(r, self.reg(r), align)
     }
     /// The same where bits of the register that are not the address were taken off before.
-    fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
+    pub(crate) fn physical_at(&self, r: usize, pa: u64, align: u64) -> Result<u64, Status> {
         let bits = self.m.spec.keyid.address_bits();
         ensure(pa & (align - 1) == 0 && pa >> bits == 0, invalid(r))?;
         let usable = self.m.tdmr_of(pa).is_some_and(|t| t.is_usable(pa));
@@ -391,8 +414,7 @@ impl Cx<'_> {
             tdmr.mark(pa, is);
         }
         if let Some(at) = tdmr.bitmap_at(pa) {
-            let word = tdmr.bitmap_word(pa);
-            self.f.locked(at, global, word);
+            self.f.live(at, global, true, Live::Bitmap(pa));
         }
         changes
     }
@@ -512,10 +534,15 @@ impl Cx<'_> {
     pub(crate) fn set_entry(&mut self, tdr: Page, at: At, entry: Entry) {
         let old = self.entry(at);
         let entry = entry.with_locked(old.locked()).with_host_priority(old.host_priority());
+        self.note_entry(tdr, at, old, entry);
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
-            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+            self.store_entry(at, hkid, false);
         }
+    }
+    fn store_entry(&mut self, at: At, hkid: KeyId, locked: bool) {
+        let At { table, index, .. } = at;
+        self.f.live(sept_at(table, index), hkid, locked, Live::Entry(table, index));
     }
     /// The walk of leaves that find a page at whatever level it is: to a leaf with any of R, W and X, else
     /// EPT_ENTRY_NOT_PRESENT|RCX with the details of the last entry met (architecture.md §7.9 "TDH.MEM.RD"). The caller
@@ -536,9 +563,10 @@ impl Cx<'_> {
         let mine = Held::Entry { table: at.table, index: at.index };
         self.f.locks.retain(|held| *held != mine);
         let entry = entry.with_locked(false).with_host_priority(false);
+        self.note_entry(tdr, at, self.entry(at), entry);
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
-            self.f.store(sept_at(at.table, at.index), hkid, entry.0);
+            self.store_entry(at, hkid, false);
         }
     }
     /// ENTRY: the entry's lock, by the host, else OPERAND_BUSY|RCX with details.
@@ -547,7 +575,7 @@ impl Cx<'_> {
         let won = entry.try_lock_host();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        self.store_entry(at, hkid, true);
         if !won {
             self.details(at);
             return Err(Status::OPERAND_BUSY.about(Operand::RCX));
@@ -562,7 +590,7 @@ impl Cx<'_> {
         let taken = entry.try_lock_guest();
         self.m.sept_set(at.table, at.index, entry);
         let hkid = self.td(tdr)?.hkid;
-        self.f.locked(sept_at(at.table, at.index), hkid, entry.0);
+        self.store_entry(at, hkid, true);
         taken.map_err(|busy| match busy {
             sept::GuestBusy::Taken => Status::OPERAND_BUSY.about(Operand::RCX),
             sept::GuestBusy::HostPriority => Status::OPERAND_BUSY_HOST_PRIORITY.about(Operand::RCX),

@@ -344,8 +344,8 @@ pub(crate) fn sys_value(m: &Module, row: &Field<SysValue>, index: u64) -> u64 {
 /// A list of fields as TDH.SYS.RDALL writes it to a page: its words, and the first field that did not fit. Whole fields
 /// only; fields whose codes follow each other share a header (intel/tdx-module 1.5.01 metadata_generic.c).
 ///
-/// `None` for an id that is no field's first element.
-pub(crate) fn sys_list_from(m: &Module, start: u64) -> Option<(Vec<u64>, u64)> {
+/// At most `most` words, of which the first is the list's header. `None` for an id that is no field's first element.
+pub(crate) fn sys_list_from(m: &Module, start: u64, most: usize) -> Option<(Vec<u64>, u64)> {
     let ids = |row: &'static Field<SysValue>| {
         (0..u64::from(row.fields)).map(move |i| (row, i * u64::from(row.elements)))
     };
@@ -373,7 +373,7 @@ pub(crate) fn sys_list_from(m: &Module, start: u64) -> Option<(Vec<u64>, u64)> {
                 && p.elements == row.elements
                 && size(p.id) == size(row.id)
         });
-        let room = 512 - words.len();
+        let room = most.saturating_sub(words.len());
         if room < elements + usize::from(!follows) {
             next = here;
             break;
@@ -618,4 +618,251 @@ pub fn td_fields_markdown() -> String {
         words.into()
     });
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Spec;
+    use expect_test::expect;
+    use sim_core::platform::{IntegrityMode, XtsWidth};
+    use std::collections::BTreeSet;
+    use std::fmt::Debug;
+
+    fn module() -> Module {
+        Module::new(Spec {
+            tdx: TdxSpec::default(),
+            keyid: sim_core::keyid::KeyIdLayout {
+                maxpa: 52,
+                keyid_bits: 7,
+                private_bits: 1,
+                mktme_kids: 63,
+                tdx_priv_kids: 64,
+            },
+            integrity: IntegrityMode::Ci,
+            xts: XtsWidth::Xts128,
+            packages: 2,
+            lps: 2,
+            sub_blocks: 4,
+        })
+    }
+
+    /// Classes in order but for the first-come order of the two halves that bit 63 makes, codes ascending and apart.
+    fn apart<V: Debug + 'static>(rows: &'static [Field<V>], context: u64) {
+        let mut taken = BTreeSet::new();
+        for row in rows {
+            assert!(row.fields > 0 && row.elements > 0 && row.elements <= 16, "{}", row.name);
+            assert_eq!(row.id & CONTEXT, context, "{}", row.name);
+            assert!(is_single(row.id) && !is_none(row.id), "{}", row.name);
+            for i in 0..row.count() {
+                assert!(taken.insert((class(row.id), code(row.id) + i)), "{} {i}", row.name);
+                let (found, at) = find(rows.iter(), row.id + i).unwrap();
+                assert_eq!((found.name, at), (row.name, i));
+            }
+            assert!(!row.cite.is_empty());
+        }
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), rows.len());
+        for pair in rows.windows(2) {
+            let [a, b] = pair else { continue };
+            let ascending = class(a.id) != class(b.id) || code(a.id) + a.count() <= code(b.id);
+            assert!(ascending, "{} before {}", a.name, b.name);
+        }
+    }
+
+    #[test]
+    fn no_two_fields_share_an_id_and_each_is_found_by_its_own() {
+        apart(SYS_FIELDS, 0);
+        apart(TD_FIELDS, CONTEXT_TD);
+        // Beside the last element of a list, and in another class.
+        assert!(find(SYS_FIELDS.iter(), 0x9000_0003_0000_00A0).is_none());
+        assert!(find(SYS_FIELDS.iter(), 0x1200_0001_0000_0008).is_none());
+    }
+
+    #[test]
+    fn values_fit_the_size_that_their_id_says() {
+        let m = module();
+        for row in sys_fields(&m) {
+            for i in 0..row.count() {
+                let value = sys_value(&m, row, i);
+                assert!(size(row.id) == 3 || value >> (8 << size(row.id)) == 0, "{}", row.name);
+            }
+        }
+        let byte = Field { id: 0, ..SYS_FIELDS[0] };
+        assert_eq!(
+            [0, 1, 2, 3].map(|s| Field { id: s << 32, ..byte }.cut(u64::MAX).count_ones()),
+            [8, 16, 32, 64]
+        );
+    }
+
+    #[test]
+    fn no_feature_has_two_rows_and_each_is_reached_by_some_module() {
+        let bits: Vec<u8> = FEATURES0.iter().map(|row| row.bit).collect();
+        assert!(bits.is_sorted_by(|a, b| a < b));
+        let all = TdxSpec {
+            vp_init_version: 1,
+            clflush_before_alloc: true,
+            dynamic_pamt: true,
+            sys_disable: true,
+            ..TdxSpec::default()
+        };
+        assert_eq!(features0(&all).count_ones() as usize, FEATURES0.len());
+        let none = TdxSpec { clflush_before_alloc: false, ..TdxSpec::default() };
+        let always = FEATURES0.iter().filter(|row| row.when == When::Always);
+        assert_eq!(features0(&none).count_ones() as usize, always.count());
+    }
+
+    #[test]
+    fn bits_that_are_reserved_in_a_field_id_are_those_of_the_source() {
+        // Field code 23:0, size 33:32, increment 50, write mask 51, context 54:52, class 61:56, not architectural 63.
+        let free: u64 = 0xff_ffff | 3 << 32 | 1 << 50 | 1 << 51 | 7 << 52 | 0x3f << 56 | 1 << 63;
+        for bit in 0..64 {
+            assert_eq!(is_single(1 << bit), free >> bit & 1 == 1, "bit {bit}");
+        }
+        assert!(is_none(NO_FIELD) && is_none(NO_FIELD & !CONTEXT) && !is_none(NO_FIELD - 1));
+    }
+
+    #[test]
+    fn a_list_without_room_stops_before_the_first_field_that_does_not_fit_whole() {
+        let m = module();
+        let (all, end) = sys_list_from(&m, NO_FIELD, 512).unwrap();
+        assert_eq!(end, NO_FIELD);
+        let start = 0x9900_0003_0000_0500;
+        // List header, sequence header, two fields of two words; then half a field.
+        for words in [6, 7] {
+            let (list, next) = sys_list_from(&m, start, words).unwrap();
+            assert_eq!(list.len(), 6);
+            assert_eq!(list[..2], [48 | 1 << 16, start | 1 << 34 | 1 << 38]);
+            assert_eq!(list[2..], [0x00FF_FFFF, 0, 0, 0]);
+            assert_eq!(next, start + 4);
+        }
+        // Nothing fits: an empty list.
+        assert_eq!(sys_list_from(&m, start, 3), Some((vec![8], start)));
+        // Whatever the room, one list goes on where the other stopped, and no value is lost.
+        for most in [4, 5, 9, 40, 100] {
+            let (mut at, mut values) = (NO_FIELD, Vec::new());
+            loop {
+                let (list, next) = sys_list_from(&m, at, most).unwrap();
+                values.extend(elements(&list));
+                at = next;
+                if next == NO_FIELD {
+                    break;
+                }
+            }
+            assert_eq!(values, elements(&all), "{most}");
+        }
+        assert_eq!(sys_list_from(&m, start + 1, 512), None);
+        assert_eq!(sys_list_from(&m, start & !(1 << 32), 512), None);
+    }
+
+    /// (Id, value) of what is in a list.
+    fn elements(list: &[u64]) -> Vec<(u64, u64)> {
+        let mut out = Vec::new();
+        let mut rest = list[1..].iter();
+        while let Some(header) = rest.next() {
+            let count = ((header >> 34 & 15) + 1) * ((header >> 38 & 511) + 1);
+            let first = header & !(15 << 34 | 511 << 38);
+            out.extend((0..count).map(|i| (first + i, *rest.next().unwrap())));
+        }
+        out
+    }
+
+    #[test]
+    fn the_fields_as_the_book_prints_them() {
+        expect![[r#"
+            | Bit | Name | Set when | Source |
+            |---|---|---|---|
+            | 0 | TD_MIGRATION | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 1 | TD_PRESERVING | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 2 | SERVICE_TD | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 3 | TDG_VP_RDWR | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 4 | RELAXED_MEM_MNG_CONCURRENCY | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 5 | CPUID_VIRT_GUEST_CTRL | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 7 | TD_PARTITIONING | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 9 | TD_ENTRY_ENHANCEMENTS | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 10 | HOST_PRIORITY_LOCKS | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 11 | CONFIG_IA32_ARCH_CAP | always | intel/tdx-module 1.5.01 metadata_sys.c |
+            | 16 | PENDING_EPT_VIOLATION_V2 | always | architecture.md §7.11 |
+            | 17 | FMS_CONFIG | always | architecture.md §7.11 |
+            | 18 | NO_RBP_MOD | always | architecture.md §7.11 |
+            | 19 | L2_TLB_INVD_OPT | always | architecture.md §7.11 |
+            | 20 | ENUM_TOPOLOGY | TDH.VP.INIT has version 1 | architecture.md §7.11, §10.2 D-22 |
+            | 23 | CLFLUSH_BEFORE_ALLOC | clflush_before_alloc | architecture.md §7.11, §13 MC-15 |
+            | 36 | DYNAMIC_PAMT | dynamic_pamt | architecture.md §7.11 |
+            | 53 | SYS_DISABLE | sys_disable | linux-host-paths.md §16.5 |
+        "#]]
+        .assert_eq(&features_markdown());
+        expect![[r#"
+            | Field | Id | Bytes | Fields x elements | Value | Source |
+            |---|---|---|---|---|---|
+            | NUM_PKGS | 0x0000000200000000 | 4 | 1 x 1 | packages | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | VENDOR_ID | 0x0800000200000000 | 4 | 1 x 1 | 0x8086 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | MINOR_VERSION | 0x0800000100000003 | 2 | 1 x 1 | 0x5 | real-kernel.md §5.5 |
+            | MAJOR_VERSION | 0x0800000100000004 | 2 | 1 x 1 | 0x1 | real-kernel.md §5.5 |
+            | UPDATE_VERSION | 0x0800000100000005 | 2 | 1 x 1 | 0x6 | real-kernel.md §5.5 |
+            | INTERNAL_VERSION | 0x0800000100000006 | 2 | 1 x 1 | 0x0 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | MODULE_HV | 0x8900000100000000 | 2 | 1 x 1 | handoff_version | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | MIN_UPDATE_HV | 0x8900000100000001 | 2 | 1 x 1 | handoff_version | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | NO_DOWNGRADE | 0x8900000000000002 | 1 | 1 x 1 | 0x0 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | HANDOFF_DATA_VALID | 0x8900000000000004 | 1 | 1 x 1 | of the predecessor | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | HANDOFF_DATA_HV | 0x8900000100000005 | 2 | 1 x 1 | of the predecessor | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | SYS_ATTRIBUTES | 0x0A00000200000000 | 4 | 1 x 1 | 0x0 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | NUM_TDX_FEATURES | 0x0A00000000000001 | 1 | 1 x 1 | 0x1 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | TDX_FEATURES0 | 0x0A00000300000008 | 8 | 1 x 1 | its own table | real-kernel.md §5.5 |
+            | NUM_CMRS | 0x9000000100000000 | 2 | 1 x 1 | 0x20 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | CMR_BASE | 0x9000000300000080 | 8 | 32 x 1 | as the firmware lists them | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | CMR_SIZE | 0x9000000300000100 | 8 | 32 x 1 | as the firmware lists them | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | MAX_TDMRS | 0x9100000100000008 | 2 | 1 x 1 | 0x40 | real-kernel.md §5.5 |
+            | MAX_RESERVED_PER_TDMR | 0x9100000100000009 | 2 | 1 x 1 | 0x10 | real-kernel.md §5.5 |
+            | PAMT_4K_ENTRY_SIZE | 0x9100000100000010 | 2 | 1 x 1 | 0x10 | real-kernel.md §5.5 |
+            | PAMT_2M_ENTRY_SIZE | 0x9100000100000011 | 2 | 1 x 1 | 0x10 | real-kernel.md §5.5 |
+            | PAMT_1G_ENTRY_SIZE | 0x9100000100000012 | 2 | 1 x 1 | 0x10 | real-kernel.md §5.5 |
+            | PAMT_PAGE_BITMAP_ENTRY_BITS | 0x9100000100000013 | 2 | 1 x 1 | 1; only with dynamic_pamt | linux-host-paths.md §13; the id is assumed |
+            | TDR_BASE_SIZE | 0x9800000100000000 | 2 | 1 x 1 | 0x1000 | real-kernel.md §5.5 |
+            | TDCS_BASE_SIZE | 0x9800000100000100 | 2 | 1 x 1 | 0x6000 | architecture.md §7.5 |
+            | TDCS_SIZE_PER_L2_VM | 0x9800000100000101 | 2 | 1 x 1 | 0x1000 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | TDVPS_BASE_SIZE | 0x9800000100000200 | 2 | 1 x 1 | 0x6000 | architecture.md §7.5 |
+            | TDVPS_SIZE_PER_L2_VM | 0x9800000100000201 | 2 | 1 x 1 | 0x3000 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | ATTRIBUTES_FIXED0 | 0x1900000300000000 | 8 | 1 x 1 | 0x8000000070000001 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | ATTRIBUTES_FIXED1 | 0x1900000300000001 | 8 | 1 x 1 | 0x0 | real-kernel.md §5.5 |
+            | XFAM_FIXED0 | 0x1900000300000002 | 8 | 1 x 1 | 0x6DBE7 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | XFAM_FIXED1 | 0x1900000300000003 | 8 | 1 x 1 | 0x3 | real-kernel.md §5.5 |
+            | NUM_CPUID_CONFIG | 0x9900000100000004 | 2 | 1 x 1 | 0x1 | real-kernel.md §5.5 |
+            | CONFIG_FLAGS_FIXED0 | 0x9900000300000006 | 8 | 1 x 1 | 0x7 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | CONFIG_FLAGS_FIXED1 | 0x9900000300000007 | 8 | 1 x 1 | 0x0 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+            | MAX_VCPUS_PER_TD | 0x9900000100000008 | 2 | 1 x 1 | 0x240 | real-kernel.md §5.5 |
+            | CPUID_CONFIG_LEAVES | 0x9900000300000400 | 8 | 32 x 1 | 0xFFFFFFFF80000008 | real-kernel.md §5.5 |
+            | CPUID_CONFIG_VALUES | 0x9900000300000500 | 8 | 32 x 2 | 0xFFFFFFFF80000008 | real-kernel.md §5.5 |
+            | IA32_ARCH_CAPABILITIES_CONFIG_MASK | 0x9900000300000600 | 8 | 1 x 1 | 0x1180010 | intel/tdx-module 1.5.01 global_sys_fields_lookup.c |
+        "#]].assert_eq(&sys_fields_markdown());
+        expect![[r#"
+            | Field | Id | Bytes | Fields x elements | Host | Source |
+            |---|---|---|---|---|---|
+            | FATAL | 0x8010000000000001 | 1 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | NUM_TDCX | 0x8010000200000002 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | CHLDCNT | 0x8010000300000004 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | LIFECYCLE_STATE | 0x8010000200000005 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TDCX_PA | 0x8010000300000010 | 8 | 9 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | HKID | 0x8110000100000001 | 2 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | PKG_CONFIG_BITMAP | 0x8110000300000002 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | NUM_VCPUS | 0x9010000200000001 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | NUM_ASSOC_VCPUS | 0x9010000200000002 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | OP_STATE | 0x9010000200000004 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | NUM_L2_VMS | 0x9010000100000005 | 2 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | ATTRIBUTES | 0x1110000300000000 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | XFAM | 0x1110000300000001 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | MAX_VCPUS | 0x1110000200000002 | 4 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | GPAW | 0x1110000000000003 | 1 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | EPTP | 0x1110000300000004 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TSC_OFFSET | 0x111000030000000A | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TSC_MULTIPLIER | 0x111000030000000B | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TSC_FREQUENCY | 0x111000010000000C | 2 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | HP_LOCK_TIMEOUT | 0x9110000300000011 | 8 | 1 x 1 | reads and writes it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | CONFIG_FLAGS | 0x1110000300000016 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TD_CTLS | 0x1110000300000017 | 8 | 1 x 1 | reads it of a debug TD | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | TD_EPOCH | 0x9210000300000000 | 8 | 1 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | REFCOUNT | 0x9210000100000001 | 2 | 2 x 1 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+            | MRTD | 0x1310000300000000 | 8 | 1 x 6 | reads it | intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c |
+        "#]].assert_eq(&td_fields_markdown());
+    }
 }

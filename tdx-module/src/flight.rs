@@ -305,6 +305,31 @@ pub(crate) enum Phase {
     Leave,
 }
 
+/// Where the value of a queued store comes from. Between the moment a store is queued and the moment it is done, others
+/// run: a store of what several LPs change carries what the structure says when it is done, so that memory never goes
+/// back to an older word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Live {
+    /// As queued.
+    Fixed,
+    /// A PAMT entry with its lock.
+    Pamt(u64, Size),
+    /// A Secure-EPT entry.
+    Entry(Page, u16),
+    /// A lock in TDCS.
+    OpState(Page),
+    Epoch(Page),
+    Tree(Page),
+    /// CHLDCNT, life cycle, fatal.
+    Tdr(Page),
+    /// Numbers of VCPUs.
+    Vcpus(Page),
+    /// REFCOUNTs.
+    Refcount(Page),
+    /// Dynamic PAMT: the bitmap word of a page.
+    Bitmap(u64),
+}
+
 /// What a leaf remembers between its stages. Each uses what it needs.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Scratch {
@@ -333,7 +358,7 @@ pub struct Flight {
     pub(crate) out: [u64; 6],
     pub(crate) status: Status,
     pub(crate) stage: u8,
-    pub(crate) queue: Vec<Touch>,
+    pub(crate) queue: Vec<(Touch, Live)>,
     pub(crate) next: usize,
     pub(crate) data: Vec<LineData>,
     pub(crate) pconfig: Option<PconfigStatus>,
@@ -390,7 +415,12 @@ impl Flight {
         self.inject = Inject::Nothing;
     }
     pub(crate) fn touch(&mut self, touch: Touch) {
-        self.queue.push(touch);
+        self.queue.push((touch, Live::Fixed));
+    }
+    /// A store of 8 bytes that several LPs write.
+    pub(crate) fn live(&mut self, at: Hpa, keyid: KeyId, locked: bool, from: Live) {
+        let at = Addr::new(at, keyid);
+        self.queue.push((Touch::Store { at, value: [0; 2], bytes: 8, locked }, from));
     }
     pub(crate) fn load(&mut self, at: Hpa, keyid: KeyId, bytes: u8) {
         self.touch(Touch::Load { at: Addr::new(at, keyid), bytes });
@@ -398,9 +428,5 @@ impl Flight {
     pub(crate) fn store(&mut self, at: Hpa, keyid: KeyId, value: u64) {
         let at = Addr::new(at, keyid);
         self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: false });
-    }
-    pub(crate) fn locked(&mut self, at: Hpa, keyid: KeyId, value: u64) {
-        let at = Addr::new(at, keyid);
-        self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: true });
     }
 }

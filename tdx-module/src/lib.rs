@@ -18,13 +18,15 @@ mod flight;
 mod leaf;
 pub mod lock;
 pub mod measure;
+pub mod metadata;
 pub mod op_state;
 pub mod pamt;
+pub mod profile;
 pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{BEFORE_READY, GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,
@@ -36,7 +38,7 @@ pub use leaf::guest::{
 pub use leaf::vp_fields::vp_fields_markdown;
 pub use sys::{KotEntry, SysState};
 
-use flight::{Held, Phase};
+use flight::{Held, Live, Phase};
 use lock::Lock;
 use pamt::{PamtEntry, Size, Tdmr};
 use rustc_hash::FxHashMap;
@@ -339,9 +341,9 @@ impl Module {
             }
         }
         loop {
-            if let Some(touch) = flight.queue.get(flight.next) {
+            if let Some((touch, from)) = flight.queue.get(flight.next) {
                 flight.next += 1;
-                return Action::Touch(*touch);
+                return Action::Touch(self.as_of_now(*touch, *from));
             }
             flight.queue.clear();
             flight.next = 0;
@@ -427,54 +429,78 @@ impl Module {
             Held::OpState(tdr, mode) => {
                 if let Some(td) = self.tds.get_mut(&tdr) {
                     td.op_lock.release(mode);
-                    let word = u64::from(td.op_lock.word());
                     if let Some(page) = td.tdcs.first() {
-                        f.locked(td::layout::tdcs_op_state(*page), td.hkid, word);
+                        let at = td::layout::tdcs_op_state(*page);
+                        f.live(at, td.hkid, true, Live::OpState(tdr));
                     }
                 }
             }
             Held::Epoch(tdr, mode) => {
                 if let Some(td) = self.tds.get_mut(&tdr) {
                     td.epoch_lock.release(mode);
-                    let word = u64::from(td.epoch_lock.word());
                     if let Some(page) = td.tdcs.first() {
-                        f.locked(td::layout::tdcs_epoch(*page), td.hkid, word);
+                        f.live(td::layout::tdcs_epoch(*page), td.hkid, true, Live::Epoch(tdr));
                     }
                 }
             }
             Held::Tree(tdr, mode) => {
                 if let Some(td) = self.tds.get_mut(&tdr) {
                     td.tree_lock.release(mode);
-                    let word = u64::from(td.tree_lock.word());
                     if let Some(page) = td.tdcs.first() {
-                        f.locked(td::layout::tdcs_tree(*page), td.hkid, word);
+                        f.live(td::layout::tdcs_tree(*page), td.hkid, true, Live::Tree(tdr));
                     }
                 }
             }
             Held::Entry { table, index } => {
                 if let Some(entry) = self.sept_entry(table, index) {
-                    let entry = entry.with_locked(false);
-                    self.sept_set(table, index, entry);
+                    self.sept_set(table, index, entry.with_locked(false));
                     let owner = self.pamt(table.hpa().0, Size::Small).owner();
                     if let Some(td) = self.tds.get(&owner) {
-                        f.locked(sept_at(table, index), td.hkid, entry.0);
+                        f.live(sept_at(table, index), td.hkid, true, Live::Entry(table, index));
                     }
                 }
             }
         }
     }
 
-    /// Queues a store of a PAMT entry with its lock, as it stands now.
+    /// A touch as it is done now: a store of something that several LPs write carries what that says at this moment.
+    fn as_of_now(&self, touch: Touch, from: Live) -> Touch {
+        let Touch::Store { at, value, bytes, locked } = touch else { return touch };
+        let td = |tdr: Page| self.tds.get(&tdr);
+        let now = match from {
+            Live::Fixed => None,
+            Live::Pamt(pa, size) => self.tdmr_of(pa).map(|tdmr| {
+                let key = (size, pa & !(size.bytes() - 1));
+                let lock = self.pamt_locks.iter().find(|(s, p, _)| (*s, *p) == key);
+                tdmr.entry(pa, size).words(lock.map_or(0, |(_, _, lock)| lock.word()))
+            }),
+            Live::Entry(table, index) => self.sept_entry(table, index).map(|e| [e.0, 0]),
+            Live::OpState(tdr) => td(tdr).map(|td| [u64::from(td.op_lock.word()), 0]),
+            Live::Epoch(tdr) => td(tdr).map(|td| [u64::from(td.epoch_lock.word()), 0]),
+            Live::Tree(tdr) => td(tdr).map(|td| [u64::from(td.tree_lock.word()), 0]),
+            Live::Vcpus(tdr) => {
+                td(tdr).map(|td| [u64::from(td.vcpus) | u64::from(td.associated) << 32, 0])
+            }
+            Live::Refcount(tdr) => {
+                td(tdr).map(|td| [u64::from(td.refcount[0]) | u64::from(td.refcount[1]) << 32, 0])
+            }
+            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
+            Live::Tdr(tdr) => td(tdr).map(|td| {
+                [td.chldcnt << 16 | u64::from(td.fatal) << 8 | u64::from(td.lifecycle.code()), 0]
+            }),
+        };
+        Touch::Store { at, value: now.unwrap_or(value), bytes, locked }
+    }
+
+    /// Queues a store of a PAMT entry with its lock.
     pub(crate) fn touch_pamt(&self, f: &mut Flight, pa: u64, size: Size, locked: bool) {
         let Some(tdmr) = self.tdmr_of(pa) else { return };
         let (Some(at), Some(hkid)) = (tdmr.entry_at(pa, size), self.sys.global_hkid) else {
             return;
         };
-        let key = (size, pa & !(size.bytes() - 1));
-        let lock = self.pamt_locks.iter().find(|(s, p, _)| (*s, *p) == key);
-        let value = tdmr.entry(pa, size).words(lock.map_or(0, |(_, _, lock)| lock.word()));
         let at = sim_core::Addr::new(at, hkid);
-        f.touch(Touch::Store { at, value, bytes: 16, locked });
+        let store = Touch::Store { at, value: [0; 2], bytes: 16, locked };
+        f.queue.push((store, Live::Pamt(pa, size)));
     }
 }
 

@@ -103,7 +103,7 @@ impl Lock {
         if self.0 & !Self::HOST_PRIORITY != Self::READER {
             return Err(Busy::Taken);
         }
-        self.0 = self.0 - Self::READER | Self::EXCLUSIVE;
+        self.0 = (self.0 - Self::READER) | Self::EXCLUSIVE;
         Ok(())
     }
     /// Lets go. An exclusive release keeps HOST_PRIORITY.

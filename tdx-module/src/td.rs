@@ -261,6 +261,10 @@ pub mod layout {
     pub const fn tdcs_vcpus(tdcs: Page) -> Hpa {
         line(tdcs, 1)
     }
+    /// TDCS: REFCOUNTs, in the line of the epoch.
+    pub const fn tdcs_refcounts(tdcs: Page) -> Hpa {
+        Hpa(tdcs_epoch(tdcs).0 + 16)
+    }
     /// TDCS: TD_EPOCH, its lock, REFCOUNTs.
     pub const fn tdcs_epoch(tdcs: Page) -> Hpa {
         line(tdcs, 2)

@@ -35,6 +35,7 @@ const fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Pass => Exit::Met,
         Verdict::Fail => Exit::Failed,
+        Verdict::NotModelled => Exit::NotModelled,
         Verdict::Undecided => Exit::Undecided,
         Verdict::Broken => Exit::Broken,
     }

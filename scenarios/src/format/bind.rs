@@ -8,6 +8,7 @@ use super::{
     Space, StepRef,
 };
 use crate::diag::{Diag, SourceFile};
+use crate::setup::{self, Setup};
 use serde::{Deserialize, Serialize};
 use sim_core::keyid::AddrError;
 use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, RegBase, RegExpr, Source, TextOp};
@@ -33,6 +34,21 @@ pub struct Program {
     pub expectations: Vec<Expectation>,
     /// What must hold at the end.
     pub finals: Vec<BoundFinal>,
+    /// What is done before it.
+    pub setup: Option<Setup>,
+    /// The regions of host memory, those that are control pages of its TDs included.
+    pub areas: Vec<NamedArea>,
+}
+
+/// A region of host memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NamedArea {
+    /// Its name.
+    pub name: String,
+    /// First byte.
+    pub base: u64,
+    /// How many bytes.
+    pub size: u64,
 }
 
 /// An agent of a [`Program`].
@@ -108,13 +124,19 @@ pub struct BoundFinal {
 }
 
 /// What is wrong, before it is known where.
-pub(super) struct Trouble {
-    pub(super) found: String,
-    pub(super) expected: String,
+pub(crate) struct Trouble {
+    pub(crate) found: String,
+    pub(crate) expected: String,
+}
+
+impl Trouble {
+    pub(crate) fn new(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
+        Trouble { found: found.into(), expected: expected.into() }
+    }
 }
 
 fn trouble(found: impl Into<String>, expected: impl Into<String>) -> Trouble {
-    Trouble { found: found.into(), expected: expected.into() }
+    Trouble::new(found, expected)
 }
 
 /// Whose addresses.
@@ -136,17 +158,18 @@ pub(super) enum Named {
 }
 
 /// The regions of a scenario by name, and its guests.
-pub(super) struct Regions<'a> {
+pub(crate) struct Regions<'a> {
     by_name: BTreeMap<&'a str, &'a Region>,
     guests: BTreeMap<&'a str, u8>,
 }
 
 impl<'a> Regions<'a> {
-    pub(super) fn of(scenario: &'a Scenario) -> Regions<'a> {
+    /// Those of the file, and those that the control pages of its TDs are.
+    pub(crate) fn of(own: &'a [Region], made: &'a [Region], agents: &'a [Agent]) -> Regions<'a> {
         let gpaw = |a: &'a Agent| Some((a.name.as_str(), a.vcpu.as_ref()?.gpaw));
         Regions {
-            by_name: scenario.regions.iter().map(|r| (r.name.as_str(), r)).collect(),
-            guests: scenario.agents.iter().filter_map(gpaw).collect(),
+            by_name: own.iter().chain(made).map(|r| (r.name.as_str(), r)).collect(),
+            guests: agents.iter().filter_map(gpaw).collect(),
         }
     }
 
@@ -181,7 +204,7 @@ impl<'a> Regions<'a> {
     }
 
     /// A guest's address: a number, a region of guest memory, or [`SHARED`] with an offset.
-    fn gpa(&self, expr: &AddrExpr, bytes: u64, gpaw: u8) -> Result<u64, Trouble> {
+    pub(crate) fn gpa(&self, expr: &AddrExpr, bytes: u64, gpaw: u8) -> Result<u64, Trouble> {
         if let Some(key) = expr.key {
             return Err(trouble(format!("`@{key}`"), "an address without KeyID: it is a guest's"));
         }
@@ -204,7 +227,7 @@ impl<'a> Regions<'a> {
     }
 
     /// The physical address of `bytes` bytes, all within their region.
-    pub(super) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
+    pub(crate) fn hpa(&self, expr: &AddrExpr, bytes: u64) -> Result<Hpa, Trouble> {
         match &expr.base {
             Base::Abs(hpa) => Ok(Hpa(*hpa)),
             Base::Region { .. } => self.in_region(expr, bytes, Space::Host).map(Hpa),
@@ -361,6 +384,20 @@ impl Binder<'_> {
         self.spec.keyid.check(Hpa(0), n).map(|addr| addr.keyid).map_err(beyond)
     }
 
+    /// A private KeyID.
+    fn private(&self, key: KeyRef) -> Result<KeyId, Trouble> {
+        let found = self.key(key)?;
+        let layout = &self.spec.keyid;
+        if layout.is_private(found) && layout.is_configured(found) {
+            return Ok(found);
+        }
+        let expected = match layout.tdx_priv_kids.checked_sub(1) {
+            None => format!("a platform with private KeyIDs: {} has none", self.spec.name),
+            Some(last) => format!("a private KeyID: priv0 to priv{last}"),
+        };
+        Err(trouble(format!("KeyID {key}"), expected))
+    }
+
     fn addr(&self, expr: &AddrExpr, own: KeyId, bytes: u64) -> Result<Addr, Trouble> {
         let hpa = self.regions.hpa(expr, bytes)?;
         let keyid = match expr.key {
@@ -490,7 +527,12 @@ impl Scenario {
     /// # Errors
     /// Those of [`Scenario::bind`].
     pub fn bind_with(&self, platform: &PlatformSpec, crypto: Crypto) -> Result<Program, Diag> {
-        let binder = Binder { scenario: self, spec: platform, regions: Regions::of(self) };
+        let keys = Binder { scenario: self, spec: platform, regions: Regions::of(&[], &[], &[]) };
+        let made = self.control_regions()?;
+        let laid_out = setup::layout(self, platform, &|key| keys.private(key), made);
+        let (setup, made) = laid_out.map_err(|(at, t)| keys.diag(at.span(), t))?;
+        let regions = Regions::of(&self.regions, &made, &self.agents);
+        let binder = Binder { scenario: self, spec: platform, regions };
         for region in self.regions.iter().filter(|region| region.space == Space::Host) {
             let last = platform.keyid.check(Hpa(region.last()), 0);
             last.map_err(|e| {
@@ -570,6 +612,9 @@ impl Scenario {
         let finals = checks.finals.iter().map(|check| binder.check(check));
         let finals = finals.collect::<Result<Vec<_>, Diag>>()?;
         let (name, order) = (self.name.clone(), self.order);
-        Ok(Program { name, order, crypto, agents, lines, expectations, finals })
+        let host = self.regions.iter().filter(|region| region.space == Space::Host).chain(&made);
+        let area = |r: &Region| NamedArea { name: r.name.clone(), base: r.base, size: r.size };
+        let areas = host.map(area).collect();
+        Ok(Program { name, order, crypto, agents, lines, expectations, finals, setup, areas })
     }
 }

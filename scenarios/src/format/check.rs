@@ -3,9 +3,13 @@
 use super::pattern::{PatternError, ReadPattern, number, trouble, words};
 use serde::{Deserialize, Serialize};
 use sim_core::op::{AddrExpr, KeyRef, TextOp};
+use sim_core::tdx::{PAGE_TYPES, PageType};
 use sim_core::{KeyId, Op, Tagged};
 use std::fmt;
 use std::str::FromStr;
+use tdx_module::SysState;
+use tdx_module::op_state::{KOT_STATES, KotState, LIFECYCLES, Lifecycle, OP_STATES, OpState};
+use tdx_module::sept::{STATES, State};
 
 /// One form of final check: a row of the manual.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +52,15 @@ pub const FINAL_CHECKS: &[CheckForm] = &[
     c("births",         "NUMBER",           false, "so many births of poison",                      "verification.md P1"),
     c("live-poison",    "NUMBER",           false, "so many births of poison that have not died",   "verification.md P2"),
     c("partial-writes", "NUMBER",           false, "so many partial writes reached the controller", "architecture.md §5 5.1"),
+    c("module",         "SYS_STATE",        false, "the module's global state, such as SYS_READY",  "architecture.md §7.1"),
+    c("pamt",           "ADDR PAGE_TYPE",   false, "page type of the PAMT entry (4K, 2M or 1G) that covers the page, such as PT_NDA", "architecture.md §7.4"),
+    c("owner",          "ADDR TDR",         false, "that entry's owner",                            "architecture.md §7.4"),
+    c("kot",            "KEY KOT_STATE",    false, "the HKID's state in the key ownership table",   "architecture.md §7.5"),
+    c("life-cycle",     "TDR LIFE_CYCLE",   false, "the TD's life-cycle state, such as TEARDOWN",   "architecture.md §7.5"),
+    c("op-state",       "TDR OP_STATE",     false, "the TD's OP_STATE, such as RUNNABLE",           "architecture.md §7.5"),
+    c("td-fatal",       "TDR",              true,  "the TD met a machine check",                    "architecture.md §6.3"),
+    c("sept",           "TDR GPA|LEVEL SEPT_STATE", false, "state of a Secure-EPT entry, such as PENDING", "architecture.md §7.6"),
+    c("tlb",            "CORE TDR GVA",     true,  "the core's TLB translates the TD's page of this address", "architecture.md §7.8"),
 ];
 
 /// [`FINAL_CHECKS`] as a table of the manual.
@@ -56,9 +69,10 @@ pub fn final_checks_markdown() -> String {
         "| check | operands | `not` | meaning | source |\n|---|---|---|---|---|\n".to_owned();
     for row in FINAL_CHECKS {
         let not = if row.negatable { "yes" } else { "" };
+        let operands = row.operands.replace('|', "\\|");
         out.push_str(&format!(
-            "| `{}` | {} | {not} | {} | {} |\n",
-            row.head, row.operands, row.meaning, row.cite
+            "| `{}` | {operands} | {not} | {} | {} |\n",
+            row.head, row.meaning, row.cite
         ));
     }
     out
@@ -138,7 +152,82 @@ pub enum FinalCheck<L = AddrExpr, T = AddrExpr, K = KeyRef> {
     LivePoison(u64),
     /// So many partial writes reached the controller.
     PartialWrites(u64),
+    /// The module's global state.
+    Module(SysState),
+    /// The page type of the PAMT entry that covers a page.
+    Pamt {
+        /// Any line of the page.
+        at: L,
+        /// Its type.
+        page_type: PageType,
+    },
+    /// The owner in that entry.
+    Owner {
+        /// Any line of the page.
+        at: L,
+        /// The owner's TDR page.
+        tdr: L,
+    },
+    /// The state of an HKID.
+    Kot {
+        /// Which.
+        keyid: K,
+        /// Its state.
+        state: KotState,
+    },
+    /// The life cycle of a TD.
+    LifeCycle {
+        /// Its TDR page.
+        tdr: L,
+        /// Its state.
+        state: Lifecycle,
+    },
+    /// The OP_STATE of a TD.
+    OpState {
+        /// Its TDR page.
+        tdr: L,
+        /// Its state.
+        state: OpState,
+    },
+    /// The TD met a machine check.
+    TdFatal {
+        /// Its TDR page.
+        tdr: L,
+        /// False for `not`.
+        holds: bool,
+    },
+    /// The state of a Secure-EPT entry.
+    Sept {
+        /// The TD's TDR page.
+        tdr: L,
+        /// Guest-physical address.
+        gpa: u64,
+        /// Level, 0 for 4 KiB.
+        level: u8,
+        /// Its state.
+        state: State,
+    },
+    /// A core's TLB has a translation.
+    Tlb {
+        /// Which core.
+        core: u16,
+        /// The TD's TDR page.
+        tdr: L,
+        /// A guest-linear address of the page.
+        address: u64,
+        /// False for `not`.
+        holds: bool,
+    },
 }
+
+/// Every global state of the module.
+const SYS_STATES: [SysState; 5] = [
+    SysState::SysInitPending,
+    SysState::SysInitDone,
+    SysState::SysConfigDone,
+    SysState::SysReady,
+    SysState::SysShutdown,
+];
 
 /// A final check with its addresses and KeyIDs resolved.
 pub type BoundCheck = FinalCheck<sim_core::Line, Tagged, KeyId>;
@@ -150,7 +239,7 @@ impl<L, T, K> FinalCheck<L, T, K> {
     /// The first error of the functions.
     pub fn try_map<L2, T2, K2, E>(
         self,
-        line: impl FnOnce(L) -> Result<L2, E>,
+        mut line: impl FnMut(L) -> Result<L2, E>,
         tagged: impl FnOnce(T) -> Result<T2, E>,
         key: impl FnOnce(K) -> Result<K2, E>,
     ) -> Result<FinalCheck<L2, T2, K2>, E> {
@@ -169,6 +258,17 @@ impl<L, T, K> FinalCheck<L, T, K> {
             C::Births(n) => C::Births(n),
             C::LivePoison(n) => C::LivePoison(n),
             C::PartialWrites(n) => C::PartialWrites(n),
+            C::Module(state) => C::Module(state),
+            C::Pamt { at, page_type } => C::Pamt { at: line(at)?, page_type },
+            C::Owner { at, tdr } => C::Owner { at: line(at)?, tdr: line(tdr)? },
+            C::Kot { keyid, state } => C::Kot { keyid: key(keyid)?, state },
+            C::LifeCycle { tdr, state } => C::LifeCycle { tdr: line(tdr)?, state },
+            C::OpState { tdr, state } => C::OpState { tdr: line(tdr)?, state },
+            C::TdFatal { tdr, holds } => C::TdFatal { tdr: line(tdr)?, holds },
+            C::Sept { tdr, gpa, level, state } => C::Sept { tdr: line(tdr)?, gpa, level, state },
+            C::Tlb { core, tdr, address, holds } => {
+                C::Tlb { core, tdr: line(tdr)?, address, holds }
+            }
         })
     }
 }
@@ -191,6 +291,19 @@ impl<L: fmt::Display, T: fmt::Display, K: fmt::Display> fmt::Display for FinalCh
             C::Births(n) => write!(f, "births {n}"),
             C::LivePoison(n) => write!(f, "live-poison {n}"),
             C::PartialWrites(n) => write!(f, "partial-writes {n}"),
+            C::Module(state) => write!(f, "module {}", state.name()),
+            C::Pamt { at, page_type } => write!(f, "pamt {at} {page_type}"),
+            C::Owner { at, tdr } => write!(f, "owner {at} {tdr}"),
+            C::Kot { keyid, state } => write!(f, "kot {keyid} {state}"),
+            C::LifeCycle { tdr, state } => write!(f, "life-cycle {tdr} {state}"),
+            C::OpState { tdr, state } => write!(f, "op-state {tdr} {state}"),
+            C::TdFatal { tdr, holds } => write!(f, "{}td-fatal {tdr}", not(holds)),
+            C::Sept { tdr, gpa, level, state } => {
+                write!(f, "sept {tdr} {gpa:#x}|{level} {}", state.name())
+            }
+            C::Tlb { core, tdr, address, holds } => {
+                write!(f, "{}tlb {core} {tdr} {address:#x}", not(holds))
+            }
         }
     }
 }
@@ -231,6 +344,20 @@ pub(super) fn key_ref(word: &str) -> Option<KeyRef> {
     }
 }
 
+/// A state by its name.
+fn named<T: Copy>(
+    at: usize,
+    word: &str,
+    names: impl IntoIterator<Item = (T, &'static str)>,
+) -> Result<T, CheckParseError> {
+    let names: Vec<(T, &str)> = names.into_iter().collect();
+    let found = names.iter().find(|(_, name)| *name == word);
+    found.map(|(value, _)| *value).ok_or_else(|| {
+        let list: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
+        trouble(at, word, format!("one of {}", list.join(", ")))
+    })
+}
+
 impl FromStr for FinalCheck {
     type Err = CheckParseError;
 
@@ -263,9 +390,67 @@ impl FromStr for FinalCheck {
             "partial-writes" => C::PartialWrites(count()?),
             "panic" => C::Panic { holds },
             "tdx-disabled" => C::TdxDisabled { holds },
+            "module" => {
+                let (at, word) = next();
+                C::Module(named(at, word, SYS_STATES.map(|s| (s, s.name())))?)
+            }
+            "kot" => {
+                let (at, word) = next();
+                let keyid = key_ref(word).ok_or_else(|| trouble(at, word, KEY))?;
+                let (at, word) = next();
+                let state = named(at, word, KOT_STATES.iter().map(|row| (row.state, row.name)))?;
+                C::Kot { keyid, state }
+            }
+            "tlb" => {
+                let (at, word) = next();
+                let core = number(word).and_then(|n| u16::try_from(n).ok());
+                let core = core.ok_or_else(|| trouble(at, word, "the number of a core"))?;
+                let (at, word) = next();
+                let tdr = line(at, word)?;
+                let (at, word) = next();
+                let expected = "a guest-linear address such as 0x1000";
+                let address = number(word).ok_or_else(|| trouble(at, word, expected))?;
+                C::Tlb { core, tdr, address, holds }
+            }
             head => {
                 let (at, word) = next();
                 match head {
+                    "td-fatal" => C::TdFatal { tdr: line(at, word)?, holds },
+                    "pamt" => {
+                        let page = line(at, word)?;
+                        let (at, word) = next();
+                        let types = PAGE_TYPES.iter().map(|row| (row.page_type, row.name));
+                        C::Pamt { at: page, page_type: named(at, word, types)? }
+                    }
+                    "owner" => {
+                        let page = line(at, word)?;
+                        let (at, word) = next();
+                        C::Owner { at: page, tdr: line(at, word)? }
+                    }
+                    "life-cycle" => {
+                        let tdr = line(at, word)?;
+                        let (at, word) = next();
+                        let states = LIFECYCLES.iter().map(|row| (row.state, row.name));
+                        C::LifeCycle { tdr, state: named(at, word, states)? }
+                    }
+                    "op-state" => {
+                        let tdr = line(at, word)?;
+                        let (at, word) = next();
+                        let states = OP_STATES.iter().map(|row| (row.state, row.name));
+                        C::OpState { tdr, state: named(at, word, states)? }
+                    }
+                    "sept" => {
+                        let tdr = line(at, word)?;
+                        let (at, word) = next();
+                        let (gpa, level) = word.split_once('|').unwrap_or((word, ""));
+                        let level = number(level).and_then(|n| u8::try_from(n).ok());
+                        let both = number(gpa).zip(level.filter(|n| *n <= 4));
+                        let expected = "GPA|LEVEL such as 0x200000|1";
+                        let (gpa, level) = both.ok_or_else(|| trouble(at, word, expected))?;
+                        let (at, word) = next();
+                        let states = STATES.iter().map(|row| (row.state, row.name));
+                        C::Sept { tdr, gpa, level, state: named(at, word, states)? }
+                    }
                     "poisoned" => C::Poisoned { at: line(at, word)?, holds },
                     "td" => C::Td { at: line(at, word)?, holds },
                     "mac" => C::Mac { at: line(at, word)?, holds },

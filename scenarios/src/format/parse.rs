@@ -172,9 +172,7 @@ impl Scenario {
     /// # Errors
     /// What is wrong with the file, at its place. What depends on the platform is found by [`Scenario::bind`].
     pub fn parse(source: SourceFile) -> Result<Scenario, Diag> {
-        let mut scenario = read(&source)?;
-        scenario.source = source;
-        Ok(scenario)
+        read(&source)
     }
 
     /// Reads a scenario from text.
@@ -189,7 +187,7 @@ impl Scenario {
 fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     let envelope = Envelope::parse(src)?;
     let root = envelope.root();
-    root.only(&["scenario", "regions", "agents", "expect", "forbid", "when"])?;
+    root.only(&["scenario", "regions", "agents", "tdx", "td", "expect", "forbid", "when"])?;
     let head = root.required("scenario", "a table [scenario]")?.section("a table [scenario]")?;
     head.only(&[
         "name",
@@ -228,6 +226,13 @@ fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     if let Some(field) = root.field("agents") {
         scenario.agents = agents(&field.section("a table [agents]")?)?;
     }
+    if let Some(field) = root.field("tdx") {
+        let at = Place::new(field.key_span.clone());
+        scenario.tdx = Some(super::tdx::tdx(&field.section("a table [tdx]")?, at)?);
+    }
+    if let Some(field) = root.field("td") {
+        scenario.tds = super::tdx::tds(&field.section("tables [td.NAME]")?, scenario.tdx.as_ref())?;
+    }
     let program = head.required("program", "`program = '''…'''`")?;
     scenario.program = program_lines(src, &program, &scenario.agents)?;
     let steps = Steps::of(&scenario.program);
@@ -247,6 +252,7 @@ fn read(src: &SourceFile) -> Result<Scenario, Diag> {
         }
     }
     can_fail(&root, &scenario)?;
+    scenario.source = src.clone();
     region_names(src, &scenario)?;
     Ok(scenario)
 }
@@ -730,7 +736,8 @@ fn can_fail(root: &Section<'_>, scenario: &Scenario) -> Result<(), Diag> {
 
 /// Every region named exists, and every offset and access stays within it.
 fn region_names(src: &SourceFile, scenario: &Scenario) -> Result<(), Diag> {
-    let regions = Regions::of(scenario);
+    let made = scenario.control_regions()?;
+    let regions = Regions::of(&scenario.regions, &made, &scenario.agents);
     for line in &scenario.program {
         let Line::Op { agent, op, at } = line else { continue };
         let whose = regions.whose(agent);
@@ -763,7 +770,7 @@ fn region_names(src: &SourceFile, scenario: &Scenario) -> Result<(), Diag> {
     let refined = scenario.refinements.iter().filter_map(|r| r.finals.as_ref()).flatten();
     for check in scenario.checks.finals.iter().chain(refined) {
         let diag = |t: super::bind::Trouble| src.diag(check.at.span(), t.found, t.expected);
-        let line = |expr| regions.hpa(&expr, 1).map_err(diag);
+        let line = |expr: sim_core::op::AddrExpr| regions.hpa(&expr, 1).map_err(diag);
         check.value.clone().try_map(line, line, Ok)?;
     }
     Ok(())

@@ -106,6 +106,10 @@ impl Scenario {
                 writeln!(out, " }}")?;
             }
         }
+        if let Some(tdx) = &self.tdx {
+            tdx.write(out)?;
+        }
+        self.tds.iter().try_for_each(|td| td.write(out))?;
         let checks = &self.checks;
         let finals = (!checks.finals.is_empty()).then_some(&checks.finals);
         table(out, "expect", &checks.expect, finals)?;

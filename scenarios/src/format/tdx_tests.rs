@@ -465,9 +465,9 @@ fn what_is_wrong_with_a_pattern_is_said_at_its_place() {
         "tdx NONSENSE" at 4 `NONSENSE`: found `NONSENSE`, expected a status such as SUCCESS or OPERAND_BUSY|RCX, or its number
         "tdx OPERAND_BUSY|RCY" at 17 `RCY`: found `RCY`, expected an operand: did you mean `RCX`?
         "tdx OPERAND_BUSY|NONSENSE" at 17 `NONSENSE`: found `NONSENSE`, expected an operand such as RCX or SEPT_TREE, or its number
-        "tdx OPERAND_BUSY|RCX|RDX" at 21 `RDX`: found `RDX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
-        "tdx OPERAND_BUSY| RCX" at 18 `RCX`: found `RCX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
-        "tdx OPERAND_BUSY |RCX" at 18 `RCX`: found `RCX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
+        "tdx OPERAND_BUSY|RCX|RDX" at 21 `RDX`: found `RDX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
+        "tdx OPERAND_BUSY| RCX" at 18 `RCX`: found `RCX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
+        "tdx OPERAND_BUSY |RCX" at 18 `RCX`: found `RCX`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
         "tdx OPERAND_BUSY|0x100000000" at 17 `0x100000000`: found `0x100000000`, expected an operand such as RCX or SEPT_TREE, or its number
         "tdx SUCCESS|RCX" at 12 `RCX`: found `RCX`, expected the number of an exit reason
         "tdx PAGE_SIZE_MISMATCH|2M" at 23 `2M`: found `2M`, expected the number of a level
@@ -482,7 +482,7 @@ fn what_is_wrong_with_a_pattern_is_said_at_its_place() {
         "tdx SUCCESS rcx=-1" at 12 `rcx=-1`: found `rcx=-1`, expected rcx=NUMBER, a number of at most 64 bits
         "tdx SUCCESS rcx=1 rcx=2" at 18 `rcx=2`: found `rcx=2`, expected rcx only once
         "tdx SUCCESS done" at 12 `done`: found `done`, expected rcx=NUMBER, rdx=NUMBER, r8=NUMBER, r9=NUMBER, r10=NUMBER, r11=NUMBER
-        "tdx|done|" at 9 ``: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
+        "tdx|done|" at 9 ``: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
         "td-exit EPT" at 8 `EPT`: found `EPT`, expected the number of an exit reason, such as 48
         "td-exit 4294967296" at 8 `4294967296`: found `4294967296`, expected the number of an exit reason, such as 48
         "td-exit gpa=0x1000" at 8 `gpa=0x1000`: found `gpa=0x1000`, expected the number of an exit reason, such as 48

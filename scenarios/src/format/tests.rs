@@ -481,7 +481,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         trailing bytes
             s.toml:52:9: found key with no value, expected `=`
         an unknown table
-            s.toml:52:2: found unknown key `allow`, expected one of the keys scenario, regions, agents, expect, forbid, when
+            s.toml:52:2: found unknown key `allow`, expected one of the keys scenario, regions, agents, tdx, td, expect, forbid, when
         an unknown key
             s.toml:8:1: found unknown key `ordre`, expected a known key: did you mean `order`?
         a duplicate key
@@ -557,7 +557,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a line without agent
             s.toml:7:2: found ``, expected an agent: cpuN, userN, seamN, dmaN, hw, or one of [agents]
         a line without operation
-            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue, tdh.LEAF, seamcall, tdg.LEAF, tdcall, irq, wrmsr, starve, mov-cr3, invlpg
+            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue, tdh.LEAF, seamcall, tdg.LEAF, tdcall, irq, wrmsr, starve, mov-cr3, seamldr.install, invlpg
         barrier with an operand
             s.toml:7:1: found `barrier now`, expected `agent : operation`, `barrier` or `# comment`
         an unknown agent
@@ -683,7 +683,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome that is a number
             s.toml:34:12: found integer `1`, expected an outcome as text, such as "mc srar data-load"
         an unknown outcome
-            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
+            s.toml:34:13: found `mce`, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
         an unknown outcome word
             s.toml:34:21: found `load`, expected one of data-load, fetch
         an unknown outcome after escapes
@@ -691,9 +691,9 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         an outcome word too many
             s.toml:34:19: found `0x0`, expected nothing after `zeros`, or ` | `
         an empty outcome
-            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
+            s.toml:34:13: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
         an empty alternative
-            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault
+            s.toml:34:17: found nothing, expected one of done, data, zeros, garbage, any-data, mc, pf, gp, ept-misconfiguration, ve, dma-abort, dma-poison, pconfig, vmfail-invalid, not-run, tdx, td-exit, page-fault, double-fault
         a value of 65 bits
             s.toml:34:18: found `0x10000000000000000`, expected a number of at most 64 bits, fill=BYTE or bytes=HEX
         a fill of 9 bits
@@ -701,11 +701,11 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a final check that is text
             s.toml:37:5: found a list, expected an outcome as text, such as "mc srar data-load"
         an unknown final check
-            s.toml:36:11: found `clean`, expected one of poisoned, td, mac, cached, dirty, writer, reads, panic, tdx-disabled, ucna, births, live-poison, partial-writes, or `not`
+            s.toml:36:11: found `clean`, expected one of poisoned, td, mac, cached, dirty, writer, reads, panic, tdx-disabled, ucna, births, live-poison, partial-writes, module, pamt, owner, kot, life-cycle, op-state, td-fatal, sept, tlb, or `not`
         an empty final check
-            s.toml:36:11: found nothing, expected one of poisoned, td, mac, cached, dirty, writer, reads, panic, tdx-disabled, ucna, births, live-poison, partial-writes, or `not`
+            s.toml:36:11: found nothing, expected one of poisoned, td, mac, cached, dirty, writer, reads, panic, tdx-disabled, ucna, births, live-poison, partial-writes, module, pamt, owner, kot, life-cycle, op-state, td-fatal, sept, tlb, or `not`
         a not that is not
-            s.toml:36:78: found `births`, expected one of poisoned, td, mac, cached, dirty, panic, tdx-disabled after `not`
+            s.toml:36:78: found `births`, expected one of poisoned, td, mac, cached, dirty, panic, tdx-disabled, td-fatal, tlb after `not`
         a count that is negative
             s.toml:36:81: found `-1`, expected a decimal number
         a count without number
@@ -987,6 +987,15 @@ fn operands(row: &CheckForm) -> String {
         .replace("KEY", "shared1")
         .replace("PATTERN", "zeros")
         .replace("NUMBER", "3")
+        .replace("PAGE_TYPE", "PT_REG")
+        .replace("SYS_STATE", "SYS_READY")
+        .replace("KOT_STATE", "ASSIGNED")
+        .replace("LIFE_CYCLE", "TEARDOWN")
+        .replace("OP_STATE", "RUNNABLE")
+        .replace("GPA|LEVEL SEPT_STATE", "0x200000|1 NL_MAPPED")
+        .replace("CORE", "3")
+        .replace("GVA", "0x1000")
+        .replace("TDR", "R")
 }
 
 #[test]
@@ -1038,7 +1047,7 @@ fn every_operation_belongs_to_some_kind_of_agent() {
             "evict" | "wc-evict" | "flip-bit" | "flip-td" | "move-line" | "save-line"
             | "replay-line" | "inject-ue" | "starve" => &[AgentKind::Hardware],
             "irq" => &[AgentKind::Kernel, AgentKind::Hardware],
-            "wrmsr" => &[AgentKind::Kernel],
+            "wrmsr" | "seamldr.install" => &[AgentKind::Kernel],
             "interrupt" => &[AgentKind::Kernel, AgentKind::User, AgentKind::Seam, AgentKind::Td],
             "mov-cr3" | "invlpg" => &[AgentKind::Guest],
             name if name.starts_with("tdg.") => &[AgentKind::Guest],
@@ -1071,9 +1080,11 @@ fn the_manual_lists_every_row() {
         assert!(outcomes_markdown().contains(&format!("| `{}` | {} |", row.head, row.operands())));
     }
     for row in FINAL_CHECKS {
-        assert!(
-            final_checks_markdown().contains(&format!("| `{}` | {} |", row.head, row.operands))
-        );
+        assert!(final_checks_markdown().contains(&format!(
+            "| `{}` | {} |",
+            row.head,
+            row.operands.replace('|', "\\|")
+        )));
     }
 }
 
@@ -1437,6 +1448,45 @@ fn located(checks: Vec<FinalCheck>) -> Vec<Located<FinalCheck>> {
     checks.into_iter().map(Located::from).collect()
 }
 
+/// `[tdx]` with everything that it can say.
+fn ready() -> Tdx {
+    Tdx {
+        state: ModuleState::Ready,
+        tdmrs: vec![sim_core::units::Area { base: 4 << 30, end: 6 << 30 }].into(),
+        pamt: Some(0x1_a000_0000.into()),
+        global: KeyRef::Private(2).into(),
+        at: Place::default(),
+    }
+}
+
+/// `[td.NAME]`; half of them say everything that it can say.
+fn built_td(bits: u8) -> Td {
+    let all = bits & 128 != 0;
+    let at = |hpa| AddrExpr { base: Base::Abs(hpa), key: None };
+    let guest =
+        AddrExpr { base: Base::Region { name: "G".into(), offset: 0x20_0000 - 4096 }, key: None };
+    let page = |gpa, how, hpa, content| PageSpec { gpa, how, page: at(hpa), content }.into();
+    let state = if all { TdState::Runnable } else { TdState::Initialized };
+    Td {
+        name: "T".into(),
+        hkid: KeyRef::Private(1).into(),
+        state,
+        vcpus: if all { 2 } else { 1 },
+        max_vcpus: all.then_some(9),
+        attributes: if all { vec![Attribute::Debug, Attribute::SeptVeDisable] } else { Vec::new() },
+        gpaw: if all { 52 } else { 48 },
+        levels: 5,
+        pages: vec![
+            page(at(0), How::Add, 0x1_2000_0000, Content::Fill(bits)),
+            page(guest, How::Add, 0x1_2000_1000, Content::From(at(0x8000))),
+            page(at(0x1000), How::Aug, 0x1_2000_2000, Content::Fill(0)),
+            page(at(0x20_0000), How::Aug2m, 0x1_2020_0000, Content::Fill(0)),
+        ],
+        tables: vec![TableSpec { gpa: at(0x8000_0000), level: bits & 3 }.into()],
+        at: Place::default(),
+    }
+}
+
 prop_compose! {
     /// A scenario of random operations, agents and checks. It can be read again, but not always bound.
     fn any_scenario()(
@@ -1472,6 +1522,9 @@ prop_compose! {
             name: "vcpu0".into(), kind: AgentKind::Guest, core: None, keyid: None, vcpu, at: Place::default(),
         };
         s.agents = vec![td("td0", KeyRef::Private(1)), td("guest", KeyRef::Num(65)), guest];
+        if bits & 64 != 0 {
+            (s.tdx, s.tds) = (Some(ready()), vec![built_td(bits)]);
+        }
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for (op, who, barrier) in ops {
             let agents = ["cpu0", "user1", "seam2", "td0", "guest", "dma7", "hw", "vcpu0"];

@@ -36,8 +36,7 @@ pub(crate) fn disable(cx: &mut Cx<'_>) -> Stage {
         cx.lock_global(Exclusive)?;
         if cx.m.sys.disabling == Some(Disabling::Wanted) {
             ensure(!cx.m.others_busy(cx.env.lp), Status::SYS_BUSY)?;
-            cx.m.sys.disabling = Some(Disabling::Pages(0));
-            cx.m.sys.state = SysState::SysInitPending;
+            begin(cx.m);
         }
         return next(cx);
     }
@@ -45,6 +44,17 @@ pub(crate) fn disable(cx: &mut Cx<'_>) -> Stage {
         return Err(Status::INTERRUPTED_RESUMABLE);
     }
     next(cx)
+}
+
+/// From here on no leaf but this one finds a module that is ready.
+fn begin(m: &mut Module) {
+    m.sys.disabling = Some(Disabling::Pages(0));
+    m.sys.state = SysState::SysInitPending;
+    // What a module that was shut down left is this one's to give back.
+    if let Some(old) = m.sys.predecessor.take() {
+        m.tdmrs = old.tdmrs;
+        m.sys.global_hkid = old.global_hkid;
+    }
 }
 
 /// Queues the next chunk, or ends.
@@ -141,7 +151,5 @@ fn forget(m: &mut Module) {
     }
     m.tdmrs.clear();
     m.tdmr_locks.clear();
-    m.tds.clear();
-    m.vcpus.clear();
-    m.sept.clear();
+    m.forget_tds();
 }

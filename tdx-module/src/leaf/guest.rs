@@ -10,7 +10,7 @@ pub use tables::{
 
 use super::vp::{here, store_vcpu};
 use crate::cx::{Cx, Flow, Stage};
-use crate::flight::{GuestEntry, Inject, VmExit};
+use crate::flight::{GuestEntry, Inject, Live, VmExit};
 use crate::sept::Entry;
 use crate::td::{ATTRIBUTE_SEPT_VE_DISABLE, LastExit, VcpuState, VeInfo, layout};
 use calls::{accepted, chunk, tdcall};
@@ -183,8 +183,8 @@ fn depart(
     if let Some(count) = td.refcount.get_mut((epoch & 1) as usize) {
         *count = count.saturating_sub(1);
     }
-    let (hkid, word) = (td.hkid, td.epoch);
-    cx.f.locked(layout::tdcs_epoch(page), hkid, word);
+    let hkid = td.hkid;
+    cx.f.live(layout::tdcs_refcounts(page), hkid, true, Live::Refcount(tdr));
     cx.f.out = [rcx, rdx, r8, r9, 0, 0];
     Ok(Flow::Done(status))
 }

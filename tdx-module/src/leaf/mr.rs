@@ -91,6 +91,7 @@ pub(crate) fn finalize(cx: &mut Cx<'_>) -> Stage {
     td.mrtd.close();
     td.op_state = OpState::Runnable;
     cx.store_mrtd(tdr)?;
+    // The line's first word is the lock.
     let (Hpa(line), hkid) = (layout::tdcs_op_state(cx.tdcs(tdr)?), cx.td(tdr)?.hkid);
     cx.f.store(Hpa(line + 8), hkid, u64::from(OpState::Runnable.code()));
     Ok(Flow::Done(Status::SUCCESS))

@@ -33,8 +33,7 @@ pub(crate) fn cache_wb(cx: &mut Cx<'_>) -> Stage {
         cx.f.locks.push(Held::WbCache(cx.env.package));
         cx.lock_kot(Shared)?;
         let next = if command == START {
-            // What an interrupted write-back had saved is lost, also when there is nothing to write back now.
-            wbcache(cx)?.resume = None;
+            // What an interrupted write-back had saved is lost when this one ends or is interrupted itself.
             let kot = cx.m.sys.kot.iter().enumerate();
             let flushed: Vec<u16> = kot
                 .filter(|(_, entry)| entry.state == KotState::Flushed)
@@ -95,7 +94,7 @@ pub(crate) fn page_rdmd(cx: &mut Cx<'_>) -> Stage {
     cx.spend(|c| c.phymem);
     let dynamic = cx.m.spec.tdx.dynamic_pamt;
     let wanted = if dynamic { sized(cx)? } else { Size::Small };
-    let pa = physical_at(cx, cx.reg(RCX) & !(u64::from(wanted.level())), wanted.bytes())?;
+    let pa = cx.physical_at(RCX, cx.reg(RCX) & !u64::from(wanted.level()), wanted.bytes())?;
     let busy = Status::OPERAND_BUSY.about(Operand::RCX);
     let size = cx.pamt_walk(pa, wanted, Shared).map_err(|_| busy)?;
     let entry = cx.m.pamt(pa, size);
@@ -128,14 +127,6 @@ fn sized(cx: &Cx<'_>) -> Result<Size, Status> {
     let info = cx.reg(RCX);
     ensure(info & 0xff8 == 0, invalid(RCX))?;
     Size::of_level((info & 7) as u8).ok_or(invalid(RCX))
-}
-
-/// The checks of [`Cx::physical`] on an address that RCX holds among other bits.
-fn physical_at(cx: &mut Cx<'_>, pa: u64, align: u64) -> Result<u64, Status> {
-    let kept = std::mem::replace(&mut cx.f.regs[RCX], pa);
-    let checked = cx.physical(RCX, align);
-    cx.f.regs[RCX] = kept;
-    checked
 }
 
 /// R9 bit 62 of TDH.PHYMEM.PAGE.RECLAIM with dynamic PAMT: no page of the 2 MiB block is in use any more, its pair of PAMT
@@ -200,8 +191,7 @@ pub(crate) fn page_wbinvd(cx: &mut Cx<'_>) -> Stage {
     }
     cx.spend(|c| c.phymem);
     let Addr { hpa, keyid } = cx.m.spec.keyid.split(cx.reg(RCX)).ok_or(invalid(RCX))?;
-    let pa = physical_at(cx, hpa.0, Size::Small.bytes())?;
-    let page = cx.metadata(pa, RCX, Shared, PageType::Nda)?;
+    let page = cx.hpa_at(RCX, hpa.0, Shared, PageType::Nda)?;
     cx.f.touch(Touch::FlushPage { at: Addr::new(page.hpa(), keyid) });
     Ok(Flow::Again(1))
 }

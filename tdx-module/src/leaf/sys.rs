@@ -196,9 +196,7 @@ pub(crate) fn config(cx: &mut Cx<'_>) -> Stage {
             ensure((1..=TDMRS_MAX as u64).contains(&cx.reg(RDX)), invalid(RDX))?;
             let hkid = private_hkid(cx, R8)?;
             // Before anything is known of the TDMRs, and for good.
-            if let Some(entry) = cx.m.sys.kot.get_mut(usize::from(hkid.0)) {
-                entry.state = KotState::Reserved;
-            }
+            cx.set_kot(hkid, KotState::Reserved);
             cx.m.sys.global_hkid = Some(hkid);
             next_tdmr(cx)
         }
@@ -609,7 +607,7 @@ pub(crate) fn rdall(cx: &mut Cx<'_>) -> Stage {
     cx.out(R8, NO_FIELD);
     lp_initialized(cx)?;
     let at = cx.shpa(RDX, 4096, 4096)?;
-    let list = fields::sys_list_from(cx.m, fields::in_context(cx.reg(R8), 0));
+    let list = fields::sys_list_from(cx.m, fields::in_context(cx.reg(R8), 0), 4096 / 8);
     let (words, next) = list.ok_or(Status::METADATA_FIELD_ID_INCORRECT)?;
     for (i, word) in (0..).zip(words) {
         cx.f.store(Hpa(at.hpa.0 + 8 * i), at.keyid, word);

@@ -5,7 +5,7 @@ use super::vp_fields::{self, Access};
 use crate::cx::{Cx, Flow, Stage, ensure, invalid};
 use crate::fields::{self, NO_FIELD};
 use crate::flight::reg::{R8, R9, R10, R11, R12, R13, RCX, RDX};
-use crate::flight::{Answer, Inject, Touch};
+use crate::flight::{Answer, Inject, Live, Touch};
 use crate::lock::Mode::{self, Exclusive, Shared};
 use crate::op_state::Lifecycle;
 use crate::pamt::{PamtEntry, Size};
@@ -65,8 +65,8 @@ fn same_tsc_adjust(cx: &Cx<'_>) -> Result<(), Status> {
 fn store_counts(cx: &mut Cx<'_>) -> Result<(), Status> {
     let tdr = cx.f.scratch.td;
     let (page, td) = (cx.tdcs(tdr)?, cx.td(tdr)?);
-    let (hkid, word) = (td.hkid, u64::from(td.vcpus) | u64::from(td.associated) << 32);
-    cx.f.locked(layout::tdcs_vcpus(page), hkid, word);
+    let hkid = td.hkid;
+    cx.f.live(layout::tdcs_vcpus(page), hkid, true, Live::Vcpus(tdr));
     Ok(())
 }
 /// Checks the VCPU's state and associates it with this LP; whether it was not before. A check that fails later does
@@ -317,7 +317,7 @@ fn count(cx: &mut Cx<'_>) -> Stage {
     if let Some(count) = td.refcount.get_mut((epoch & 1) as usize) {
         *count += 1;
     }
-    cx.f.locked(layout::tdcs_epoch(page), hkid, epoch);
+    cx.f.live(layout::tdcs_refcounts(page), hkid, true, Live::Refcount(tdr));
     let kept = cx.f.kept;
     cx.m.release(cx.f, kept);
     cx.f.load(layout::tdcs_controls(page), hkid, 64);

@@ -83,7 +83,7 @@ pub fn check(l: &LeafCases) {
     }
 
     let shown: BTreeSet<Status> =
-        l.cases.iter().map(|c| c.status).chain(l.succeeds).map(|s| key(s)).collect();
+        l.cases.iter().map(|c| c.status).chain(l.succeeds).map(key).collect();
     let unreachable: BTreeSet<Status> = l.unreachable.iter().map(|(s, _)| key(*s)).collect();
     let checks = l.leaf.checks().map_or(&[][..], |row| row.checks);
     for ret in checks.iter().flat_map(|c| c.returns()) {

@@ -3,7 +3,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod bench;
 pub mod cases;
+pub mod edit;
+pub mod faults;
+pub mod invariants;
 
 use sim_core::data::LineData;
 use sim_core::event::Trace;
@@ -100,16 +104,28 @@ impl World {
 
     // ------------------------------------------------------------------------------------------------------- memory
 
-    fn line(&mut self, at: Addr) -> &mut [u64; 8] {
-        self.lines.entry((at.hpa.0 >> 6, at.keyid.0)).or_default()
+    fn line(&self, at: Addr) -> [u64; 8] {
+        self.lines.get(&(at.hpa.0 >> 6, at.keyid.0)).copied().unwrap_or_default()
+    }
+    /// A line of zeros is not kept: the PAMT is made of them.
+    fn set_line(&mut self, at: Addr, words: [u64; 8]) {
+        let key = (at.hpa.0 >> 6, at.keyid.0);
+        if words == [0; 8] {
+            self.lines.remove(&key);
+        } else {
+            self.lines.insert(key, words);
+        }
     }
     /// Writes 8 bytes under a KeyID.
     pub fn poke(&mut self, hpa: u64, keyid: u16, value: u64) {
         let word = (hpa >> 3 & 7) as usize;
-        self.line(Addr::new(Hpa(hpa), KeyId(keyid)))[word] = value;
+        let at = Addr::new(Hpa(hpa), KeyId(keyid));
+        let mut words = self.line(at);
+        words[word] = value;
+        self.set_line(at, words);
     }
     /// Reads 8 bytes under a KeyID.
-    pub fn peek(&mut self, hpa: u64, keyid: u16) -> u64 {
+    pub fn peek(&self, hpa: u64, keyid: u16) -> u64 {
         let word = (hpa >> 3 & 7) as usize;
         self.line(Addr::new(Hpa(hpa), KeyId(keyid)))[word]
     }
@@ -118,7 +134,7 @@ impl World {
         self.touches.push(touch);
         match touch {
             Touch::Load { at, bytes } => {
-                let line = LineData(*self.line(at));
+                let line = LineData(self.line(at));
                 return Reply::Data(line.slice(at.hpa.offset_in_line(), usize::from(bytes)));
             }
             Touch::Store { at, value, bytes, .. } => {
@@ -128,7 +144,7 @@ impl World {
             }
             Touch::Fill { at, lines, word } => {
                 for i in 0..u64::from(lines) {
-                    *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = [word; 8];
+                    self.set_line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid), [word; 8]);
                 }
             }
             Touch::FillTable { at, first, step } => {
@@ -139,13 +155,13 @@ impl World {
             Touch::FillSome { at, lines, word, mask } => {
                 for i in 0..u64::from(lines) {
                     let words = std::array::from_fn(|k| word * u64::from(mask >> k & 1));
-                    *self.line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid)) = words;
+                    self.set_line(Addr::new(Hpa(at.hpa.0 + 64 * i), at.keyid), words);
                 }
             }
             Touch::Copy { from, to } => {
                 for i in 0..64 {
-                    let line = *self.line(Addr::new(Hpa(from.hpa.0 + 64 * i), from.keyid));
-                    *self.line(Addr::new(Hpa(to.hpa.0 + 64 * i), to.keyid)) = line;
+                    let line = self.line(Addr::new(Hpa(from.hpa.0 + 64 * i), from.keyid));
+                    self.set_line(Addr::new(Hpa(to.hpa.0 + 64 * i), to.keyid), line);
                 }
             }
             Touch::Pconfig { .. } => return Reply::Pconfig(self.pconfig),
@@ -154,7 +170,7 @@ impl World {
                 self.starve = self.starve.saturating_sub(1);
                 return Reply::Random(ok);
             }
-            Touch::Spend(time) => self.now = self.now + time,
+            Touch::Spend(time) => self.now += time,
             Touch::FlushPage { .. } | Touch::WriteBackBlock(_) | Touch::Invept(_) => {}
         }
         let _ = lp;
@@ -297,6 +313,8 @@ impl World {
         loop {
             let answer = w.ok(Leaf::SYS_TDMR_INIT, TDMR, 0, 0, 0);
             if answer.out[1] == TDMR + (1 << 30) {
+                // Memory that is not there is zero: a world is cheap to clone.
+                w.lines.retain(|_, line| *line != [0; 8]);
                 return w;
             }
         }

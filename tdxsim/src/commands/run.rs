@@ -32,7 +32,10 @@ pub(super) fn run(args: &Run) -> Exit {
         Ok(cells) => cells,
         Err(diag) => return refuse(&diag),
     };
-    let document = run_all(&cells, &request, TOOL);
+    let document = match run_all(&cells, &request, TOOL) {
+        Ok(document) => document,
+        Err(diag) => return refuse(&diag),
+    };
     let exit = exit_of(document.verdict);
     match args.format {
         Format::Json => json(&document, exit),

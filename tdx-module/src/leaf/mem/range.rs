@@ -6,6 +6,7 @@ use crate::flight::reg::RCX;
 use crate::lock::Mode::{Exclusive, Shared};
 use crate::sept::{SeptOp, next};
 use crate::td::layout;
+use sim_core::Hpa;
 use sim_core::tdx::{Operand, Status};
 
 /// TDH.MEM.RANGE.BLOCK (7). No TLB is flushed.
@@ -24,7 +25,7 @@ pub(crate) fn range_block(cx: &mut Cx<'_>) -> Stage {
     let (pa, size) = metadata_of(cx, at)?;
     let (entry, state) = (cx.entry(at), cx.entry_state(at));
     // The counter of ACCEPT is in the address bits of a pending 2 MiB page alone: this is the page without it.
-    let page = sim_core::Hpa(pa).page();
+    let page = Hpa(pa).page();
     let state = next(SeptOp::RangeBlock, state).ok_or(Status::EPT_ENTRY_STATE_INCORRECT)?;
     cx.set_entry(tdr, at, entry.with_state(state).with_page(page));
     cx.load_epoch(tdr)?;
@@ -73,7 +74,8 @@ pub(crate) fn track(cx: &mut Cx<'_>) -> Stage {
     let td = cx.td_mut(tdr)?;
     td.epoch += 1;
     let (epoch, hkid) = (td.epoch, td.hkid);
-    let tdcs = cx.tdcs(tdr)?;
-    cx.f.store(layout::tdcs_epoch(tdcs), hkid, epoch);
+    // The line's first word is the lock.
+    let Hpa(line) = layout::tdcs_epoch(cx.tdcs(tdr)?);
+    cx.f.store(Hpa(line + 8), hkid, epoch);
     Ok(Flow::Done(Status::SUCCESS))
 }
