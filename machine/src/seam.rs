@@ -266,7 +266,8 @@ impl Machine {
             {
                 seam.work = Some((touch, line + 1));
             }
-            beat.more = true;
+            // Poison ends the call here: the machine check is the operation's outcome.
+            beat.more = beat.poison.is_none();
             if timed || beat.poison.is_some() {
                 return SeamBeat::Touched(beat);
             }
@@ -288,6 +289,12 @@ impl Machine {
                 let mut cost = Ps::ZERO;
                 if locked {
                     cost = self.fence(core, FenceKind::Locked, self.spec.latency.mfence).cost;
+                    // It reads first, and consumes poison as a load does.
+                    let read = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
+                    if read.poison.is_some() {
+                        return read;
+                    }
+                    cost = cost + read.cost;
                 }
                 let mut data = LineData::ZERO;
                 let word = at.hpa.offset_in_line() / 8;

@@ -50,7 +50,12 @@ const L: &str = "linux-host-paths.md §2.1";
 /// The registers are those of intel/tdx-module 1.5.01; the sheet gives none.
 const M: &str = "architecture.md §7.11, intel/tdx-module 1.5.01";
 
-const fn h(leaf: Leaf, takes: &'static [(u8, Holds)], gives_pages: &'static [u8], cite: &'static str) -> CallForm {
+const fn h(
+    leaf: Leaf,
+    takes: &'static [(u8, Holds)],
+    gives_pages: &'static [u8],
+    cite: &'static str,
+) -> CallForm {
     CallForm { guest: false, leaf: leaf.0, takes, gives_pages, cite }
 }
 const fn g(leaf: GuestLeaf, takes: &'static [(u8, Holds)], cite: &'static str) -> CallForm {
@@ -171,7 +176,8 @@ impl Caller<'_> {
         Some(text)
     }
 
-    fn register(&self, name: &str, value: u64, is_page: bool) -> RegisterReport {
+    /// A register or structure that holds a value, with the region where it is an address.
+    pub fn register(&self, name: &str, value: u64, is_page: bool) -> RegisterReport {
         let region = if is_page { self.place(value) } else { None };
         RegisterReport { name: name.to_owned(), value: format!("{value:#x}"), region }
     }

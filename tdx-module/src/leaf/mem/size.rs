@@ -55,9 +55,11 @@ pub(crate) fn page_demote(cx: &mut Cx<'_>) -> Stage {
     ensure(cx.m.tdmr_of(pa).is_some_and(|t| has_children(t, pa, size)), missing)?;
     let held = cx.f.locks.len();
     cx.lock_pamt(pa, size, Exclusive).map_err(|_| BUSY)?;
+    let before = cx.m.pamt(pa, size).page_type();
     if let Some(tdmr) = cx.m.tdmr_of_mut(pa) {
         tdmr.demote(pa, size);
     }
+    cx.note_pamt(pa, size, before, cx.m.pamt(pa, size));
     store_range(cx, pa, size);
     cx.m.release(cx.f, held);
 
@@ -123,7 +125,9 @@ pub(crate) fn page_promote(cx: &mut Cx<'_>) -> Stage {
     interruptible(cx)?;
     let held = cx.f.locks.len();
     cx.lock_pamt(pa, size, Exclusive).map_err(|_| BUSY)?;
+    let before = cx.m.pamt(pa, size).page_type();
     let pair = cx.m.tdmr_of_mut(pa).and_then(|tdmr| tdmr.promote(pa, size));
+    cx.note_pamt(pa, size, before, cx.m.pamt(pa, size));
     for page in pair.into_iter().flatten() {
         cx.mark_pamt_page(page, false);
     }
