@@ -22,7 +22,7 @@ use tdx_module::{
 };
 
 const CALLS: usize = 1000;
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 const HKID: u64 = 70;
 const MB2: u64 = 2 << 20;
 const GPA_2M: u64 = 0x4000_0000;
