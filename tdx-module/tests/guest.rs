@@ -255,7 +255,7 @@ fn a_live_exit_saves_the_guest_under_the_td_s_key_and_counts_it_out() {
             (layout::tdvps_registers(tdvpr, 1).0, HKID),
             (layout::tdvps_management(tdvpr).0, HKID),
             (layout::tdvps_management(tdvpr).0, HKID),
-            (layout::tdcs_epoch(tdcs).0, HKID),
+            (layout::tdcs_refcounts(tdcs).0, HKID),
         ]
     );
     // The rest: the PAMT locks of TDR and TDVPR.

@@ -51,7 +51,7 @@ pub(crate) struct VpFieldRow {
     production: (u64, u64),
     /// The same of a debug TD.
     debug: (u64, u64),
-    cite: &'static str,
+    pub(crate) cite: &'static str,
 }
 
 const fn row(

@@ -3,8 +3,8 @@
 use super::table::no_l2_pages;
 use super::{entry, entry_of, handle, kept, size};
 use crate::cx::{At, Cx, Flow, Stage, ensure};
+use crate::flight::Touch;
 use crate::flight::reg::{R8, RCX, RDX};
-use crate::flight::{Held, Touch};
 use crate::lock::Mode::{Exclusive, Shared};
 use crate::pamt::{Size, Tdmr};
 use crate::sept::{Entry, SeptOp, State, next};
@@ -134,8 +134,7 @@ pub(crate) fn page_promote(cx: &mut Cx<'_>) -> Stage {
     store_range(cx, pa, size);
     cx.m.release(cx.f, held);
 
-    // The locks of the children are never released: their page is no Secure-EPT page any more.
-    cx.f.locks.retain(|held| !matches!(held, Held::Entry { table: of, .. } if *of == table));
+    // The locks of the children are never released: they go with their page.
     cx.m.sept_drop(table);
     cx.set_entry(tdr, at, first.with_state(merged));
     cx.sub_children(tdr, 1)?;
