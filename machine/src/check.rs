@@ -90,9 +90,13 @@ impl Machine {
             for other in &mut self.agents {
                 other.dead |= other.spec.kind == AgentKind::Td;
             }
-            for other in 0..self.spec.cpu.cores {
-                if self.seam(other).is_some_and(|s| s.guest.is_some()) {
-                    self.guest_leaves(other, VmExit::MachineCheck);
+            let exit = if msmi { VmExit::Smi { msmi } } else { VmExit::MachineCheck };
+            for other in (0..self.spec.cpu.cores).filter(|other| *other != core) {
+                if self.is_in_module(other) {
+                    // Any machine check inside the module.
+                    self.unbreakable_shutdown(other);
+                } else {
+                    self.guest_leaves(other, exit);
                 }
             }
         }
@@ -122,7 +126,7 @@ impl Machine {
         self.module.disable();
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
-            (lp.seam.guest, lp.seam.inside) = (None, None);
+            (lp.seam.guest, lp.seam.asking, lp.seam.inside) = (None, false, None);
             // A host whose call was under way here never gets it back.
             if let Some(host) = lp.seam.host.take() {
                 self.resumed.push(host);

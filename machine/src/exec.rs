@@ -3,7 +3,7 @@
 use crate::Machine;
 use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
-use crate::seam::SeamOp;
+use crate::seam::{SeamOp, is_seam_msr};
 use cache::{FenceKind as Fence, Level};
 use mktme::dram::Kind;
 use serde::{Deserialize, Serialize};
@@ -352,10 +352,18 @@ impl Machine {
                 Beat::over(Outcome::Done, Ps::ZERO)
             }
             Op::Wrmsr { msr, value } => {
-                if matches!(kind, AgentKind::Kernel | AgentKind::Seam) {
-                    self.wrmsr(core, msr, value);
-                    return Beat::over(Outcome::Done, issue);
-                }
+                let refused = match kind {
+                    AgentKind::Kernel if is_seam_msr(msr) => GpReason::NotInSeam,
+                    AgentKind::Kernel | AgentKind::Seam => {
+                        self.wrmsr(core, msr, value);
+                        return Beat::over(Outcome::Done, issue);
+                    }
+                    _ => GpReason::Privilege,
+                };
+                Beat::over(Outcome::GeneralProtection(refused), issue)
+            }
+            // The loader is called as the module is, by SEAMCALL.
+            Op::SeamldrInstall if kind != AgentKind::Kernel => {
                 Beat::over(Outcome::GeneralProtection(GpReason::Privilege), issue)
             }
             Op::SeamldrInstall => {
@@ -544,12 +552,17 @@ impl Machine {
                 }
             }
         };
-        let now = self.trace.now;
-        let (mut bus, caches) = self.bus();
-        caches.movdir64b(core, dst.tagged(), &data, now, &mut bus);
+        self.direct_store(core, dst, &data);
         beat.outcome = Outcome::Done;
         beat.cost = beat.cost.max(cost);
         beat
+    }
+
+    /// What MOVDIR64B does when it has its 64 bytes.
+    pub(crate) fn direct_store(&mut self, core: u16, dst: Addr, data: &LineData) {
+        let now = self.trace.now;
+        let (mut bus, caches) = self.bus();
+        caches.movdir64b(core, dst.tagged(), data, now, &mut bus);
     }
 
     fn movdir64b_page(&mut self, core: u16, at: Addr, done: u32) -> Beat {

@@ -14,10 +14,13 @@ use crate::exec::Beat;
 use crate::seam::{SeamBeat, fatal};
 use crate::tlb::Translation;
 use crate::walk::{Need, Walk, access};
+use cache::FenceKind;
 use serde::{Deserialize, Serialize};
 use sim_core::event::EventKind;
-use sim_core::op::Source;
-use sim_core::outcome::{CallResult, GpReason, NotRun};
+use sim_core::mca::McAccess;
+use sim_core::op::{IrqKind, MemType, Source, Value};
+use sim_core::outcome::{CallResult, GpReason, Loaded, NotRun};
+use sim_core::tdx::ExitReason;
 use sim_core::{Addr, Hpa, Op, Outcome, PAGE_BYTES, Page, Ps};
 use tdx_module::{GuestEntry, Inject, VmExit};
 
@@ -44,15 +47,20 @@ pub(crate) struct Guest {
     walk: Walk,
     /// What the walk's last read returned.
     walked: u64,
-    /// Translations of the operation's addresses.
-    found: [Option<Translation>; 2],
+    /// Translations of the pages that the operation accesses, in the order of [`Machine::guest_accesses`].
+    found: [Option<Translation>; 3],
+    /// How many bytes a string operation has done; the page it is at is that of the next one.
+    passed: u32,
     /// The guest-physical address of the exit that is being handled.
     gpa: u64,
     /// Whether the exit is a TDCALL.
     call: Option<u16>,
-    /// Whether an operation is under way.
+    /// Whether an operation is under way: it has been issued and is not over.
     pub(crate) busy: bool,
 }
+
+/// What an operation of a VCPU that is not in its TD comes to.
+const NOT_ENTERED: Outcome = Outcome::NotRun(NotRun::NotEntered);
 
 impl Machine {
     /// The core on which a VCPU runs.
@@ -80,54 +88,76 @@ impl Machine {
         }
     }
 
+    /// The core on which an agent's VCPU runs.
+    pub(crate) fn core_of_guest(&self, id: AgentId) -> Option<u16> {
+        self.core_of_vcpu(self.agents.get(usize::from(id.0))?.spec.vcpu?.page())
+    }
+    /// Whether an operation of another agent of the same VCPU is under way: a VCPU executes one at a time.
+    pub(crate) fn vcpu_is_taken(&self, id: AgentId) -> bool {
+        let Some(vcpu) = self.agents.get(usize::from(id.0)).and_then(|a| a.spec.vcpu) else {
+            return false;
+        };
+        let mut agents = self.agents.iter().enumerate();
+        agents.any(|(i, a)| {
+            i != usize::from(id.0)
+                && a.guest.busy
+                && a.spec.vcpu.map(Hpa::page) == Some(vcpu.page())
+        })
+    }
+
     fn guest_mut(&mut self, id: AgentId) -> Option<&mut Guest> {
         self.agents.get_mut(usize::from(id.0)).map(|a| &mut a.guest)
     }
 
     /// Issues the next part of a guest's operation.
     pub(crate) fn guest_beat(&mut self, id: AgentId, op: &Op, done: u32) -> Beat {
-        let issue = self.spec.latency.issue;
-        let none = || Beat::over(Outcome::NotRun(NotRun::NotEntered), Ps::ZERO);
-        let Some(agent) = self.agents.get(usize::from(id.0)) else { return none() };
-        let core = agent.spec.core;
+        let Some(core) = self.core_of_guest(id) else {
+            // A machine check of another core, broadcast, has taken the guest away between two lines.
+            let gone = Outcome::TdExit { reason: ExitReason(0), gpa: 0 };
+            return Beat::over(if done == 0 { NOT_ENTERED } else { gone }, Ps::ZERO);
+        };
         if done == 0 {
-            let vcpu = agent.spec.vcpu.map(Hpa::page);
-            let Some(guest) = self.seam(core).and_then(|s| s.guest) else { return none() };
-            if Some(guest.tdvpr) != vcpu {
-                return none();
-            }
-            if let Some(state) = self.guest_mut(id) {
-                (state.phase, state.found, state.call) = (Phase::Start, [None; 2], None);
-                state.busy = true;
+            let Some(guest) = self.seam(core).and_then(|s| s.guest) else {
+                return Beat::over(NOT_ENTERED, Ps::ZERO);
+            };
+            if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
+                agent.spec.core = core;
+                let state = &mut agent.guest;
+                (state.phase, state.found, state.call) = (Phase::Start, [None; 3], None);
+                (state.passed, state.busy) = (0, true);
             }
             if let Some(beat) = self.guest_at_once(id, core, &guest, op) {
-                return self.guest_done(id, core, beat);
+                return beat;
             }
         }
-        let Some(phase) = self.guest_mut(id).map(|g| g.phase) else { return none() };
-        let beat = match phase {
+        let Some(phase) = self.guest_mut(id).map(|g| g.phase) else {
+            return Beat::over(NOT_ENTERED, Ps::ZERO);
+        };
+        match phase {
             Phase::Module => self.guest_in_module(id, core),
             Phase::Start => self.guest_translate(id, core, op, done),
             Phase::Walking => self.guest_walk(id, core, op, done),
             Phase::Acting(first) => self.guest_act(id, core, op, done - first),
-        };
-        let _ = issue;
-        if beat.more { beat } else { self.guest_done(id, core, beat) }
+        }
     }
 
-    /// An operation of a guest is over; an interrupt that waited for that makes it leave.
-    fn guest_done(&mut self, id: AgentId, core: u16, beat: Beat) -> Beat {
-        if let Some(state) = self.guest_mut(id) {
-            state.busy = false;
+    /// An operation of a guest is over; an interrupt that waited for that makes it leave, and agents of the same VCPU
+    /// that waited for that go on.
+    pub(crate) fn guest_done(&mut self, id: AgentId) {
+        let Some(agent) = self.agents.get_mut(usize::from(id.0)) else { return };
+        agent.guest.busy = false;
+        let vcpu = agent.spec.vcpu.map(Hpa::page);
+        for (i, other) in self.agents.iter_mut().enumerate() {
+            if other.waiting && other.spec.vcpu.map(Hpa::page) == vcpu {
+                other.waiting = false;
+                self.resumed.push(AgentId(i as u16));
+            }
         }
-        if beat.poison.is_none()
-            && let Some(seam) = self.seam_mut(core)
-            && seam.guest.is_some()
-            && let Some(kind) = seam.irq.take()
+        if let Some(core) = self.core_of_guest(id)
+            && let Some(kind) = self.seam(core).and_then(|s| s.irq)
         {
             self.guest_leaves(core, crate::seam::exit_of(kind));
         }
-        beat
     }
 
     /// What needs no translation.
@@ -181,6 +211,10 @@ impl Machine {
                 if let Some(state) = self.guest_mut(id) {
                     (state.phase, state.call, state.gpa) = (Phase::Module, None, 0);
                 }
+                // The host takes it when it runs again.
+                if let Some(seam) = self.seam_mut(core) {
+                    seam.irq = Some(IrqKind::Interrupt);
+                }
                 self.guest_asks(core, VmExit::Interrupt);
                 None
             }
@@ -192,8 +226,9 @@ impl Machine {
         }
     }
 
-    /// The addresses of an operation and how each is accessed.
-    fn guest_accesses(op: &Op) -> [Option<(u64, u8)>; 2] {
+    /// The pages that an operation accesses, by an address in each, and how. The third is what MOVDIR64B writes. A string
+    /// operation goes page by page: its page is that of the byte behind the `passed` ones.
+    fn guest_accesses(op: &Op, passed: u32) -> [Option<(u64, u8)>; 3] {
         let kind = match op {
             Op::Load { .. }
             | Op::Prefetch { .. }
@@ -203,19 +238,28 @@ impl Machine {
             Op::Fetch { .. } => access::FETCH,
             _ => access::WRITE,
         };
-        match op {
+        let (at, kind, to) = match op {
             Op::Movdir64b { dst, src: Source::Mem(src) } => {
-                [Some((src.hpa.0, access::READ)), Some((dst.hpa.0, access::WRITE))]
+                (src.hpa.0, access::READ, Some((dst.hpa.0, access::WRITE)))
             }
-            _ => [op.addresses()[0].map(|a| (a.hpa.0, kind)), None],
-        }
+            Op::RepStosb { at, .. } => {
+                return [Some((at.hpa.0 + u64::from(passed), kind)), None, None];
+            }
+            _ => match op.addresses()[0] {
+                Some(at) => (at.hpa.0, kind, None),
+                None => return [None; 3],
+            },
+        };
+        let next = crosses(at, op.bytes()).map(|next| (next, kind));
+        [Some((at, kind)), next, to]
     }
 
     /// Looks the operation's addresses up; walks for the first that is not there.
     fn guest_translate(&mut self, id: AgentId, core: u16, op: &Op, done: u32) -> Beat {
-        let none = Beat::over(Outcome::NotRun(NotRun::NotEntered), Ps::ZERO);
+        let none = Beat::over(NOT_ENTERED, Ps::ZERO);
         let Some(guest) = self.seam(core).and_then(|s| s.guest) else { return none };
-        let accesses = Self::guest_accesses(op);
+        let passed = self.guest_mut(id).map_or(0, |g| g.passed);
+        let accesses = Self::guest_accesses(op, passed);
         for (i, wanted) in accesses.iter().enumerate() {
             let Some((linear, kind)) = *wanted else { continue };
             let Some(lp) = self.lps.get(usize::from(core)) else { return none };
@@ -231,8 +275,9 @@ impl Machine {
                 }
                 continue;
             }
+            let layout = self.spec.keyid;
             let Some(state) = self.guest_mut(id) else { return none };
-            state.walk = Walk::new(&guest, state.cr3, linear, kind);
+            state.walk = Walk::new(&guest, &layout, state.cr3, linear, kind);
             state.phase = Phase::Walking;
             let need = state.walk.start(&guest);
             return self.guest_needs(id, core, op, need, done);
@@ -245,7 +290,7 @@ impl Machine {
 
     /// Goes on with a walk whose last read has been answered.
     fn guest_walk(&mut self, id: AgentId, core: u16, op: &Op, done: u32) -> Beat {
-        let none = Beat::over(Outcome::NotRun(NotRun::NotEntered), Ps::ZERO);
+        let none = Beat::over(NOT_ENTERED, Ps::ZERO);
         let Some(guest) = self.seam(core).and_then(|s| s.guest) else { return none };
         let layout = self.spec.keyid;
         let Some(state) = self.guest_mut(id) else { return none };
@@ -257,9 +302,14 @@ impl Machine {
     fn guest_needs(&mut self, id: AgentId, core: u16, op: &Op, need: Need, done: u32) -> Beat {
         let issue = self.spec.latency.issue;
         let fault = |outcome| Beat::over(outcome, issue);
+        let prefetch = matches!(op, Op::Prefetch { .. });
         match need {
             Need::Read(at) => {
-                let mut beat = self.load(core, at, 8, sim_core::mca::McAccess::DataLoad);
+                let mut beat = self.load(core, at, 8, McAccess::DataLoad);
+                if prefetch && beat.poison.is_some() {
+                    // Nothing retires on a prefetch, nor on its walk (architecture.md §13 MC-06).
+                    return Beat { poison: None, outcome: Outcome::Done, ..beat };
+                }
                 if let (Outcome::Data(loaded), Some(state)) = (beat.outcome, self.guest_mut(id)) {
                     state.walked = loaded.data.0[0];
                 }
@@ -281,10 +331,10 @@ impl Machine {
                 }
                 self.guest_translate(id, core, op, done)
             }
+            // A prefetch never faults and never leaves: what cannot be translated is dropped.
+            _ if prefetch => fault(Outcome::Done),
             Need::PageFault => fault(Outcome::PageFault),
             Need::Reserved => fault(Outcome::PageFaultRsvd),
-            // A prefetch never faults and never leaves: what cannot be translated is dropped.
-            Need::Exit(_) if matches!(op, Op::Prefetch { .. }) => fault(Outcome::Done),
             Need::Exit(exit) => {
                 if let Some(state) = self.guest_mut(id) {
                     (state.phase, state.call) = (Phase::Module, None);
@@ -303,18 +353,11 @@ impl Machine {
 
     /// Lets the module go on with the guest's exit.
     fn guest_in_module(&mut self, id: AgentId, core: u16) -> Beat {
-        // While the module runs, the guest does not.
-        let running = self.seam_mut(core).and_then(|s| s.guest.take());
         match self.seam_beat(core) {
-            SeamBeat::Touched(beat) => {
-                if let (Some(seam), false) = (self.seam_mut(core), beat.poison.is_some()) {
-                    seam.guest = running;
-                }
-                beat
-            }
+            SeamBeat::Touched(beat) => beat,
             SeamBeat::Entered(guest, cost) => {
                 if let Some(seam) = self.seam_mut(core) {
-                    seam.guest = Some(guest);
+                    (seam.guest, seam.asking) = (Some(guest), false);
                 }
                 match guest.inject {
                     Inject::Nothing => {
@@ -346,26 +389,159 @@ impl Machine {
                 Beat::over(Outcome::TdExit { reason, gpa }, cost)
             }
             SeamBeat::Fatal => self.module_gone(core),
-            SeamBeat::NotModelled => Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO),
+            SeamBeat::NotModelled => self.guest_lost(core),
         }
     }
 
-    /// Acts on physical memory.
+    /// Acts on physical memory: beat `done` of that.
     fn guest_act(&mut self, id: AgentId, core: u16, op: &Op, done: u32) -> Beat {
-        let found = self.guest_mut(id).map(|g| g.found).unwrap_or_default();
-        let two = matches!(op, Op::Movdir64b { src: Source::Mem(_), .. });
-        let mut index = 0;
-        // In the order of the text MOVDIR64B names its destination first, in that of the accesses second.
-        let translate = |at: Addr| {
-            let slot = if two { 1 - index } else { 0 };
-            index += 1;
-            let to = found.get(slot).copied().flatten().ok_or(())?;
-            let offset = at.hpa.0 % PAGE_BYTES;
-            Ok::<Addr, ()>(Addr::new(Hpa(to.page.hpa().0 + offset), to.keyid))
+        let Some(state) = self.guest_mut(id) else { return Beat::over(NOT_ENTERED, Ps::ZERO) };
+        let (found, passed) = (state.found, state.passed);
+        let to = |slot: usize, linear: u64| {
+            let to: Option<Translation> = found.get(slot).copied().flatten();
+            to.map(|to| {
+                (Addr::new(Hpa(to.page.hpa().0 + linear % PAGE_BYTES), to.keyid), to.shared)
+            })
         };
-        match op.try_map(translate, Ok, Ok) {
-            Ok(op) => self.act_as(AgentKind::Td, core, &op, done),
-            Err(()) => Beat::over(Outcome::NotRun(NotRun::NotEntered), Ps::ZERO),
+        // A TD's private memory is write-back only (architecture.md §4.1 4.1.11).
+        let typed = |op: Op, shared: bool| match op {
+            Op::Load { at, bytes, .. } if !shared => Op::Load { at, bytes, ty: MemType::Wb },
+            Op::Store { at, bytes, value, .. } if !shared => {
+                Op::Store { at, bytes, value, ty: MemType::Wb }
+            }
+            op => op,
+        };
+        let none = || Beat::over(NOT_ENTERED, Ps::ZERO);
+        let first = Self::guest_accesses(op, passed)[0].map_or(0, |(linear, _)| linear);
+        let Some((here, shared)) = to(0, first) else { return none() };
+        let next = match *op {
+            Op::RepStosb { .. } => None,
+            _ => crosses(first, op.bytes()).and_then(|linear| to(1, linear)),
+        };
+        match (*op, next) {
+            (Op::RepStosb { bytes, value, .. }, _) => {
+                let left = (bytes - passed).min((PAGE_BYTES - first % PAGE_BYTES) as u32);
+                let part = Op::RepStosb { at: here, bytes: left, value };
+                let mut beat = self.act_as(AgentKind::Td, core, &part, done);
+                if !beat.more && beat.poison.is_none() && passed + left < bytes {
+                    beat.more = true;
+                    if let Some(state) = self.guest_mut(id) {
+                        (state.passed, state.phase) = (passed + left, Phase::Start);
+                    }
+                }
+                beat
+            }
+            (Op::Movdir64b { dst, src: Source::Mem(_) }, next) => {
+                let Some((dst, _)) = to(2, dst.hpa.0) else { return none() };
+                let Some((next, _)) = next else {
+                    return self.movdir64b(core, dst, Source::Mem(here));
+                };
+                let beat = self.load_pages(core, [here, next], 64, MemType::Wb);
+                let (Outcome::Data(loaded), None) = (beat.outcome, beat.poison) else {
+                    return beat;
+                };
+                self.direct_store(core, dst, &loaded.data);
+                let cost = beat.cost.max(self.spec.latency.direct_store);
+                Beat { outcome: Outcome::Done, cost, ..beat }
+            }
+            (op, None) => {
+                let mapped = op.try_map(|_: Addr| Ok::<Addr, ()>(here), Ok, Ok);
+                mapped.map_or_else(
+                    |()| none(),
+                    |op| self.act_as(AgentKind::Td, core, &typed(op, shared), done),
+                )
+            }
+            (Op::Load { bytes, ty, .. }, Some((next, _))) => {
+                let ty = if shared { ty } else { MemType::Wb };
+                self.load_pages(core, [here, next], bytes, ty)
+            }
+            (Op::LockXadd { bytes, value, .. }, Some((next, _))) => {
+                let fence = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
+                let loaded = self.load_pages(core, [here, next], bytes, MemType::Wb);
+                let (Outcome::Data(old), None) = (loaded.outcome, loaded.poison) else {
+                    return loaded;
+                };
+                let sum = Value::Num(old.data.0[0].wrapping_add(value));
+                let ty = MemType::Wb;
+                let store = Op::Store { at: here, bytes, value: sum, ty };
+                let stored = self.store_pages(core, [here, next], &store);
+                let mut beat = both(loaded, stored);
+                beat.outcome = Outcome::Data(old);
+                beat.cost += fence.cost;
+                beat
+            }
+            // Stores; an operation that is none of these lies in one page.
+            (op, Some((next, _))) => self.store_pages(core, [here, next], &typed(op, shared)),
         }
+    }
+
+    /// A load that crosses into another page.
+    fn load_pages(&mut self, core: u16, [here, next]: [Addr; 2], bytes: u32, ty: MemType) -> Beat {
+        let split = rest_of_page(here.hpa.0);
+        let part = |at, bytes| Op::Load { at, bytes, ty };
+        let low = self.act_as(AgentKind::Td, core, &part(here, split), 0);
+        let high = self.act_as(AgentKind::Td, core, &part(next, bytes - split), 0);
+        let outcome = match (low.outcome, high.outcome) {
+            (Outcome::Data(low), Outcome::Data(high)) => {
+                let mut data = low.data;
+                for i in 0..(bytes - split) as usize {
+                    data.set_byte(split as usize + i, high.data.byte(i));
+                }
+                Outcome::Data(Loaded { data, bytes, class: low.class.max(high.class) })
+            }
+            (low, _) => low,
+        };
+        Beat { outcome, ..both(low, high) }
+    }
+
+    /// A store that crosses into another page.
+    fn store_pages(&mut self, core: u16, [here, next]: [Addr; 2], op: &Op) -> Beat {
+        let split = rest_of_page(here.hpa.0);
+        let part = |to: Addr, skip: u32, len: u32| {
+            let behind = |value: Value| match value {
+                Value::Num(n) => Value::Num(n.checked_shr(8 * skip).unwrap_or(0)),
+                other => other,
+            };
+            match *op {
+                Op::Store { value, ty, .. } => {
+                    Op::Store { at: to, bytes: len, value: behind(value), ty }
+                }
+                Op::NtStore { value, .. } => {
+                    Op::NtStore { at: to, bytes: len, value: behind(value) }
+                }
+                Op::Movdiri { value, .. } => {
+                    Op::Movdiri { at: to, bytes: len, value: behind(value) }
+                }
+                other => other,
+            }
+        };
+        let (low, high) = (part(here, 0, split), part(next, split, op.bytes() - split));
+        let low = self.act_as(AgentKind::Td, core, &low, 0);
+        if low.poison.is_some() {
+            return low;
+        }
+        let high = self.act_as(AgentKind::Td, core, &high, 0);
+        both(low, high)
+    }
+}
+
+/// The first byte of the next page, if an access of so many bytes reaches it.
+const fn crosses(linear: u64, bytes: u32) -> Option<u64> {
+    let rest = rest_of_page(linear);
+    if bytes > rest { Some(linear + rest as u64) } else { None }
+}
+
+/// How many bytes of the page are left from an address on.
+const fn rest_of_page(linear: u64) -> u32 {
+    (PAGE_BYTES - linear % PAGE_BYTES) as u32
+}
+
+/// Two parts of one operation, side by side.
+fn both(low: Beat, high: Beat) -> Beat {
+    Beat {
+        cost: low.cost.max(high.cost),
+        after_read: low.after_read.max(high.after_read),
+        poison: low.poison.or(high.poison),
+        ..low
     }
 }

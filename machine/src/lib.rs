@@ -26,6 +26,7 @@ pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord}
 pub use cache::Level;
 pub use exec::Counts;
 pub use mktme::CryptoKind;
+pub use time::Run;
 pub use tlb::{Tlb, Translation};
 
 use agent::Agent;
@@ -210,6 +211,10 @@ impl Machine {
     /// The TLB of a core; `None` beyond the last core.
     pub fn tlb(&self, core: u16) -> Option<&Tlb> {
         self.lps.get(usize::from(core)).map(|lp| &lp.tlb)
+    }
+    /// Whether a guest runs on a core.
+    pub fn is_in_guest(&self, core: u16) -> bool {
+        self.seam(core).is_some_and(|seam| seam.guest.is_some() && !seam.asking)
     }
     /// What has been recorded.
     pub const fn trace(&self) -> &Trace {

@@ -25,15 +25,17 @@ pub(crate) struct Seam {
     work: Option<(Touch, u32)>,
     /// The agent whose TDH.VP.ENTER is under way.
     pub(crate) host: Option<AgentId>,
-    /// The guest that runs, while one does.
+    /// The guest that runs, or for which the module is at work.
     pub(crate) guest: Option<GuestEntry>,
     /// The VCPU that the call under way has entered.
     pub(crate) inside: Option<Page>,
-    /// What the call has returned, until its agent takes it.
-    answer: Option<Answer>,
+    /// Whether the module is at work for the guest.
+    pub(crate) asking: bool,
+    /// What the call has come to, until its agent takes it.
+    over: Option<Over>,
     /// Why the guest is leaving, until the host's call goes on with it.
     leaving: Option<VmExit>,
-    /// An interrupt that waits to be taken.
+    /// An interrupt that waits for the host to take it. While it does a guest leaves.
     pub(crate) irq: Option<IrqKind>,
     /// How many draws of random numbers find no entropy.
     pub(crate) starve: u32,
@@ -43,10 +45,37 @@ pub(crate) struct Seam {
     tsc_offset: u64,
 }
 
+/// What a call under which a guest ran has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Over {
+    /// It has returned.
+    Answer(Answer),
+    /// The model does not know how it would go on.
+    NotModelled,
+}
+
 /// IA32_TIME_STAMP_COUNTER.
 const MSR_TSC: u32 = 0x10;
 /// IA32_TSC_ADJUST.
 const MSR_TSC_ADJUST: u32 = 0x3b;
+/// IA32_MKTME_KEYID_PARTITIONING (architecture.md §8).
+const MSR_KEYID_PARTITIONING: u32 = 0x87;
+/// IA32_TME_ACTIVATE (architecture.md §8).
+const MSR_TME_ACTIVATE: u32 = 0x982;
+
+/// MSRs whose value after a reset is known and not 0: number, value, source. The values are those that TDH.SYS.INIT asks
+/// for: a platform that has TDX has them.
+const RESET_MSRS: &[(u32, u64, &str)] = &[
+    (0x0bc, 1, "IA32_MISC_PACKAGE_CTLS; intel/tdx-module 1.5.01 tdh_sys_init.c"),
+    (0x0bd, 1, "IA32_XAPIC_DISABLE_STATUS; intel/tdx-module 1.5.01 tdh_sys_init.c"),
+    (0x10a, 0x0020_fd6b, "IA32_ARCH_CAPABILITIES; intel/tdx-module 1.5.01 tdh_sys_init.c"),
+    (0x345, 1 << 13, "IA32_PERF_CAPABILITIES; intel/tdx-module 1.5.01 tdh_sys_init.c"),
+];
+
+/// Whether WRMSR outside SEAM raises #GP: WBINVDP, WBNOINVDP, INTR_PENDING (architecture.md §4.1 4.1.10, §8).
+pub(crate) const fn is_seam_msr(msr: u32) -> bool {
+    matches!(msr, 0x98..=0x9a)
+}
 
 /// What the module is at.
 pub(crate) enum SeamBeat {
@@ -73,16 +102,17 @@ impl Machine {
             }
             self.trace.emit(EventKind::Call { core, guest: false, leaf: op.leaf.0 });
             if let Some(seam) = self.seam_mut(core) {
-                (seam.reply, seam.work, seam.answer, seam.leaving) =
-                    (Reply::Done, None, None, None);
-                seam.host = Some(id);
+                (seam.reply, seam.work, seam.over, seam.leaving) = (Reply::Done, None, None, None);
+                (seam.guest, seam.asking, seam.host) = (None, false, Some(id));
             }
         }
         let Some(seam) = self.seam_mut(core) else {
             return Beat::over(Outcome::VmFailInvalid, Ps::ZERO);
         };
-        if let Some(answer) = seam.answer.take() {
-            return self.end_call(core, op, answer, Ps::ZERO);
+        match seam.over.take() {
+            Some(Over::Answer(answer)) => return self.end_call(core, op, answer, Ps::ZERO),
+            Some(Over::NotModelled) => return self.abandon_call(core),
+            None => {}
         }
         if let Some(exit) = seam.leaving.take() {
             seam.reply = Reply::Exit(exit);
@@ -92,13 +122,16 @@ impl Machine {
             SeamBeat::Entered(guest, cost) => self.enter_guest(core, guest, cost),
             SeamBeat::Returned(answer, cost) => self.end_call(core, op, answer, cost),
             SeamBeat::Fatal => self.module_gone(core),
-            SeamBeat::NotModelled => {
-                if let Some(seam) = self.seam_mut(core) {
-                    (seam.guest, seam.host) = (None, None);
-                }
-                Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO)
-            }
+            SeamBeat::NotModelled => self.abandon_call(core),
         }
+    }
+
+    fn abandon_call(&mut self, core: u16) -> Beat {
+        if let Some(seam) = self.seam_mut(core) {
+            (seam.guest, seam.host, seam.inside) = (None, None, None);
+        }
+        self.take_irq(core);
+        Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO)
     }
 
     /// The module gave itself up: as after a machine check in SEAM root (architecture.md §6.3, last row).
@@ -127,16 +160,16 @@ impl Machine {
 
     fn enter_guest(&mut self, core: u16, guest: GuestEntry, cost: Ps) -> Beat {
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
-        (seam.guest, seam.inside) = (Some(guest), Some(guest.tdvpr));
+        seam.inside = Some(guest.tdvpr);
         let (td, vcpu) = (guest.tdr, guest.tdvpr);
         self.trace.emit(EventKind::TdEnter { core, td, vcpu });
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
-        if let Some(irq) = seam.irq.take() {
+        if let Some(irq) = seam.irq {
             // It was pending all the time: the guest does not get to its first instruction.
             seam.leaving = Some(exit_of(irq));
-            seam.guest = None;
             return Beat { more: true, ..Beat::over(Outcome::Done, cost) };
         }
+        seam.guest = Some(guest);
         self.guest_runs(core, guest.tdvpr);
         let parked = Outcome::NotRun(NotRun::InGuest);
         Beat { more: true, parked: true, ..Beat::over(parked, cost) }
@@ -154,7 +187,9 @@ impl Machine {
     /// The guest of a core leaves; the host's call goes on.
     pub(crate) fn guest_leaves(&mut self, core: u16, exit: VmExit) {
         let Some(seam) = self.seam_mut(core) else { return };
-        seam.guest = None;
+        if seam.guest.take().is_none() {
+            return;
+        }
         seam.leaving = Some(exit);
         if let Some(host) = seam.host {
             self.resumed.push(host);
@@ -164,20 +199,27 @@ impl Machine {
     /// A guest asks the module for something: `exit` says what.
     pub(crate) fn guest_asks(&mut self, core: u16, exit: VmExit) {
         if let Some(seam) = self.seam_mut(core) {
-            seam.reply = Reply::Exit(exit);
+            (seam.reply, seam.asking) = (Reply::Exit(exit), true);
         }
     }
 
     /// The module has sent the guest of a core back to the host, whose call is over.
     pub(crate) fn guest_left(&mut self, core: u16, answer: Answer) -> ExitReason {
+        self.guest_ends(core, Over::Answer(answer));
+        ExitReason(answer.status.0 as u32)
+    }
+    /// The model does not know what the module does for the guest of a core: neither does the host's call go on.
+    pub(crate) fn guest_lost(&mut self, core: u16) -> Beat {
+        self.guest_ends(core, Over::NotModelled);
+        Beat::over(Outcome::NotRun(NotRun::NotModelled), Ps::ZERO)
+    }
+    fn guest_ends(&mut self, core: u16, over: Over) {
         if let Some(seam) = self.seam_mut(core) {
-            seam.guest = None;
-            seam.answer = Some(answer);
+            (seam.guest, seam.asking, seam.over) = (None, false, Some(over));
             if let Some(host) = seam.host {
                 self.resumed.push(host);
             }
         }
-        ExitReason(answer.status.0 as u32)
     }
 
     pub(crate) fn seam(&self, core: u16) -> Option<&Seam> {
@@ -187,31 +229,55 @@ impl Machine {
         self.lps.get_mut(usize::from(core)).map(|lp| &mut lp.seam)
     }
 
-    /// An interrupt arrives at a core.
+    /// An interrupt arrives at a core. A guest leaves at the end of the operation that it is at.
     pub(crate) fn interrupt(&mut self, core: u16, kind: IrqKind) {
         let Some(seam) = self.seam_mut(core) else { return };
+        seam.irq = Some(kind);
         if seam.guest.is_some() && !self.guest_is_busy(core) {
             self.guest_leaves(core, exit_of(kind));
-        } else if let Some(seam) = self.seam_mut(core) {
-            seam.irq = Some(kind);
         }
     }
 
     /// WRMSR on a core.
     pub(crate) fn wrmsr(&mut self, core: u16, msr: u32, value: u64) {
-        let now = self.tsc(core);
+        let (now, reset) = (self.tsc(core), self.reset_value(msr));
         let Some(seam) = self.seam_mut(core) else { return };
         if msr == MSR_TSC {
             seam.tsc_offset = seam.tsc_offset.wrapping_add(value.wrapping_sub(now));
             return;
         }
-        match seam.msrs.binary_search_by_key(&msr, |(n, _)| *n) {
+        let at = seam.msrs.binary_search_by_key(&msr, |(n, _)| *n);
+        match at {
+            // What it was at reset is not a difference.
+            Ok(at) if value == reset => {
+                seam.msrs.remove(at);
+            }
+            Err(_) if value == reset => {}
             Ok(at) => {
                 if let Some(slot) = seam.msrs.get_mut(at) {
                     slot.1 = value;
                 }
             }
             Err(at) => seam.msrs.insert(at, (msr, value)),
+        }
+    }
+
+    /// What an MSR holds after a reset, as far as somebody looks at it.
+    fn reset_value(&self, msr: u32) -> u64 {
+        let (keyid, memory) = (&self.spec.keyid, &self.spec.memory);
+        match msr {
+            MSR_KEYID_PARTITIONING => {
+                u64::from(keyid.mktme_kids) | u64::from(keyid.tdx_priv_kids) << 32
+            }
+            // Lock, enable, bypass, KeyID bits, of which private ones.
+            MSR_TME_ACTIVATE => {
+                u64::from(self.spec.tdx.tme_locked)
+                    | 1 << 1
+                    | u64::from(memory.tme_bypass) << 31
+                    | u64::from(keyid.keyid_bits) << 32
+                    | u64::from(keyid.private_bits) << 36
+            }
+            _ => RESET_MSRS.iter().find(|(n, ..)| *n == msr).map_or(0, |(_, value, _)| *value),
         }
     }
 
@@ -266,9 +332,9 @@ impl Machine {
             {
                 seam.work = Some((touch, line + 1));
             }
-            // Poison ends the call here: the machine check is the operation's outcome.
+            // The module never gets over poison: what is left is never done.
             beat.more = beat.poison.is_none();
-            if timed || beat.poison.is_some() {
+            if timed || !beat.more {
                 return SeamBeat::Touched(beat);
             }
         }
@@ -286,15 +352,15 @@ impl Machine {
                 beat
             }
             Touch::Store { at, value, bytes, locked } => {
-                let mut cost = Ps::ZERO;
+                let mut before = Beat::over(Outcome::Done, Ps::ZERO);
                 if locked {
-                    cost = self.fence(core, FenceKind::Locked, self.spec.latency.mfence).cost;
-                    // It reads first, and consumes poison as a load does.
-                    let read = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
-                    if read.poison.is_some() {
-                        return read;
+                    // Read-modify-write: the read retires, on poison too.
+                    let fence = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
+                    before = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
+                    before.cost += fence.cost;
+                    if before.poison.is_some() {
+                        return before;
                     }
-                    cost = cost + read.cost;
                 }
                 let mut data = LineData::ZERO;
                 let word = at.hpa.offset_in_line() / 8;
@@ -302,9 +368,12 @@ impl Machine {
                     *to = from;
                 }
                 let mask = ByteMask::span(8 * word, usize::from(bytes));
-                let mut beat = self.store_line(core, at.tagged(), &data, mask);
-                beat.cost = beat.cost.max(cost);
-                beat
+                let beat = self.store_line(core, at.tagged(), &data, mask);
+                Beat {
+                    cost: before.cost + beat.cost,
+                    after_read: before.after_read.max(beat.after_read),
+                    ..beat
+                }
             }
             Touch::Fill { at, lines, word } => {
                 self.fill(core, at, &LineData([word; 8]), line, lines)
@@ -428,7 +497,17 @@ impl Machine {
             let skip = first.line().index_in_page();
             let count = (lines - done).min(64 - skip);
             done += count;
-            let mask = (u64::MAX >> (64 - count)) << skip;
+            if count < 64 {
+                // Not the whole page: other lines of it stay as they are.
+                for line in 0..count {
+                    let tagged = Addr::new(first, at.keyid).tagged().offset(u64::from(line));
+                    let now = self.trace.now;
+                    let (mut bus, caches) = self.bus();
+                    caches.movdir64b(core, tagged, data, now, &mut bus);
+                }
+                continue;
+            }
+            let mask = u64::MAX;
             let (mut bus, caches) = self.bus();
             caches.bypass_page(core, page, at.keyid, &mut bus);
             self.counts.controller_writes += u64::from(count);
@@ -436,9 +515,9 @@ impl Machine {
         }
     }
 
-    /// Poison that the module itself consumed, or that a page walk met: nothing goes on here.
+    /// Whether a core executes the module, for the host or for a guest.
     pub(crate) fn is_in_module(&self, core: u16) -> bool {
-        self.seam(core).is_some_and(|s| s.flight.is_under_way() && s.guest.is_none())
+        self.seam(core).is_some_and(|s| s.flight.is_under_way() && (s.guest.is_none() || s.asking))
     }
 }
 

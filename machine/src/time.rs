@@ -4,11 +4,42 @@ use crate::agent::{Agent, AgentId, AgentSpec, Flight, Item, Order, Program, Prog
 use crate::bus::Traffic;
 use crate::{AgentKind, Machine, Wake};
 use mktme::dram::{Kind, Request};
+use serde::{Deserialize, Serialize};
 use sim_core::event::EventKind;
 use sim_core::outcome::NotRun;
 use sim_core::port::McHandler;
+use sim_core::tdx::ExitReason;
 use sim_core::{Line, Op, Outcome, Ps};
 use std::collections::VecDeque;
+
+/// A program under way ([`Machine::start`], [`Machine::advance`]). Plain data, as the machine is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The machine's number of the program's first agent.
+    base: u16,
+    /// The item that comes next; of a concurrent program the first behind the segment that runs.
+    at: usize,
+    /// The end of that segment.
+    end: usize,
+    /// By agent of the machine: from which item on its next operation is.
+    next: Vec<usize>,
+    /// Operations of the segment that are not over.
+    left: usize,
+    /// How many records the machine kept for somebody else when the program began.
+    earlier: usize,
+    over: bool,
+    records: Vec<StepRecord>,
+}
+
+impl Run {
+    /// What is over, in the order in which it was. While the program runs, agents go by the machine's numbers.
+    pub fn records(&self) -> &[StepRecord] {
+        &self.records
+    }
+    fn agent(&self, id: AgentId) -> AgentId {
+        AgentId(self.base + id.0)
+    }
+}
 
 /// What [`Machine::take_event`] took.
 enum Happened {
@@ -36,49 +67,69 @@ impl Machine {
     }
 
     /// Runs a program from its first item to its last, then lets weakly ordered operations become visible and DRAM
-    /// finish. Records come in the order in which operations were over.
+    /// finish. Records come in the order in which operations were over. At the end, and between two segments of a
+    /// concurrent program, all guests have left.
     pub fn run<H: McHandler>(&mut self, program: &Program, os: &mut H) -> Vec<StepRecord> {
+        let mut run = self.start(program, os);
+        while self.advance(&mut run, program, os) {}
+        run.records
+    }
+
+    /// Begins a program: adds its agents. Guests that run from before leave.
+    pub fn start<H: McHandler>(&mut self, program: &Program, os: &mut H) -> Run {
+        if self.tdx_used {
+            self.call_back_all(os);
+        }
         let base = self.agents.len() as u16;
         for agent in &program.agents {
             self.add_agent(agent.clone());
         }
-        let here = |id: AgentId| AgentId(base + id.0);
-        let mut records = Vec::with_capacity(program.items.len());
+        let next = vec![0; self.agents.len()];
+        // Those of agents from before are not this program's.
+        let earlier = self.finished.len();
+        let records = Vec::with_capacity(program.items.len());
+        Run { base, at: 0, end: 0, next, left: 0, earlier, over: false, records }
+    }
+
+    /// Lets the next thing of a program happen: one operation of a program in order, one event of a concurrent one.
+    /// Whether there is more. Between two of these the machine and the [`Run`] can be saved and restored.
+    pub fn advance<H: McHandler>(&mut self, run: &mut Run, program: &Program, os: &mut H) -> bool {
+        if run.over {
+            return false;
+        }
         match program.order {
-            Order::Program => {
-                for (item, step) in program.items.iter().enumerate() {
-                    if let Item::Op(agent, op) = step {
-                        let record = self.execute(here(*agent), op, item as u32, os);
+            Order::Program => match program.items.get(run.at) {
+                None => {
+                    self.call_back_all(os);
+                    self.end_run(run);
+                }
+                Some(item) => {
+                    if let Item::Op(agent, op) = item {
+                        let record = self.execute(run.agent(*agent), op, run.at as u32, os);
                         // What ended before the operation began comes first.
                         let own = record.outcome != Outcome::NotRun(NotRun::InGuest);
-                        records.extend(own.then_some(record));
-                        records.append(&mut self.finished);
+                        run.records.extend(own.then_some(record));
+                        let others = self.finished.split_off(run.earlier.min(self.finished.len()));
+                        run.records.extend(others);
                     }
+                    run.at += 1;
                 }
-                self.call_back_all(os);
-                records.append(&mut self.finished);
-            }
-            Order::Concurrent => {
-                let mut first = 0;
-                for segment in program.items.split(|i| matches!(i, Item::Barrier)) {
-                    let steps: Vec<(AgentId, u32, Op)> = segment
-                        .iter()
-                        .enumerate()
-                        .filter_map(|(i, step)| match step {
-                            Item::Op(agent, op) => Some((here(*agent), (first + i) as u32, *op)),
-                            Item::Barrier => None,
-                        })
-                        .collect();
-                    self.run_side_by_side(&steps, os, &mut records);
-                    first += segment.len() + 1;
-                }
-            }
+            },
+            Order::Concurrent if run.left > 0 => self.advance_side_by_side(run, program, os),
+            Order::Concurrent if run.at >= program.items.len() => self.end_run(run),
+            Order::Concurrent => self.begin_segment(run, program),
         }
-        for record in &mut records {
-            record.agent = AgentId(record.agent.0 - base);
+        !run.over
+    }
+
+    fn end_run(&mut self, run: &mut Run) {
+        let others = self.finished.split_off(run.earlier.min(self.finished.len()));
+        run.records.extend(others);
+        for record in &mut run.records {
+            record.agent = AgentId(record.agent.0.saturating_sub(run.base));
         }
         self.settle();
-        records
+        run.over = true;
     }
 
     /// Runs one operation of one agent until it is over, and everything else that is due meanwhile.
@@ -116,7 +167,6 @@ impl Machine {
             agent.flight = Some(Flight { op: *op, progress });
             agent.parked = true;
         }
-        self.resumed.clear();
         StepRecord { agent: id, item, outcome, begin, end, event }
     }
 
@@ -184,128 +234,128 @@ impl Machine {
         while self.take_event().is_some() {}
     }
 
-    fn run_side_by_side<H: McHandler>(
-        &mut self,
-        steps: &[(AgentId, u32, Op)],
-        os: &mut H,
-        records: &mut Vec<StepRecord>,
-    ) {
-        // Each agent's operations in order; the agents begin in the order in which the text names them.
-        let mut next = vec![0usize; self.agents.len()];
-        let mut left = steps.len();
-        let following = |agent: AgentId, from: usize| {
-            let rest = steps.get(from..).unwrap_or_default();
-            rest.iter().position(|(a, ..)| *a == agent).map(|i| from + i)
-        };
+    /// The agents of the next segment begin, in the order in which the text names them; each does its operations in
+    /// order.
+    fn begin_segment(&mut self, run: &mut Run, program: &Program) {
+        let rest = program.items.get(run.at..).unwrap_or_default();
+        let len = rest.iter().position(|i| matches!(i, Item::Barrier)).unwrap_or(rest.len());
+        let first = run.at;
+        (run.end, run.at) = (first + len, first + len + 1);
+        run.left = len;
+        run.next.fill(first);
         let mut agents: Vec<AgentId> = Vec::new();
-        for (agent, ..) in steps {
-            if !agents.contains(agent) {
+        for item in rest.iter().take(len) {
+            if let Item::Op(agent, _) = item
+                && !agents.contains(agent)
+            {
                 agents.push(*agent);
             }
         }
         for agent in agents {
-            self.begin_next(agent, following(agent, 0), &mut next, steps);
+            self.begin_next(run, program, run.agent(agent));
         }
-        while left > 0 {
-            self.wake_resumed();
-            self.arm_ready();
-            match self.take_event() {
-                None => {
-                    // Nobody has anything to do but guests that run on: a timer fires.
-                    let mut any = false;
-                    for core in 0..self.spec.cpu.cores {
-                        any |= self.call_back(core);
+    }
+
+    fn advance_side_by_side<H: McHandler>(&mut self, run: &mut Run, program: &Program, os: &mut H) {
+        self.wake_resumed();
+        self.arm_ready();
+        match self.take_event() {
+            None => {
+                // Nobody has anything to do but guests that run on: a timer fires.
+                let mut any = false;
+                for core in 0..self.spec.cpu.cores {
+                    any |= self.call_back(core);
+                }
+                if !any {
+                    self.give_up(run, program);
+                }
+            }
+            Some(Happened::Elsewhere) => {}
+            Some(Happened::Agent(agent)) => {
+                let flight = self.agents.get_mut(usize::from(agent.0));
+                let Some(mut flight) = flight.and_then(|a| a.flight.take()) else { return };
+                if flight.progress.done == 0 && self.must_wait(agent) {
+                    if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                        (a.flight, a.waiting) = (Some(flight), true);
                     }
-                    if any {
-                        continue;
-                    }
-                    self.give_up(records);
                     return;
                 }
-                Some(Happened::Elsewhere) => {}
-                Some(Happened::Agent(agent)) => {
-                    let flight = self.agents.get_mut(usize::from(agent.0));
-                    let Some(mut flight) = flight.and_then(|a| a.flight.take()) else { continue };
-                    if flight.progress.done == 0 && self.must_wait(agent) {
-                        if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
-                            (a.flight, a.waiting) = (Some(flight), true);
-                        }
-                        continue;
-                    }
-                    if self.is_over(agent, &flight.progress) {
-                        records.push(self.finish(agent, &flight.progress, os));
-                        left -= 1;
-                        self.vacate(agent);
-                        let from = next.get(usize::from(agent.0)).copied().unwrap_or(0);
-                        self.begin_next(agent, following(agent, from), &mut next, steps);
-                    } else {
-                        self.issue(agent, &flight.op, &mut flight.progress);
-                        if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
-                            a.parked = flight.progress.parked;
-                            a.flight = Some(flight);
-                        }
+                if self.is_over(agent, &flight.progress) {
+                    run.records.push(self.finish(agent, &flight.progress, os));
+                    run.left -= 1;
+                    self.vacate(agent);
+                    self.begin_next(run, program, agent);
+                } else {
+                    self.issue(agent, &flight.op, &mut flight.progress);
+                    if let Some(a) = self.agents.get_mut(usize::from(agent.0)) {
+                        a.parked = flight.progress.parked;
+                        a.flight = Some(flight);
                     }
                 }
             }
         }
     }
 
-    /// Whether an agent is a guest whose VCPU is not entered.
+    /// Whether an agent is a guest whose VCPU is not entered, or executes for another agent.
     fn must_wait(&self, id: AgentId) -> bool {
         let Some(agent) = self.agents.get(usize::from(id.0)) else { return false };
-        let vcpu = agent.spec.vcpu.map(sim_core::Hpa::page);
         agent.spec.kind == AgentKind::Guest
-            && vcpu.is_none_or(|vcpu| self.core_of_vcpu(vcpu).is_none())
+            && (self.core_of_guest(id).is_none() || self.vcpu_is_taken(id))
     }
 
     /// Wakes agents that can go on because a guest was entered or has left.
     fn wake_resumed(&mut self) {
-        while let Some(id) = self.resumed.pop() {
-            if let Some(agent) = self.agents.get_mut(usize::from(id.0)) {
-                agent.parked = false;
-                if let Some(flight) = &mut agent.flight {
-                    flight.progress.parked = false;
-                }
-                agent.armed = true;
+        for id in std::mem::take(&mut self.resumed) {
+            let Some(agent) = self.agents.get_mut(usize::from(id.0)) else { continue };
+            let Some(flight) = &mut agent.flight else { continue };
+            // An operation that waits for memory is woken by that, once.
+            let waits = agent.parked || flight.progress.done == 0 && !agent.armed;
+            if waits {
+                (agent.parked, flight.progress.parked, agent.armed) = (false, false, true);
                 self.engine.schedule(self.trace.now, Wake::Agent(id));
             }
         }
     }
 
-    /// Nothing will ever happen again: guests whose VCPU nobody enters have not run.
-    fn give_up(&mut self, records: &mut Vec<StepRecord>) {
+    /// Nothing will happen any more: guests whose VCPU nobody enters do not run what they are at.
+    fn give_up(&mut self, run: &mut Run, program: &Program) {
         let now = self.trace.now;
-        for (i, agent) in self.agents.iter_mut().enumerate() {
-            if let Some(flight) = agent.flight.take() {
-                records.push(StepRecord {
-                    agent: AgentId(i as u16),
-                    item: flight.progress.item,
-                    outcome: Outcome::NotRun(NotRun::NotEntered),
-                    begin: now,
-                    end: now,
-                    event: flight.progress.event,
-                });
-            }
+        let before = run.left;
+        for i in usize::from(run.base)..self.agents.len() {
+            let Some(agent) = self.agents.get_mut(i) else { continue };
             agent.waiting = false;
+            let Some(Flight { progress, .. }) = agent.flight.take() else { continue };
+            let id = AgentId(i as u16);
+            let outcome = Outcome::NotRun(NotRun::NotEntered);
+            let Progress { item, event, .. } = progress;
+            run.records.push(StepRecord { agent: id, item, outcome, begin: now, end: now, event });
+            run.left -= 1;
+            self.vacate(id);
+            self.begin_next(run, program, id);
+        }
+        if run.left == before {
+            // Nobody has an operation left: what was counted is not there.
+            run.left = 0;
         }
     }
 
-    fn begin_next(
-        &mut self,
-        agent: AgentId,
-        step: Option<usize>,
-        next: &mut [usize],
-        steps: &[(AgentId, u32, Op)],
-    ) {
-        let Some(i) = step else { return };
-        let (Some(cursor), Some((_, item, op))) =
-            (next.get_mut(usize::from(agent.0)), steps.get(i))
-        else {
+    /// The agent's next operation of the segment begins.
+    fn begin_next(&mut self, run: &mut Run, program: &Program, id: AgentId) {
+        let Some(cursor) = run.next.get_mut(usize::from(id.0)) else { return };
+        let here = AgentId(id.0.saturating_sub(run.base));
+        let rest = program.items.get(*cursor..run.end).unwrap_or_default();
+        let mine = rest.iter().enumerate().find_map(|(i, item)| match item {
+            Item::Op(agent, op) if *agent == here => Some((i, *op)),
+            _ => None,
+        });
+        let Some((skipped, op)) = mine else {
+            *cursor = run.end;
             return;
         };
-        *cursor = i + 1;
-        self.begin(agent, op, *item);
-        self.occupy(agent);
+        let item = *cursor + skipped;
+        *cursor = item + 1;
+        self.begin(id, &op, item as u32);
+        self.occupy(id);
     }
 
     // --------------------------------------------------------------------------------------- one agent's operation
@@ -412,6 +462,10 @@ impl Machine {
             outcome = match (self.cut_short(id), poison) {
                 // Lines were left to do: it never completed. Whoever is dead already takes no machine check.
                 (Some(why), _) => Outcome::NotRun(why),
+                // A broadcast machine check was first: the guest has left before its load retired.
+                (None, Some(_)) if self.is_gone(id) => {
+                    Outcome::TdExit { reason: ExitReason(0), gpa: 0 }
+                }
                 (None, Some(consumed)) => {
                     self.trace.cause = event;
                     let outcome = self.consume(id, consumed, os);
@@ -422,7 +476,18 @@ impl Machine {
                 (None, None) => outcome,
             };
         }
+        if self.tdx_used && self.is_guest(id) {
+            self.guest_done(id);
+        }
         StepRecord { agent: id, item, outcome, begin, end, event }
+    }
+
+    fn is_guest(&self, id: AgentId) -> bool {
+        self.agents.get(usize::from(id.0)).is_some_and(|a| a.spec.kind == AgentKind::Guest)
+    }
+    /// Whether an agent is a guest whose VCPU is not in its TD.
+    fn is_gone(&self, id: AgentId) -> bool {
+        self.is_guest(id) && self.core_of_guest(id).is_none()
     }
 
     fn is_ready(&self, id: AgentId) -> bool {

@@ -60,6 +60,8 @@ pub(crate) struct Walk {
     ept_key: KeyId,
     /// Whether the EPT walk of `gpa` is over and the guest's entry itself is being read.
     reading_entry: bool,
+    /// Root of the VMM's EPT, with the shared KeyID that its address carries; `None` where there is none.
+    shared_root: Option<Addr>,
 }
 
 /// An EPT leaf in parts.
@@ -72,8 +74,18 @@ struct Leaf {
 
 impl Walk {
     /// A walk for one access to a guest-linear address.
-    pub(crate) fn new(g: &GuestEntry, cr3: Option<u64>, linear: u64, access: u8) -> Walk {
-        let mut walk = Walk { linear, access, write: true, execute: true, ..Walk::default() };
+    pub(crate) fn new(
+        g: &GuestEntry,
+        layout: &KeyIdLayout,
+        cr3: Option<u64>,
+        linear: u64,
+        access: u8,
+    ) -> Walk {
+        // TDH.VP.WR lets no root under a private KeyID in.
+        let shared_root =
+            if g.shared_eptp == 0 { None } else { layout.split(g.shared_eptp & FRAME) };
+        let (write, execute) = (true, true);
+        let mut walk = Walk { linear, access, write, execute, shared_root, ..Walk::default() };
         match cr3 {
             None => walk.seek(g, linear),
             Some(cr3) => {
@@ -99,10 +111,10 @@ impl Walk {
         self.reading_entry = false;
         if gpa & Self::shared_bit(g) == 0 {
             (self.ept_level, self.ept_table, self.ept_key) = (g.levels, g.root.hpa().0, g.hkid);
-        } else {
+        } else if let Some(root) = self.shared_root {
             // EPTP: levels less one in bits 5:3, the root above. The VMM's tables are its own memory.
             self.ept_level = (g.shared_eptp >> 3 & 7) as u8 + 1;
-            (self.ept_table, self.ept_key) = (g.shared_eptp & FRAME, KeyId::TME);
+            (self.ept_table, self.ept_key) = (root.hpa.0, root.keyid);
         }
     }
     fn seek_guest_entry(&mut self, g: &GuestEntry, table: u64) {
@@ -125,7 +137,7 @@ impl Walk {
         if shared && self.access == access::FETCH {
             return Need::Reserved;
         }
-        if self.gpa >> g.gpaw != 0 || shared && g.shared_eptp == 0 {
+        if self.gpa >> g.gpaw != 0 || shared && self.shared_root.is_none() {
             return self.violation();
         }
         self.read_ept()
@@ -144,7 +156,8 @@ impl Walk {
             return self.take_guest_entry(g, word);
         }
         let shared = self.gpa & Self::shared_bit(g) != 0;
-        let leaf = if shared { self.take_shared(layout, word) } else { self.take_secure(g, word) };
+        let leaf =
+            if shared { self.take_shared(layout, word) } else { self.take_secure(g, layout, word) };
         match leaf {
             Err(need) => need,
             Ok(leaf) if self.guest_level > 0 => {
@@ -169,12 +182,21 @@ impl Walk {
         }
     }
 
-    /// One entry of the Secure-EPT.
-    fn take_secure(&mut self, g: &GuestEntry, word: u64) -> Result<Leaf, Need> {
+    /// One entry of the Secure-EPT. A misconfigured one, and an address that already carries KeyID bits (the processor adds
+    /// the TD's, architecture.md §2.5), are an EPT misconfiguration.
+    fn take_secure(
+        &mut self,
+        g: &GuestEntry,
+        layout: &KeyIdLayout,
+        word: u64,
+    ) -> Result<Leaf, Need> {
         let entry = Entry(word);
         let level = self.ept_level - 1;
         if word & Entry::RWX == 0 {
             return Err(self.violation());
+        }
+        if word & Entry::RWX == Entry::W || entry.hpa().0 >> layout.address_bits() != 0 {
+            return Err(Need::Exit(VmExit::EptMisconfiguration { gpa: self.gpa }));
         }
         if level > 0 && !entry.is_leaf() {
             self.ept_table = entry.hpa().0;
@@ -199,7 +221,9 @@ impl Walk {
         }
         let misconfigured = Need::Exit(VmExit::EptMisconfiguration { gpa: self.gpa });
         let Some(at) = layout.split(word & FRAME) else { return Err(misconfigured) };
-        if layout.is_private(at.keyid) {
+        // Writable but not readable, and a page at a level that has none, are misconfigurations as well.
+        let malformed = word & (Entry::R | Entry::W) == Entry::W || level > 2 && word & PS != 0;
+        if layout.is_private(at.keyid) || malformed {
             return Err(misconfigured);
         }
         if level > 0 && word & PS == 0 {
@@ -222,6 +246,10 @@ impl Walk {
         if word & P == 0 {
             return Need::PageFault;
         }
+        if self.guest_level == 4 && word & PS != 0 {
+            // There is no page of 512 GiB: the bit is reserved.
+            return Need::Reserved;
+        }
         self.write &= word & RW != 0;
         self.execute &= word & XD == 0;
         if self.access == access::WRITE && !self.write
@@ -230,7 +258,7 @@ impl Walk {
             return Need::PageFault;
         }
         let level = self.guest_level - 1;
-        let leaf = level == 0 || word & PS != 0 && level <= 2;
+        let leaf = level == 0 || word & PS != 0;
         let frame = word & FRAME;
         if leaf {
             let mask = (1u64 << (12 + 9 * u64::from(level))) - 1;

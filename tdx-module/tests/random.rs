@@ -169,11 +169,11 @@ const KINDS: &[(Leaf, [Kind; 4])] = &[
 
 /// A guest-physical address and level.
 fn gpa(r: &mut Rng) -> u64 {
-    match r.below(8) {
-        0..=3 => r.below(6) << 12,
-        4 => GPA_2M + (r.below(3) << 12),
-        5 => GPA_2M + r.below(2) * MB2 | 1,
-        6 => r.below(2) * MB2 | 1,
+    match r.below(9) {
+        0..=4 => r.below(5) << 12,
+        5 => GPA_2M + (r.below(3) << 12),
+        6 => GPA_2M + r.below(2) * MB2 | 1,
+        7 => r.below(2) * MB2 | 1,
         _ => r.pick(&[2, GPA_2M | 2, 3, 0x80_0000_0000 | 3]),
     }
 }
@@ -195,7 +195,11 @@ fn operand(r: &mut Rng, m: &Module, kind: Kind) -> u64 {
             .find(|pa| m.pamt(*pa, Size::Small).page_type() == PageType::Nda)
             .unwrap_or(TDMR),
         Kind::Page => page(r),
-        Tdr => of(r, m.tds().map(|(page, _)| page).collect()),
+        Tdr => {
+            let any = r.one_in(4);
+            let alive = |life| any || life == Lifecycle::KeysConfigured;
+            of(r, m.tds().filter(|(_, td)| alive(td.lifecycle)).map(|(page, _)| page).collect())
+        }
         Vcpu => of(r, m.vcpus().map(|(page, _)| page).collect()),
         Gpa => gpa(r),
         Hkid => HKID + r.below(10),
@@ -210,7 +214,8 @@ fn noise(r: &mut Rng) -> u64 {
     match r.below(7) {
         0 => r.next(),
         1 => 1 << r.below(64),
-        2 => page(r) | 1 << r.below(64),
+        // Not another page of the TDMR: those that calls can name are counted.
+        2 => page(r) | 1 << r.pick(&[0, 1, 3, 11, 30, 31, 45, 51, 52, 63]),
         3 => page(r),
         4 => HOST + (r.below(32) << 12),
         5 => r.pick(&BASE.blocks) | r.below(4),
@@ -230,7 +235,12 @@ fn random_call(r: &mut Rng, m: &Module) -> Call {
             return call;
         }
     }
-    let (leaf, kinds) = r.pick(KINDS);
+    let (mut leaf, mut kinds) = r.pick(KINDS);
+    // The end of a TD, or of its building, is for good: seldom, so that there is something to end.
+    let ends = [Leaf::MNG_VPFLUSHDONE, Leaf::MR_FINALIZE];
+    while ends.contains(&leaf) && !r.one_in(4) {
+        (leaf, kinds) = r.pick(KINDS);
+    }
     let [a, b, c, d] = kinds.map(|kind| operand(r, m, kind));
     let mut call = Call::new(leaf, a, b, c, d);
     if leaf == Leaf::MEM_PAGE_AUG && a & 7 == 1 {
@@ -253,8 +263,8 @@ fn random_exit(r: &mut Rng) -> VmExit {
         23 => tdcall(GuestLeaf::VP_INFO),
         24 => tdcall(GuestLeaf(900)),
         25 => VmExit::Smi { msmi: false },
-        26 if r.one_in(4) => VmExit::TripleFault,
-        27 if r.one_in(4) => VmExit::MachineCheck,
+        26 if r.one_in(16) => VmExit::TripleFault,
+        27 if r.one_in(16) => VmExit::MachineCheck,
         _ => VmExit::EptViolation { gpa: regs[0] & !0xfff, access: 1 << r.below(3) },
     }
 }
@@ -723,9 +733,7 @@ const MUST_SUCCEED: &[Leaf] = &[
     Leaf::MEM_TRACK,
     Leaf::MEM_PAGE_REMOVE,
     Leaf::MEM_PAGE_RELOCATE,
-    Leaf::MEM_SEPT_REMOVE,
     Leaf::MEM_SEPT_RD,
-    Leaf::MEM_RD,
     Leaf::MEM_WR,
     Leaf::MR_FINALIZE,
     Leaf::MNG_INIT,

@@ -186,6 +186,7 @@ pub fn files() -> Vec<(String, String)> {
                     ("Agents", scenarios::format::agent_kinds_markdown()),
                     ("Outcomes", scenarios::format::outcomes_markdown()),
                     ("Final checks", scenarios::format::final_checks_markdown()),
+                    ("Registers of calls", scenarios::report::calls::call_forms_markdown()),
                 ],
             ),
         ),

@@ -98,7 +98,7 @@ pub(crate) fn platform() -> PlatformSpec {
 }
 
 /// Panics the kernel, kills processes, survives TDs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Os {
     /// Every machine check it was told of.
     pub seen: Vec<McRecord>,

@@ -33,8 +33,7 @@ pub(crate) fn cache_wb(cx: &mut Cx<'_>) -> Stage {
         cx.f.locks.push(Held::WbCache(cx.env.package));
         cx.lock_kot(Shared)?;
         let next = if command == START {
-            // What an interrupted write-back had saved is lost, also when there is nothing to write back now.
-            wbcache(cx)?.resume = None;
+            // What an interrupted write-back had saved is lost when this one ends or is interrupted itself.
             let kot = cx.m.sys.kot.iter().enumerate();
             let flushed: Vec<u16> = kot
                 .filter(|(_, entry)| entry.state == KotState::Flushed)
