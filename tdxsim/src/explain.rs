@@ -258,4 +258,6 @@ impl fmt::Display for Explanation {
 }
 
 #[cfg(test)]
+mod module_tests;
+#[cfg(test)]
 mod tests;

@@ -183,7 +183,7 @@ pub(super) fn entry(entry: Entry) -> Explanation {
         Some(state) => {
             if state.is_pending() && entry.accept_counter() != 0 {
                 let chunks = entry.accept_counter().to_string();
-                out.field("20:12", chunks, "of a 2 MiB page: 4 KiB chunks that TDG.MEM.PAGE.ACCEPT has zeroed; not part of the address");
+                out.field("20:12", chunks, "of a 2 MiB page: 4 KiB chunks that TDG.MEM.PAGE.ACCEPT has zeroed; of a 4 KiB page they are part of the address");
             }
             let shown = format!("{:#x}", entry.architectural());
             out.field("RCX", shown, "what TDH.MEM.SEPT.RD and error details show of it");
