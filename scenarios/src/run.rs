@@ -196,7 +196,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
             }
         }
     }
-    let before = Before { at: machine.now(), counts: machine.counts().clone() };
+    let before = Before { at: machine.now(), counts: *machine.counts() };
     let program = machine_program(&cell.program);
     // The reference begins at power-on.
     let set_up = cell.program.setup.as_ref().map(|_| refine::NO_MODULE);

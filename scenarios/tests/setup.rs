@@ -419,6 +419,76 @@ fn a_run_that_needs_the_module_is_not_checked_and_says_so() {
 }
 
 #[test]
+fn a_guest_has_the_addresses_of_its_td() {
+    let tables = format!(
+        "{P0}[agents]\ng0 = {{ kind = \"guest\", vcpu = \"A_VP0\" }}\n{READY}\
+         [td.A]\nhkid = \"priv1\"\nstate = \"runnable\"\ngpaw = 52\npages = [\"0x800000000000 add P0 fill=0x11\"]\n"
+    );
+    // Bit 47 is the SHARED bit with 48 address bits; with 52 it is an address bit, and bit 51 the SHARED bit.
+    let program = "cpu0 : tdh.vp.enter rcx=[A_VP0]\ng0 : load [0x800000000000] 8\ng0 : load [SHARED+0x1000] 8";
+    let report = good(&text(&tables, program, &["births 0"]), &Request::default());
+    let seen: Vec<&str> = report.steps.iter().map(|s| s.outcome.as_str()).collect();
+    expect![[r#"
+        data 0x1111111111111111
+        td-exit 48 gpa=0x8000000001000
+        tdx SUCCESS|48 rcx=0x1 r8=0x8000000001000"#]].assert_eq(&seen.join("\n"));
+}
+
+#[test]
+fn a_final_check_that_does_not_hold_says_what_is_there() {
+    let tables = format!(
+        "{P0}{READY}[td.A]\nhkid = \"priv1\"\nstate = \"runnable\"\npages = [\"0x0 add P0\"]\ntables = [\"0x40000000 1\"]\n"
+    );
+    let finals = [
+        "module SYS_SHUTDOWN",
+        "pamt P0 PT_NDA",
+        "pamt P0+0x1000 PT_REG",
+        "pamt 0x10000000 PT_REG",
+        "owner P0 P0",
+        "owner P0+0x1000 A_TDR",
+        "kot priv1 FREE",
+        "kot shared0 ASSIGNED",
+        "life-cycle A_TDR TEARDOWN",
+        "life-cycle P0 TEARDOWN",
+        "op-state A_TDR INITIALIZED",
+        "td-fatal A_TDR",
+        "not td-fatal P0",
+        "sept A_TDR 0x0|0 PENDING",
+        "sept A_TDR 0x0|1 MAPPED",
+        "sept A_TDR 0x40000000|0 FREE",
+        "sept A_TDR 0x8000000000|2 FREE",
+        "sept P0 0x0|0 FREE",
+        "tlb 0 A_TDR 0x0",
+        "tlb 99 A_TDR 0x0",
+    ];
+    let report = run_with(&text(&tables, "cpu0 : mfence", &finals), &Request::default()).unwrap();
+    assert!(report.expectations.iter().all(|e| !e.met), "{:#?}", report.expectations);
+    let seen: Vec<String> =
+        report.expectations.iter().map(|e| format!("{}: {}", e.subject, e.seen)).collect();
+    expect![[r#"
+        module SYS_SHUTDOWN: SYS_READY
+        pamt P0 PT_NDA: PT_REG
+        pamt P0+0x1000 PT_REG: PT_NDA
+        pamt 0x10000000 PT_REG: PT_NDA
+        owner P0 P0: PT_REG, owner 0x100000000
+        owner P0+0x1000 A_TDR: PT_NDA, owner 0x0
+        kot priv1 FREE: ASSIGNED
+        kot shared0 ASSIGNED: FREE
+        life-cycle A_TDR TEARDOWN: KEYS_CONFIGURED
+        life-cycle P0 TEARDOWN: no TD at 0x100800000
+        op-state A_TDR INITIALIZED: RUNNABLE
+        td-fatal A_TDR: it is not
+        not td-fatal P0: no TD at 0x100800000
+        sept A_TDR 0x0|0 PENDING: MAPPED
+        sept A_TDR 0x0|1 MAPPED: NL_MAPPED
+        sept A_TDR 0x40000000|0 FREE: the walk ends at level 1: FREE
+        sept A_TDR 0x8000000000|2 FREE: the walk ends at level 3: FREE
+        sept P0 0x0|0 FREE: no TD at 0x100800000
+        tlb 0 A_TDR 0x0: no translation
+        tlb 99 A_TDR 0x0: no translation"#]].assert_eq(&seen.join("\n"));
+}
+
+#[test]
 fn a_call_is_told_as_a_kernel_trace_has_it() {
     let tables = format!(
         "{P0}{READY}[td.A]\nhkid = \"priv1\"\nstate = \"runnable\"\ntables = [\"0x0 0\"]\n"

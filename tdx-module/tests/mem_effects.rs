@@ -662,7 +662,7 @@ static HUGE: LazyLock<(World, u64, u64, u64)> = LazyLock::new(|| {
     let tables = w.sept(td, GIB_1, 1);
     for i in 0..512 {
         let page = TDMR + GIB_1 + (i << 21);
-        w.ok(Leaf::MEM_PAGE_AUG, GIB_1 + (i << 21) | 1, td, page, 0);
+        w.ok(Leaf::MEM_PAGE_AUG, (GIB_1 + (i << 21)) | 1, td, page, 0);
     }
     let answer = w.ok(Leaf::MEM_PAGE_PROMOTE, GIB_1 | 2, td, 0, 0);
     assert_eq!(answer.out[0], tables[1]);
@@ -685,7 +685,7 @@ fn five_hundred_and_twelve_large_pages_become_one_of_a_gib_and_small_ones_again(
     assert_eq!(w.m.pamt(huge, Size::Huge).page_type(), PageType::Nda);
     assert_eq!(w.m.pamt(child.hpa().0, Size::Large), PamtEntry::new(PageType::Reg, owner));
     let small = w.page();
-    w.ok(Leaf::MEM_PAGE_DEMOTE, GIB_1 + (7 << 21) | 1, td, small, 0);
+    w.ok(Leaf::MEM_PAGE_DEMOTE, (GIB_1 + (7 << 21)) | 1, td, small, 0);
     assert_eq!(w.m.pamt(child.hpa().0 + 4096, Size::Small).owner(), owner);
 }
 

@@ -276,7 +276,7 @@ pub(crate) fn pamt_remove(cx: &mut Cx<'_>) -> Stage {
         for (i, page) in (0..).zip(pair) {
             for k in 0..per_page {
                 let at = page.hpa().0 + k * ENTRY_BYTES;
-                if at % 64 == 0 {
+                if at.is_multiple_of(64) {
                     cx.f.load(Hpa(at), global, 64);
                 }
                 let of = pa + (i * per_page + k) * Size::Small.bytes();
