@@ -69,7 +69,6 @@ library! {
     "key-config-no-entropy"
     "lmce-off"
     "mapgpa"
-    "mc-in-td-is-an-exit"
     "measured-erratum"
     "measured-erratum-same-value"
     "measured-host-read"
