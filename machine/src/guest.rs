@@ -24,6 +24,9 @@ use sim_core::tdx::ExitReason;
 use sim_core::{Addr, Hpa, Op, Outcome, PAGE_BYTES, Page, Ps};
 use tdx_module::{GuestEntry, Inject, VmExit};
 
+/// EPT violation (architecture.md §7.11 "Exit reasons used").
+const EPT_VIOLATION: ExitReason = ExitReason(48);
+
 /// Where an operation of a guest stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 enum Phase {
@@ -396,7 +399,10 @@ impl Machine {
             }
             SeamBeat::Returned(answer, cost) => {
                 let reason = self.guest_left(core, answer);
-                let gpa = self.guest_mut(id).map_or(0, |g| g.gpa);
+                // TDG.MEM.PAGE.ACCEPT leaves by an EPT violation as if it had accessed the page: the VMM has the address.
+                let [_, _, r8, ..] = answer.out;
+                let accept = |g: &Guest| g.call.is_some() && reason == EPT_VIOLATION;
+                let gpa = self.guest_mut(id).map_or(0, |g| if accept(g) { r8 } else { g.gpa });
                 Beat::over(Outcome::TdExit { reason, gpa }, cost)
             }
             SeamBeat::Fatal => self.module_gone(core),

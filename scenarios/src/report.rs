@@ -1,5 +1,6 @@
 //! What a run reports: the same facts for people ([`human`]) and machines (JSON, schema in `docs/schemas/`).
 
+pub mod calls;
 mod catalogue;
 mod cause;
 pub mod human;
@@ -17,6 +18,8 @@ pub const SCHEMA: &str = "tdxsim.run/1";
 pub const BIRTHS_MAX: usize = 256;
 /// How many machine checks a report tells of.
 pub const MACHINE_CHECKS_MAX: usize = 256;
+/// How many entries and exits of TDs a report tells of.
+pub const TD_EVENTS_MAX: usize = 4096;
 /// How many accesses of a line a report tells of.
 pub const HISTORY_MAX: usize = 64;
 
@@ -96,6 +99,8 @@ pub struct RunReport {
     pub setup_ps: u64,
     /// The operations, in the order in which they were over.
     pub steps: Vec<StepReport>,
+    /// Entries into TDs and exits from them, in order; at most [`TD_EVENTS_MAX`] of them.
+    pub td_events: Vec<TdEventReport>,
     /// Every expectation, and what was seen.
     pub expectations: Vec<ExpectationReport>,
     /// Machine checks, in order.
@@ -123,10 +128,63 @@ pub struct StepReport {
     pub line: u32,
     /// What came of it.
     pub outcome: String,
+    /// Of a SEAMCALL or TDCALL: leaf, operands and status.
+    pub call: Option<CallReport>,
     /// When it began, in picoseconds.
     pub begin_ps: u64,
     /// When it was over, in picoseconds.
     pub end_ps: u64,
+}
+
+/// A SEAMCALL or TDCALL.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct CallReport {
+    /// The leaf's number.
+    pub leaf: u16,
+    /// Its name, such as `TDH.MEM.PAGE.AUG`.
+    pub name: String,
+    /// Its version.
+    pub version: u8,
+    /// TDCALL, not SEAMCALL.
+    pub guest: bool,
+    /// The registers that the leaf takes, and others that were set.
+    pub operands: Vec<RegisterReport>,
+    /// RAX afterwards, hexadecimal; absent for a call that did not return.
+    pub status: Option<String>,
+    /// RAX in words, such as `TDX_OPERAND_BUSY | RCX`.
+    pub status_name: Option<String>,
+    /// The registers that are not zero afterwards.
+    pub out: Vec<RegisterReport>,
+}
+
+/// A register of a call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct RegisterReport {
+    /// Its name in lower case.
+    pub name: String,
+    /// What it holds, hexadecimal.
+    pub value: String,
+    /// The region of the scenario that it points into.
+    pub region: Option<String>,
+}
+
+/// An entry into a TD, an exit from one, or the end of TDX on the platform.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct TdEventReport {
+    /// When, in picoseconds.
+    pub at_ps: u64,
+    /// The operation during which it happened.
+    pub step: Option<String>,
+    /// `enter`, `exit` or `tdx-disabled`.
+    pub what: String,
+    /// Which core.
+    pub core: u16,
+    /// The VCPU's TDVPR page.
+    pub vcpu: Option<RegisterReport>,
+    /// Of an exit: what TDH.VP.ENTER returned, hexadecimal.
+    pub status: Option<String>,
+    /// The same in words.
+    pub status_name: Option<String>,
 }
 
 /// One expectation.

@@ -5,6 +5,7 @@ use crate::diag::{Diag, SourceFile};
 use crate::format::{BoundCheck, Case, FinalCheck, Program, ProgramLine, Scenario};
 use crate::platform::{Origin, Override, Platform, load_with};
 use crate::refine;
+use crate::report::calls::Caller;
 use crate::report::{
     BIRTHS_MAX, CountsReport, Document, ExpectationReport, MACHINE_CHECKS_MAX, RunReport, SCHEMA,
     StepLabel, StepReport, Story, Verdict,
@@ -163,6 +164,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
         verdict: Verdict::Broken,
         simulated_ps: 0,
         steps: Vec::new(),
+        td_events: Vec::new(),
         expectations: Vec::new(),
         machine_checks: Vec::new(),
         births: Vec::new(),
@@ -194,7 +196,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
             }
         }
     }
-    let before = Before { at: machine.now(), counts: machine.counts().clone() };
+    let before = Before { at: machine.now(), counts: *machine.counts() };
     let program = machine_program(&cell.program);
     // The reference begins at power-on.
     let set_up = cell.program.setup.as_ref().map(|_| refine::NO_MODULE);
@@ -306,11 +308,17 @@ fn fill(
             ProgramLine::Barrier => None,
         })
         .collect();
+    let caller = Caller { areas: &program.areas, spec: machine.spec() };
     report.steps = records
         .iter()
         .filter_map(|record| {
             let label = labels.get(record.item as usize)?.as_ref()?;
+            let call = match program.lines.get(record.item as usize) {
+                Some(ProgramLine::Step(step)) => caller.call(&step.op, &record.outcome),
+                _ => None,
+            };
             Some(StepReport {
+                call,
                 step: label.step.clone(),
                 operation: label.text.clone(),
                 line: label.line,
@@ -345,6 +353,7 @@ fn fill(
         });
     }
     let story = Story::new(machine.trace(), &labels);
+    report.td_events = story.td_events(&caller);
     report.births = story.births();
     report.lines = story.lines();
     report.ucna = story.ucna();

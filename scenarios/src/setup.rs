@@ -211,6 +211,12 @@ pub(crate) fn layout(
     let own = convertible.room(OWN_BYTES, behind, "pages of the host").map_err(|t| (tdx.at, t))?;
     let mut tdmrs = Vec::new();
     for area in &areas {
+        if !spec.tdx.cmrs.iter().any(|cmr| cmr.overlaps(area)) {
+            let found = format!("TDMR {area} without convertible memory");
+            let list: Vec<String> = spec.tdx.cmrs.iter().map(Area::to_string).collect();
+            let expected = format!("some of tdx.cmrs: {}", list.join(" "));
+            return Err((tdx.tdmrs.at, Trouble::new(found, expected)));
+        }
         let mut reserved: Vec<Area> =
             without(*area, &spec.tdx.cmrs).into_iter().map(pages).collect();
         if all_pamts.overlaps(area) {
@@ -385,7 +391,9 @@ impl<H: McHandler> Vmm<'_, H> {
             Outcome::NotRun(NotRun::NotModelled) => Err(SetupError::NotModelled(leaf)),
             other => {
                 let found = match other {
-                    Outcome::Call(result) => format!("{leaf}: {} ({result})", result.status),
+                    Outcome::Call(CallResult { status, .. }) => {
+                        format!("{leaf}: {:#018x} {status}", status.0)
+                    }
                     other => format!("{leaf}: {other}"),
                 };
                 Err(SetupError::Refused { at: ask.at, found, expected: ask.needs.to_owned() })

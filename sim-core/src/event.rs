@@ -334,7 +334,8 @@ pub enum EventKind {
         /// What TDH.VP.ENTER returned: class and exit reason.
         status: Status,
     },
-    /// The module changed the page type or the owner in a PAMT entry (architecture.md §7.4).
+    /// The module changed the page type or the owner in a PAMT entry (architecture.md §7.4). That a large page was split or
+    /// merged is one event, of its entry; the 512 below change with it.
     Pamt {
         /// The first page that the entry is of.
         page: Page,
@@ -347,7 +348,8 @@ pub enum EventKind {
         /// The owner's TDR page after; stale in a free entry.
         owner: Page,
     },
-    /// The module changed a Secure-EPT entry by more than its lock (architecture.md §7.6).
+    /// The module changed a Secure-EPT entry by more than its lock (architecture.md §7.6). The entries of a new Secure-EPT
+    /// page come with that of the entry which leads to it.
     Sept {
         /// The TD's TDR page.
         td: Page,

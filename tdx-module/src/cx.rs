@@ -3,12 +3,12 @@
 
 use crate::flight::{Env, Flight, GuestEntry, Held, Live, Touch, reg};
 use crate::lock::{Busy, Mode};
-use crate::op_state::{self, Lifecycle};
+use crate::op_state::{self, KotState, Lifecycle};
 use crate::pamt::{PamtEntry, Size};
 use crate::sept::{self, Entry, State};
 use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
-use sim_core::event::Trace;
+use sim_core::event::{EventKind, Trace};
 use sim_core::op::KeyAlg;
 use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
@@ -159,6 +159,7 @@ impl Cx<'_> {
     /// Writes a PAMT entry, here and in memory: an ordinary cached store under the global HKID.
     pub(crate) fn set_pamt(&mut self, pa: u64, size: Size, entry: PamtEntry) {
         let above = self.m.pamt(pa, Size::Large);
+        self.note_pamt(pa, size, self.m.pamt(pa, size).page_type(), entry);
         if let Some(tdmr) = self.m.tdmr_of_mut(pa) {
             tdmr.set(pa, size, entry);
         }
@@ -199,6 +200,36 @@ impl Cx<'_> {
         if let Some(at) = at {
             let global = self.global();
             self.f.load(at, global, 16);
+        }
+    }
+
+    /// Records that a PAMT entry has another page type or owner.
+    pub(crate) fn note_pamt(&mut self, pa: u64, size: Size, before: PageType, entry: PamtEntry) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let (after, owner) = (entry.page_type(), entry.owner());
+        if before != after || owner != self.m.pamt(pa, size).owner() {
+            let page = sim_core::Hpa(pa & !(size.bytes() - 1)).page();
+            let level = size.level();
+            self.trace.emit(EventKind::Pamt { page, level, before, after, owner });
+        }
+    }
+    /// Records that a Secure-EPT entry has changed by more than its lock and the host's priority.
+    fn note_entry(&mut self, tdr: Page, at: At, before: Entry, after: Entry) {
+        let plain = |entry: Entry| entry.with_locked(false).with_host_priority(false);
+        if self.trace.is_on() && plain(before) != plain(after) {
+            let (td, table, index) = (tdr, at.table, at.index);
+            let (before, after) = (before.0, after.0);
+            self.trace.emit(EventKind::Sept { td, table, index, before, after });
+        }
+    }
+    /// Writes the state of an HKID in the key ownership table.
+    pub(crate) fn set_kot(&mut self, hkid: KeyId, state: KotState) {
+        if let Some(entry) = self.m.sys.kot.get_mut(usize::from(hkid.0)) {
+            let (before, after) = (entry.state.code(), state.code());
+            entry.state = state;
+            self.trace.emit(EventKind::Kot { keyid: hkid, before, after });
         }
     }
 
@@ -503,6 +534,7 @@ impl Cx<'_> {
     pub(crate) fn set_entry(&mut self, tdr: Page, at: At, entry: Entry) {
         let old = self.entry(at);
         let entry = entry.with_locked(old.locked()).with_host_priority(old.host_priority());
+        self.note_entry(tdr, at, old, entry);
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
             self.store_entry(at, hkid, false);
@@ -531,6 +563,7 @@ impl Cx<'_> {
         let mine = Held::Entry { table: at.table, index: at.index };
         self.f.locks.retain(|held| *held != mine);
         let entry = entry.with_locked(false).with_host_priority(false);
+        self.note_entry(tdr, at, self.entry(at), entry);
         self.m.sept_set(at.table, at.index, entry);
         if let Some(hkid) = self.m.tds.get(&tdr).map(|td| td.hkid) {
             self.store_entry(at, hkid, false);

@@ -52,7 +52,7 @@ pub const GUEST_NOT_MODELLED: &[GuestLeaf] = &[
 ];
 
 /// Leaves that are served before the module is ready (architecture.md §7.1 step 6).
-const BEFORE_READY: &[Leaf] = &[
+pub const BEFORE_READY: &[Leaf] = &[
     Leaf::SYS_INFO,
     Leaf::SYS_RD,
     Leaf::SYS_RDALL,

@@ -417,10 +417,6 @@ impl Flight {
     pub(crate) fn touch(&mut self, touch: Touch) {
         self.queue.push((touch, Live::Fixed));
     }
-    pub(crate) fn locked(&mut self, at: Hpa, keyid: KeyId, value: u64) {
-        let at = Addr::new(at, keyid);
-        self.touch(Touch::Store { at, value: [value, 0], bytes: 8, locked: true });
-    }
     /// A store of 8 bytes that several LPs write.
     pub(crate) fn live(&mut self, at: Hpa, keyid: KeyId, locked: bool, from: Live) {
         let at = Addr::new(at, keyid);

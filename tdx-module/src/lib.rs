@@ -18,13 +18,15 @@ mod flight;
 mod leaf;
 pub mod lock;
 pub mod measure;
+pub mod metadata;
 pub mod op_state;
 pub mod pamt;
+pub mod profile;
 pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{BEFORE_READY, GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,
@@ -472,7 +474,6 @@ impl Module {
                 let lock = self.pamt_locks.iter().find(|(s, p, _)| (*s, *p) == key);
                 tdmr.entry(pa, size).words(lock.map_or(0, |(_, _, lock)| lock.word()))
             }),
-            Live::Bitmap(pa) => self.tdmr_of(pa).map(|tdmr| [tdmr.bitmap_word(pa), 0]),
             Live::Entry(table, index) => self.sept_entry(table, index).map(|e| [e.0, 0]),
             Live::OpState(tdr) => td(tdr).map(|td| [u64::from(td.op_lock.word()), 0]),
             Live::Epoch(tdr) => td(tdr).map(|td| [u64::from(td.epoch_lock.word()), 0]),

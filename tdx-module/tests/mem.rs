@@ -426,7 +426,7 @@ fn track_returns_every_status_in_order() {
 /// A VCPU that has been in the TD since the previous epoch.
 fn vcpu_inside(w: &mut World, td: u64) {
     let mut count = [0, 0];
-    count[(w.td(td).epoch + 1 & 1) as usize] = 1;
+    count[((w.td(td).epoch + 1) & 1) as usize] = 1;
     edit_td(w, td, "refcount", count.to_vec());
 }
 

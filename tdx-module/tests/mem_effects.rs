@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use tdx_module::op_state::OpState;
 use tdx_module::pamt::{PamtEntry, Size};
 use tdx_module::sept::{Entry, State};
-use tdx_module::{Call, Touch};
+use tdx_module::{Action, Call, Reply, Touch};
 
 const NULL_PA: u64 = u64::MAX;
 
@@ -662,7 +662,7 @@ static HUGE: LazyLock<(World, u64, u64, u64)> = LazyLock::new(|| {
     let tables = w.sept(td, GIB_1, 1);
     for i in 0..512 {
         let page = TDMR + GIB_1 + (i << 21);
-        w.ok(Leaf::MEM_PAGE_AUG, GIB_1 + (i << 21) | 1, td, page, 0);
+        w.ok(Leaf::MEM_PAGE_AUG, (GIB_1 + (i << 21)) | 1, td, page, 0);
     }
     let answer = w.ok(Leaf::MEM_PAGE_PROMOTE, GIB_1 | 2, td, 0, 0);
     assert_eq!(answer.out[0], tables[1]);
@@ -685,7 +685,7 @@ fn five_hundred_and_twelve_large_pages_become_one_of_a_gib_and_small_ones_again(
     assert_eq!(w.m.pamt(huge, Size::Huge).page_type(), PageType::Nda);
     assert_eq!(w.m.pamt(child.hpa().0, Size::Large), PamtEntry::new(PageType::Reg, owner));
     let small = w.page();
-    w.ok(Leaf::MEM_PAGE_DEMOTE, GIB_1 + (7 << 21) | 1, td, small, 0);
+    w.ok(Leaf::MEM_PAGE_DEMOTE, (GIB_1 + (7 << 21)) | 1, td, small, 0);
     assert_eq!(w.m.pamt(child.hpa().0 + 4096, Size::Small).owner(), owner);
 }
 
@@ -714,4 +714,40 @@ fn a_page_of_a_gib_is_in_the_way_of_any_page_in_it() {
     fails(&mut w, Leaf::MEM_PAGE_AUG, 0, td, TDMR + GIB_1 + 0x5000, status);
     fails(&mut w, Leaf::MEM_PAGE_AUG, 1 << 21 | 1, td, TDMR + GIB_1 + (3 << 21), status);
     assert_eq!(w.td(td).op_state, OpState::Initialized);
+}
+
+#[test]
+fn the_host_s_priority_ends_with_a_store_that_fills_the_entry_and_stays_after_a_mere_release() {
+    let b = bench();
+    for (leaf, stays) in [(Leaf::MEM_PAGE_AUG, false), (Leaf::MEM_SEPT_RD, true)] {
+        let mut w = world();
+        hold(&mut w, Call::new(leaf, gpa::FREE, b.td, b.free, 0), LOCKED);
+        let other = w.call(Leaf::MEM_SEPT_RD, gpa::FREE, b.td, 0, 0).status;
+        assert_eq!(other, S::OPERAND_BUSY.about(O::RCX));
+        assert!(small_entry(&w, gpa::FREE).host_priority());
+        assert!(
+            matches!(w.run(1, Reply::Done), Action::Return(answer) if answer.status == S::SUCCESS)
+        );
+        assert_eq!(small_entry(&w, gpa::FREE).host_priority(), stays, "{leaf}");
+        sound(&mut w);
+    }
+}
+
+#[test]
+fn promote_refuses_pages_that_are_consecutive_but_not_aligned_and_pages_that_are_all_blocked() {
+    let (b, status) = (bench(), S::EPT_INVALID_PROMOTE_CONDITIONS.about(O::RCX));
+    // In a TD that is built, where nothing needs tracking.
+    let at = 9 << 21;
+    for (first, block) in [(b.free_block + 4096, false), (b.free_block, true)] {
+        let mut w = world();
+        w.sept(b.built, at, 0);
+        for i in 0..512 {
+            w.ok(Leaf::MEM_PAGE_AUG, at + (i << 12), b.built, first + (i << 12), 0);
+            if block {
+                w.ok(Leaf::MEM_RANGE_BLOCK, at + (i << 12), b.built, 0, 0);
+            }
+        }
+        fails(&mut w, Leaf::MEM_PAGE_PROMOTE, at | 1, b.built, 0, status);
+        sound(&mut w);
+    }
 }

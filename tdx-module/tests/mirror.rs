@@ -156,8 +156,8 @@ fn memory_says_what_the_module_knows_when_two_calls_were_in_it_at_once() {
             for (first, second, turns) in steps {
                 let calls = [call(&w, first), call(&w, second)];
                 w.irq = first.irq;
-                for lp in 0..2 {
-                    assert!(w.begin(lp, &calls[lp]));
+                for (lp, call) in calls.iter().enumerate() {
+                    assert!(w.begin(lp, call));
                 }
                 // They take turns for so many touches each, then one ends after the other.
                 let mut over = [None, None];
@@ -166,11 +166,10 @@ fn memory_says_what_the_module_knows_when_two_calls_were_in_it_at_once() {
                         over[i % 2] = w.run_some(i % 2, touches).map(|action| status(&action));
                     }
                 }
-                for lp in 0..2 {
-                    let status = over[lp].unwrap_or_else(|| status(&w.run(lp, Reply::Done)));
+                for (lp, (step, ended)) in [first, second].into_iter().zip(over).enumerate() {
+                    let status = ended.unwrap_or_else(|| status(&w.run(lp, Reply::Done)));
                     if status == Status::SUCCESS && over == [None, None] {
-                        let leaf = [first, second][lp].leaf;
-                        *seen.borrow_mut().entry(leaf).or_default() += 1;
+                        *seen.borrow_mut().entry(step.leaf).or_default() += 1;
                     }
                 }
             }

@@ -692,7 +692,7 @@ fn mng_init_reads_1024_bytes_under_their_keyid_and_writes_tdcs_under_the_tds() {
             _ => None,
         })
         .collect();
-    assert_eq!(stores, [(64, 0), (128, 1), (256, 1 << 28), (320, 0), (0, 1)]);
+    assert_eq!(stores, [(64, 0), (136, 1), (256, 1 << 28), (320, 0), (0, 1)]);
     assert_eq!((td.op_state, td.epoch, td.refcount), (OpState::Initialized, 1, [0, 0]));
     assert_eq!((td.attributes, td.max_vcpus), (1 << 28, 9));
     assert_eq!(td.tsc_offset.wrapping_add(0x1234), 0);
@@ -826,21 +826,47 @@ fn an_hkid_goes_from_free_to_assigned_to_flushed_to_free() {
     assert_eq!(kot(&w), (KotState::Assigned, 0));
     success(&mut w, Leaf::MNG_VPFLUSHDONE, tdr, 0);
     assert_eq!((kot(&w), w.td(tdr).lifecycle), ((KotState::Flushed, 3), Lifecycle::Blocked));
-    // Every package has to write back.
-    for bitmap in [3, 1, 2] {
-        w.edit(&format!("sys/kot/{HKID}/wbinvd_bitmap"), bitmap.into());
+    // The HKID is nobody else's until every package has written back.
+    let page = w.page();
+    for lp in [0, 2] {
         let status = w.call(Leaf::MNG_KEY_FREEID, tdr, 0, 0, 0).status;
         assert_eq!((status, kot(&w).0), (Status::WBCACHE_NOT_COMPLETE, KotState::Flushed));
+        assert_eq!(w.call(Leaf::MNG_CREATE, page, HKID, 0, 0).status, Status::HKID_NOT_FREE);
+        let written = w.call_on(lp, Call::new(Leaf::PHYMEM_CACHE_WB, 0, 0, 0, 0)).status;
+        assert_eq!(written, Status::SUCCESS);
     }
-    // The HKID is nobody else's until then.
-    let page = w.page();
-    assert_eq!(w.call(Leaf::MNG_CREATE, page, HKID, 0, 0).status, Status::HKID_NOT_FREE);
-    w.edit(&format!("sys/kot/{HKID}/wbinvd_bitmap"), 0.into());
     success(&mut w, Leaf::MNG_KEY_FREEID, tdr, 0);
     assert_eq!((kot(&w).0, w.td(tdr).lifecycle), (KotState::Free, Lifecycle::Teardown));
     success(&mut w, Leaf::MNG_CREATE, page, HKID);
     // No key was cleared on the way (architecture.md §7.5).
     assert!(!w.touches.iter().any(|t| matches!(t, Touch::Pconfig { .. })));
+}
+
+#[test]
+fn an_interrupted_write_back_and_one_that_began_before_free_no_hkid() {
+    // verification.md H8.
+    let mut w = ready();
+    let (one, two) = (w.keyed_td(65), w.keyed_td(66));
+    success(&mut w, Leaf::MNG_VPFLUSHDONE, one, 0);
+    w.irq = true;
+    let status = w.call(Leaf::PHYMEM_CACHE_WB, 0, 0, 0, 0).status;
+    assert_eq!(status, Status::INTERRUPTED_RESUMABLE);
+    let unfinished = Status::WBCACHE_NOT_COMPLETE;
+    assert_eq!(w.call(Leaf::MNG_KEY_FREEID, one, 0, 0, 0).status, unfinished);
+    success(&mut w, Leaf::MNG_VPFLUSHDONE, two, 0);
+    w.irq = false;
+    w.ok(Leaf::PHYMEM_CACHE_WB, 1, 0, 0, 0);
+    success(&mut w, Leaf::MNG_KEY_FREEID, one, 0);
+    assert_eq!(w.call(Leaf::MNG_KEY_FREEID, two, 0, 0, 0).status, unfinished);
+}
+
+#[test]
+fn a_td_is_flushed_when_every_vcpu_has_left_its_lp() {
+    let mut w = initialized();
+    let tdvpr = w.vcpu(TDR);
+    assert_eq!(w.call(Leaf::MNG_VPFLUSHDONE, TDR, 0, 0, 0).status, Status::FLUSHVP_NOT_DONE);
+    success(&mut w, Leaf::VP_FLUSH, tdvpr, 0);
+    success(&mut w, Leaf::MNG_VPFLUSHDONE, TDR, 0);
 }
 
 #[test]

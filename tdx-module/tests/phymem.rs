@@ -314,6 +314,14 @@ fn the_owner_of_a_page_that_was_removed_stays_stale_in_its_entry() {
     w.ok(Leaf::PHYMEM_PAGE_RECLAIM, RUNNING.td.page, 0, 0, 0);
     let out = w.ok(Leaf::PHYMEM_PAGE_RDMD, RUNNING.td.page, 0, 0, 0).out;
     assert_eq!(out, [0, RUNNING.td.tdr, 0, 0, 0, 0]);
+    // So does the epoch, which is not told of a free page.
+    let mut w = RUNNING.world.clone();
+    w.ok(Leaf::MEM_RANGE_BLOCK, 0, RUNNING.td.tdr, 0, 0);
+    w.ok(Leaf::MEM_TRACK, RUNNING.td.tdr, 0, 0, 0);
+    w.ok(Leaf::MEM_PAGE_REMOVE, 0, RUNNING.td.tdr, 0, 0);
+    assert_eq!(w.m.pamt(RUNNING.td.page, Size::Small).bepoch, 1);
+    let out = w.ok(Leaf::PHYMEM_PAGE_RDMD, RUNNING.td.page, 0, 0, 0).out;
+    assert_eq!(out, [0, RUNNING.td.tdr, 0, 0, 0, 0]);
 }
 
 #[test]

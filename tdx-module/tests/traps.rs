@@ -35,7 +35,8 @@ fn written(w: &mut World, base: u64, keyid: u16) {
 fn an_interrupted_demote_has_overwritten_the_page_that_it_was_offered() {
     // architecture.md §7.10.1.
     let b = bench();
-    let faults: [(S, fn(&mut World)); 2] = [
+    type Fault = fn(&mut World);
+    let faults: [(S, Fault); 2] = [
         (S::INTERRUPTED_RESTARTABLE, |w| w.irq = true),
         (S::OPERAND_BUSY.about(O::RCX), |w| hold_page(w, bench().large + 0x1000)),
     ];

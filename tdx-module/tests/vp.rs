@@ -965,6 +965,16 @@ fn track_cannot_pass_while_an_entry_is_counting_itself_in() {
     let track = w.call(Leaf::MEM_TRACK, b.td, 0, 0, 0);
     assert_eq!(track.status, busy(Operand::TD_EPOCH));
 }
+#[test]
+fn two_vcpus_enter_at_the_same_time() {
+    // architecture.md §7.8: the epoch's lock is shared.
+    let b = bench();
+    let mut w = b.w;
+    hold_enter(&mut w, b.second);
+    w.enter(0, b.vcpu);
+    assert!(matches!(w.run(1, Reply::Done), Action::Enter(_)));
+    assert_eq!(w.td(b.td).refcount, [0, 2]);
+}
 /// LP 1 is on its way into a VCPU, with the epoch's lock.
 fn hold_enter(w: &mut World, tdvpr: u64) {
     w.ok(Leaf::VP_FLUSH, tdvpr, 0, 0, 0);
@@ -995,8 +1005,10 @@ fn the_vmm_s_fields_reach_the_guest_s_entry() {
             pend_nmi: false,
         }
     );
+    assert_eq!(write(&mut w, 0x2020_0000_0000_000b, 1).status, Status::SUCCESS);
+    assert!(vcpu(&w, b.vcpu).controls.pend_nmi);
     // EPTP: write-back, four levels.
-    assert_eq!(w.enter(0, b.vcpu).shared_eptp, HOST + 0x1000 | 3 << 3 | 6);
+    assert_eq!(w.enter(0, b.vcpu).shared_eptp, (HOST + 0x1000) | (3 << 3) | 6);
     w.exit(0, VmExit::Interrupt);
     assert_eq!(w.ok(Leaf::VP_RD, b.vcpu, 0x4000, 0, 0).out[2], 0x80);
 }

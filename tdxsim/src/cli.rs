@@ -27,7 +27,7 @@ pub enum Subcommands {
     Run(Run),
     /// Replay the address trace of a real program.
     Replay(Replay),
-    /// Explain a SEAMCALL status, machine-check registers or a kernel log line.
+    /// Explain a leaf, a status, a state, a Secure-EPT entry, machine-check registers or a kernel log line.
     Explain(Explain),
     /// Show the platforms and where their numbers come from.
     Platform(Platform),
@@ -137,7 +137,8 @@ pub struct Replay {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A status, an MCi_STATUS with or without an MCG_STATUS, or pasted log lines; `-` reads them from stdin.
+    /// A status, a leaf or state by name, `sept 0x…`, `field …`, an MCi_STATUS with or without an MCG_STATUS, or pasted
+    /// log lines; `-` reads them from stdin.
     #[arg(
         value_name = "TEXT",
         required = true,

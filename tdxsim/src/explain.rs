@@ -1,12 +1,16 @@
-//! What a number or a kernel log line of TDX means: SEAMCALL statuses and machine checks, in words, with sources.
+//! What a number, a name or a kernel log line of TDX means: leaves, statuses, states, Secure-EPT entries, metadata fields
+//! and machine checks, in words, with sources.
 //!
 //! A pure function of its input. Whether a number is a completion status or an IA32_MCi_STATUS is decided by the status
 //! table first (bit 63 is ERROR in one and VAL in the other), then by plausibility; when both fit, both are given.
 
 mod advice;
+mod leaf;
 mod mce;
 mod read;
+mod state;
 mod status;
+mod subject;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,6 +28,26 @@ pub enum Kind {
     MciStatus,
     /// IA32_MCi_ADDR alone.
     MciAddr,
+    /// A SEAMCALL or TDCALL leaf.
+    Leaf,
+    /// A page type of the PAMT.
+    PageType,
+    /// A Secure-EPT entry.
+    SeptEntry,
+    /// A state of a Secure-EPT entry.
+    SeptState,
+    /// OP_STATE of a TD.
+    OpState,
+    /// Life-cycle state of a TD.
+    Lifecycle,
+    /// State of an HKID.
+    KotState,
+    /// Global state of the module.
+    ModuleState,
+    /// Exit reason of TDH.VP.ENTER.
+    ExitReason,
+    /// A metadata field.
+    MetadataField,
 }
 
 /// One decoded part.
@@ -75,6 +99,14 @@ pub enum ExplainError {
         /// The number as given, clipped.
         found: String,
     },
+    /// What follows a word that says what it is.
+    #[error("found `{found}`, expected {expected}")]
+    Subject {
+        /// The word, clipped.
+        found: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
     /// More numbers than a status and its MCG_STATUS.
     #[error("{count} numbers without names; {ACCEPTED}")]
     TooMany {
@@ -86,23 +118,49 @@ pub enum ExplainError {
 /// What [`explain`] accepts, for error messages and help.
 pub const ACCEPTED: &str = "accepted are: a SEAMCALL or TDCALL status (`0xC000030000000001`, decimal, or its name); \
      an MCi_STATUS, alone or with MCG_STATUS (`0xbd80000000100134 0xf`, or `status=… mcg=… addr=… bank=…`); \
-     `addr=…` alone; or pasted kernel log lines (`mce: [Hardware Error]: …`, `SEAMCALL (0x1c) failed: 0x…`, \
-     `SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0x…`)";
+     `addr=…` alone; the name of a leaf, a page type or a state (`TDH.MEM.PAGE.AUG`, `PT_TDR`, `RUNNABLE`); \
+     `seamcall 6`, `tdcall 6`, `sept 0x80E0000000000000`, `page-type 4`, `op-state 2`, `lifecycle 1`, `kot 2`, \
+     `exit 48`, `field HP_LOCK_TIMEOUT`; or pasted kernel log lines (`mce: [Hardware Error]: …`, \
+     `SEAMCALL (0x1c) failed: 0x…`, `SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0x…`)";
 
 /// How many things of one text are explained.
 pub const FINDINGS_MAX: usize = 16;
 
-/// Explains a number, a pair of numbers or pasted log lines.
+/// Explains a number, a name, a pair of numbers or pasted log lines.
 ///
 /// # Errors
 /// What was found, and what is accepted.
 pub fn explain(input: &str) -> Result<Explanation, ExplainError> {
-    let (findings, more) = read::findings(input)?;
-    let mut all = findings.iter().map(|finding| match finding {
-        read::Finding::Status(found) => status::explain(found),
-        read::Finding::Mce(found) => mce::explain(found),
-        read::Finding::Addr(addr) => mce::explain_addr(*addr),
-    });
+    let mut more = false;
+    let all = match subject::keyword(input) {
+        Some(found) => found?,
+        None => {
+            let named = match input.split_whitespace().collect::<Vec<_>>().as_slice() {
+                [word] => subject::named(word),
+                _ => Vec::new(),
+            };
+            let found = read::findings(input);
+            let findings = match found {
+                Ok((findings, rest)) => {
+                    more = rest;
+                    findings
+                }
+                Err(error) if named.is_empty() => return Err(error),
+                Err(_) => Vec::new(),
+            };
+            let mut all: Vec<Explanation> = findings
+                .iter()
+                .map(|finding| match finding {
+                    read::Finding::Status(found) => status::explain(found),
+                    read::Finding::Mce(found) => mce::explain(found),
+                    read::Finding::Addr(addr) => mce::explain_addr(*addr),
+                })
+                .collect();
+            all.extend(named.into_iter().map(subject::Subject::explain));
+            all
+        }
+    };
+    let mut all = all.into_iter();
     let Some(mut first) = all.next() else {
         return Err(ExplainError::Word { found: clip(input.trim()) });
     };
@@ -199,5 +257,7 @@ impl fmt::Display for Explanation {
     }
 }
 
+#[cfg(test)]
+mod module_tests;
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,54 @@ fn the_first_command_tells_how_the_kernel_dies() {
 }
 
 #[test]
+fn a_program_that_calls_what_is_not_modelled_ends_with_4_and_a_setup_that_is_refused_with_2() {
+    let with = |tables: &str, program: &str| {
+        format!(
+            "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\nprogram = '{program}'\n\
+             [expect]\nfinal = [\"births 0\"]\n{tables}"
+        )
+    };
+    let ready = "[tdx]\nstate = \"ready\"\n";
+    let unknown = file("unknown.toml", with(ready, "cpu0 : tdh.export.abort").as_bytes());
+    let output = tdxsim(&["run", unknown.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stdout(&output).contains("not modelled: TDH.EXPORT.ABORT"), "{}", stdout(&output));
+
+    let pamt = format!("{ready}pamt = \"0x79000000\"\n");
+    let refused = file("refused.toml", with(&pamt, "cpu0 : mfence").as_bytes());
+    let output = tdxsim(&["run", refused.to_str().unwrap()]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+    let said = stderr(&output);
+    assert!(
+        said.contains(
+            "refused.toml:9:2: found TDH.SYS.CONFIG: 0xc0000a1100000200 TDX_PAMT_OUTSIDE_CMRS"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_narration_of_a_killed_td_has_its_calls_by_name() {
+    let text = stdout(&tdxsim(&["run", "td-killed", "--platform", "spr", "--integrity", "ci"]));
+    for part in [
+        "= 0x6000000500000000 TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE",
+        "# rcx A_VP0",
+        "-> core 0 enters A_VP0",
+        "<- core 0 leaves A_VP0",
+        "0xe000060400000000 TDX_TD_FATAL",
+    ] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+    let report =
+        json(&["run", "td-killed", "--platform", "spr", "--integrity", "ci", "--format", "json"]);
+    let steps = report["runs"][0]["steps"].as_array().unwrap();
+    let enter = steps.iter().find(|s| s["step"] == "cpu0.1").unwrap();
+    assert_eq!(enter["call"]["name"], "TDH.VP.ENTER");
+    assert_eq!(enter["call"]["status"], "0x6000000500000000");
+    assert_eq!(enter["call"]["operands"][0]["region"], "A_VP0");
+}
+
+#[test]
 fn on_a_part_without_the_erratum_the_kernel_lives() {
     let output = tdxsim(&["run", "partial-write", "--platform", "gnr"]);
     let text = stdout(&output);

@@ -156,6 +156,27 @@ pub fn files() -> Vec<(String, String)> {
             ),
         ),
         (
+            "tdx-module",
+            page(
+                "The TDX module, leaf by leaf",
+                "The tables of `tdx_module`: what a leaf takes, locks, touches and may leave changed. `tdxsim explain` reads \
+                 the same tables; [how to drive the module](../tdx-module.md) is another page. Checks and statuses are in \
+                 [the binary interface](tdx-abi.md), states in [Secure-EPT](secure-ept.md).",
+                &[
+                    ("Leaves", tdx_module::profile::profiles_markdown()),
+                    ("Not modelled", tdx_module::not_modelled_markdown()),
+                    ("What a failed leaf may have changed", tdx_module::failure_effects_markdown()),
+                    ("Life of a TD and its HKID", tdx_module::profile::key_steps_markdown()),
+                    ("TD exits", tdx_module::exits_markdown()),
+                    ("Accesses that the Secure-EPT refuses", tdx_module::faults_markdown()),
+                    ("TDX_FEATURES0", tdx_module::fields::features_markdown()),
+                    ("Fields of the module", tdx_module::fields::sys_fields_markdown()),
+                    ("Fields of a TD", tdx_module::fields::td_fields_markdown()),
+                    ("Fields of a VCPU", tdx_module::vp_fields_markdown()),
+                ],
+            ),
+        ),
+        (
             "operations",
             page(
                 "Words of a scenario",
@@ -165,6 +186,7 @@ pub fn files() -> Vec<(String, String)> {
                     ("Agents", scenarios::format::agent_kinds_markdown()),
                     ("Outcomes", scenarios::format::outcomes_markdown()),
                     ("Final checks", scenarios::format::final_checks_markdown()),
+                    ("Registers of calls", scenarios::report::calls::call_forms_markdown()),
                 ],
             ),
         ),

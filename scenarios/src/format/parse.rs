@@ -232,6 +232,7 @@ fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     }
     if let Some(field) = root.field("td") {
         scenario.tds = super::tdx::tds(&field.section("tables [td.NAME]")?, scenario.tdx.as_ref())?;
+        super::tdx::widths(&scenario.tds, &mut scenario.agents);
     }
     let program = head.required("program", "`program = '''…'''`")?;
     scenario.program = program_lines(src, &program, &scenario.agents)?;

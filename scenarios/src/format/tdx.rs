@@ -6,11 +6,11 @@ use super::bind::{Regions, Trouble};
 use super::check::{address, key_ref};
 use super::parse::is_name;
 use super::pattern::{PatternError, number, trouble, words};
-use super::{Located, Place, Region, Scenario, Space};
+use super::{Agent, Located, Place, Region, Scenario, Space};
 use crate::diag::Diag;
 use crate::diag::envelope::{Field, Section};
 use serde::{Deserialize, Serialize};
-use sim_core::op::{AddrExpr, KeyRef};
+use sim_core::op::{AddrExpr, Base, KeyRef};
 use sim_core::units::{Area, parse_areas};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -390,6 +390,16 @@ pub(super) fn tds(section: &Section<'_>, module: Option<&Tdx>) -> Result<Vec<Td>
         tds.push(td(&field)?);
     }
     Ok(tds)
+}
+
+/// A guest that is a VCPU of one of the TDs has that TD's guest-physical addresses.
+pub(super) fn widths(tds: &[Td], agents: &mut [Agent]) {
+    for vcpu in agents.iter_mut().filter_map(|agent| agent.vcpu.as_mut()) {
+        let Base::Region { name, .. } = &vcpu.tdvpr.base else { continue };
+        if let Some(td) = tds.iter().find(|td| td.claims(name)) {
+            vcpu.gpaw = td.gpaw;
+        }
+    }
 }
 
 fn td(field: &Field<'_>) -> Result<Td, Diag> {

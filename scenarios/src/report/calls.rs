@@ -50,7 +50,12 @@ const L: &str = "linux-host-paths.md §2.1";
 /// The registers are those of intel/tdx-module 1.5.01; the sheet gives none.
 const M: &str = "architecture.md §7.11, intel/tdx-module 1.5.01";
 
-const fn h(leaf: Leaf, takes: &'static [(u8, Holds)], gives_pages: &'static [u8], cite: &'static str) -> CallForm {
+const fn h(
+    leaf: Leaf,
+    takes: &'static [(u8, Holds)],
+    gives_pages: &'static [u8],
+    cite: &'static str,
+) -> CallForm {
     CallForm { guest: false, leaf: leaf.0, takes, gives_pages, cite }
 }
 const fn g(leaf: GuestLeaf, takes: &'static [(u8, Holds)], cite: &'static str) -> CallForm {
@@ -171,7 +176,8 @@ impl Caller<'_> {
         Some(text)
     }
 
-    fn register(&self, name: &str, value: u64, is_page: bool) -> RegisterReport {
+    /// A register or structure that holds a value, with the region where it is an address.
+    pub fn register(&self, name: &str, value: u64, is_page: bool) -> RegisterReport {
         let region = if is_page { self.place(value) } else { None };
         RegisterReport { name: name.to_owned(), value: format!("{value:#x}"), region }
     }
@@ -255,5 +261,89 @@ impl CallReport {
         let operands = self.operands.iter().filter_map(named);
         let out = self.out.iter().filter_map(|r| named(r).map(|text| format!("-> {text}")));
         operands.chain(out).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sim_core::tdx::Status;
+    use std::collections::BTreeSet;
+
+    fn key(form: &CallForm) -> (bool, u16) {
+        (form.guest, form.leaf)
+    }
+
+    #[test]
+    fn every_modelled_leaf_has_one_form() {
+        let known: BTreeSet<(bool, u16)> = CALL_FORMS.iter().map(key).collect();
+        assert_eq!(known.len(), CALL_FORMS.len());
+        // What is only enumerated, or not modelled, shows every register that is set.
+        let without =
+            |leaf: Leaf| tdx_module::NOT_MODELLED.contains(&leaf) || leaf == Leaf::MEM_SEPT_WR;
+        for row in LEAVES {
+            let wanted = !without(Leaf(row.number));
+            assert_eq!(known.contains(&(false, row.number)), wanted, "{}", row.name);
+        }
+        for row in GUEST_LEAVES {
+            let wanted = !tdx_module::GUEST_NOT_MODELLED.contains(&GuestLeaf(row.number));
+            assert_eq!(known.contains(&(true, row.number)), wanted, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_form_names_registers_once_and_in_order() {
+        for form in CALL_FORMS {
+            let takes: Vec<u8> = form.takes.iter().map(|(r, _)| *r).collect();
+            assert!(
+                takes.is_sorted_by(|a, b| a < b) && takes.iter().all(|r| *r <= R13),
+                "{form:?}"
+            );
+            assert!(form.gives_pages.iter().all(|r| *r <= R11), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn every_form_is_reached_by_its_call_and_shows_the_registers_it_takes() {
+        let origin = crate::platform::Origin::Preset("spr".to_owned());
+        let spec = crate::platform::load(&origin, &[]).unwrap().spec;
+        let areas = [NamedArea { name: "P".to_owned(), base: 0x1000, size: 0x1000 }];
+        let caller = Caller { areas: &areas, spec: &spec };
+        for form in CALL_FORMS {
+            let regs = CallRegs([0x1001; 8]);
+            let op = if form.guest {
+                Op::Tdcall { leaf: GuestLeaf(form.leaf), version: 0, regs }
+            } else {
+                Op::Seamcall { leaf: Leaf(form.leaf), version: 0, regs }
+            };
+            let (guest, leaf, status) = (form.guest, form.leaf, Status::SUCCESS);
+            let outcome = Outcome::Call(CallResult { guest, leaf, status, out: [0x1000; 6] });
+            let call = caller.call(&op, &outcome).unwrap();
+            for (at, register) in (0u8..).zip(&call.operands) {
+                let page = form.takes.contains(&(at, Holds::Page));
+                assert_eq!(register.region.as_deref(), page.then_some("P"), "{form:?}");
+            }
+            for (at, register) in (0u8..).zip(&call.out) {
+                let page = form.gives_pages.contains(&at);
+                assert_eq!(register.region.as_deref(), page.then_some("P"), "{form:?}");
+            }
+            let zeros = match op {
+                Op::Tdcall { leaf, .. } => Op::Tdcall { leaf, version: 0, regs: CallRegs([0; 8]) },
+                _ => Op::Seamcall { leaf: Leaf(leaf), version: 0, regs: CallRegs([0; 8]) },
+            };
+            let shown = caller.call(&zeros, &outcome).unwrap().operands.len();
+            assert_eq!(shown, form.takes.iter().filter(|(r, _)| *r < R9).count(), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn the_book_has_every_form() {
+        let text = call_forms_markdown();
+        assert_eq!(text.lines().count(), CALL_FORMS.len() + 2);
+        assert!(
+            text.contains(
+                "| TDH.MEM.PAGE.REMOVE | rcx (guest-physical address), rdx (page) | rcx |"
+            )
+        );
     }
 }

@@ -2,14 +2,17 @@
 
 use super::{
     BIRTHS_MAX, BirthReport, HISTORY_MAX, HistoryRow, LineReport, Link, MACHINE_CHECKS_MAX,
-    MachineCheckReport, UcnaReport,
+    MachineCheckReport, TD_EVENTS_MAX, TdEventReport, UcnaReport, calls::Caller,
 };
 use rustc_hash::FxHashMap;
 use sim_core::event::{
     Birth, BirthCause, BirthId, Event, EventId, EventKind, LineState, Tamper, Trace, WeakKind, Why,
 };
 use sim_core::mca::McRecord;
+use sim_core::tdx::{GuestLeaf, Leaf};
 use sim_core::{KeyId, Line, Tagged};
+use tdx_module::op_state::KotState;
+use tdx_module::sept::{Entry, State};
 
 /// What the scenario calls one of its operations.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -304,6 +307,30 @@ impl<'a> Story<'a> {
             .collect()
     }
 
+    /// Entries into TDs, exits from them, and the end of TDX.
+    pub fn td_events(&self, caller: &Caller<'_>) -> Vec<TdEventReport> {
+        let tell = |event: &Event| {
+            let (what, core, vcpu, status) = match event.kind {
+                EventKind::TdEnter { core, vcpu, .. } => ("enter", core, Some(vcpu), None),
+                EventKind::TdExit { core, vcpu, status } => {
+                    ("exit", core, Some(vcpu), Some(status))
+                }
+                EventKind::TdxDisabled { core } => ("tdx-disabled", core, None, None),
+                _ => return None,
+            };
+            Some(TdEventReport {
+                at_ps: event.at.0,
+                step: self.root(event).map(|label| label.step.clone()),
+                what: what.to_owned(),
+                core,
+                vcpu: vcpu.map(|page| caller.register("tdvpr", page.hpa().0, true)),
+                status: status.map(|s| format!("{:#018x}", s.0)),
+                status_name: status.map(|s| s.to_string()),
+            })
+        };
+        self.events().iter().filter_map(tell).take(TD_EVENTS_MAX).collect()
+    }
+
     /// What the controllers logged.
     pub fn ucna(&self) -> Vec<UcnaReport> {
         self.events()
@@ -412,6 +439,21 @@ const fn why_text(why: Why) -> &'static str {
     }
 }
 
+/// A leaf by its name.
+fn leaf_name(guest: bool, leaf: u16) -> String {
+    if guest { GuestLeaf(leaf).to_string() } else { Leaf(leaf).to_string() }
+}
+
+/// The state of a Secure-EPT entry by its name.
+fn sept_state(entry: u64) -> &'static str {
+    Entry(entry).state().map_or("no state", State::name)
+}
+
+/// The state of an HKID by its name.
+fn kot_state(code: u8) -> &'static str {
+    KotState::from_code(code.into()).map_or("no state", KotState::name)
+}
+
 /// An event in words.
 fn describe(kind: &EventKind) -> String {
     match kind {
@@ -493,5 +535,35 @@ fn describe(kind: &EventKind) -> String {
             Tamper::Moved(from) => format!("line {from} was copied over line {line}"),
             Tamper::Replayed => format!("an old content of line {line} was put back"),
         },
+        EventKind::Call { core, guest, leaf } => {
+            format!("{} reached the module on core {core}", leaf_name(*guest, *leaf))
+        }
+        EventKind::Returned { core, guest, leaf, status } => {
+            format!("{} returned {status} on core {core}", leaf_name(*guest, *leaf))
+        }
+        EventKind::TdEnter { core, td, vcpu } => {
+            format!("core {core} entered VCPU {} of TD {}", vcpu.hpa(), td.hpa())
+        }
+        EventKind::TdExit { core, vcpu, status } => {
+            format!("core {core} left VCPU {}: {status}", vcpu.hpa())
+        }
+        EventKind::Pamt { page, level, before, after, owner } => format!(
+            "the PAMT entry of page {} at level {level} went from {before} to {after}, owner {}",
+            page.hpa(),
+            owner.hpa()
+        ),
+        EventKind::Sept { td, table, index, before, after } => format!(
+            "Secure-EPT entry {index} of page {} of TD {} went from {} to {}",
+            table.hpa(),
+            td.hpa(),
+            sept_state(*before),
+            sept_state(*after)
+        ),
+        EventKind::Kot { keyid, before, after } => {
+            format!("HKID {keyid} went from {} to {}", kot_state(*before), kot_state(*after))
+        }
+        EventKind::TdxDisabled { core } => {
+            format!("core {core} went into unbreakable shutdown: TDX is disabled")
+        }
     }
 }

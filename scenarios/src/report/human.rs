@@ -2,7 +2,7 @@
 
 use super::{
     BirthReport, ExpectationReport, HistoryRow, LineReport, Link, MachineCheckReport, RunReport,
-    StepReport, Verdict,
+    StepReport, TdEventReport, Verdict,
 };
 use sim_core::Ps;
 use std::fmt::{self, Display, Write};
@@ -27,7 +27,7 @@ impl Display for Narrative<'_> {
             run.speed
         )?;
         writeln!(f)?;
-        steps(f, &run.steps)?;
+        steps(f, run)?;
         for check in &run.machine_checks {
             writeln!(f)?;
             machine_check(f, check, run)?;
@@ -104,14 +104,48 @@ pub fn summary(run: &RunReport) -> String {
     text
 }
 
-fn steps(f: &mut fmt::Formatter<'_>, steps: &[StepReport]) -> fmt::Result {
+fn steps(f: &mut fmt::Formatter<'_>, run: &RunReport) -> fmt::Result {
+    let steps = &run.steps;
     let name = steps.iter().map(|s| s.step.len()).max().unwrap_or(0);
-    let operation = steps.iter().map(|s| s.operation.len()).max().unwrap_or(0).min(38);
+    let plain = steps.iter().filter(|s| s.call.is_none());
+    let operation = plain.map(|s| s.operation.len()).max().unwrap_or(0).min(38);
+    let mut events = run.td_events.iter().peekable();
     for s in steps {
+        while let Some(event) = events.next_if(|e| comes_before(e, s)) {
+            td_event(f, event, name)?;
+        }
         let end = Ps(s.end_ps).to_string();
-        writeln!(f, "  {end:>11}  {:name$}  {:operation$}  {}", s.step, s.operation, s.outcome)?;
+        write!(f, "  {end:>11}  {:name$}  ", s.step)?;
+        match &s.call {
+            None => writeln!(f, "{:operation$}  {}", s.operation, s.outcome)?,
+            Some(call) => {
+                let (trace, margin) = (call.trace(&s.outcome), call.margin());
+                let mark = if margin.is_empty() { "" } else { "  # " };
+                writeln!(f, "{trace}{mark}{margin}")?;
+            }
+        }
     }
-    Ok(())
+    events.try_for_each(|event| td_event(f, event, name))
+}
+
+/// Whether an event is told before an operation: if it happened earlier, or made it end.
+fn comes_before(event: &TdEventReport, step: &StepReport) -> bool {
+    let own = event.step.as_ref() == Some(&step.step) && event.what == "exit";
+    event.at_ps < step.end_ps || event.at_ps == step.end_ps && own
+}
+
+/// An entry, an exit or the end of TDX, between the operations.
+fn td_event(f: &mut fmt::Formatter<'_>, event: &TdEventReport, name: usize) -> fmt::Result {
+    let at = Ps(event.at_ps).to_string();
+    let step = event.step.as_deref().unwrap_or("-");
+    let vcpu = event.vcpu.as_ref().map_or("", |v| v.region.as_ref().unwrap_or(&v.value));
+    let core = event.core;
+    write!(f, "  {at:>11}  {step:name$}  ")?;
+    match event.what.as_str() {
+        "enter" => writeln!(f, "-> core {core} enters {vcpu}"),
+        "exit" => writeln!(f, "<- core {core} leaves {vcpu}"),
+        _ => writeln!(f, "!! core {core} in unbreakable shutdown, TDX disabled"),
+    }
 }
 
 fn machine_check(

@@ -189,9 +189,14 @@ fn depart(
     Ok(Flow::Done(status))
 }
 
+/// Exit qualification of an EPT violation: the access in bits 2:0, what the entry allows in bits 5:3.
+const fn ept_qualification(access: u64, entry: Entry) -> u64 {
+    access | entry.rights() << 3
+}
+
 /// TD exit by an EPT violation at a private address: where the walk ended, and why the module says so.
 fn leave_violation(cx: &mut Cx<'_>, gpa: u64, access: u64, entry: Entry, extended: u64) -> Stage {
-    let qualification = access | entry.rights() << 3;
+    let qualification = ept_qualification(access, entry);
     let status = Status::SUCCESS.exit(ExitKind::PrivateViolation.row().reason);
     let out = [qualification, extended, gpa & !0xfff, 0];
     depart(cx, status, VcpuState::Ready, LastExit::AsyncFault, out)
@@ -233,4 +238,18 @@ fn inject_ve(cx: &mut Cx<'_>, gpa: u64, access: u8) -> Stage {
     vcpu.ve = Some(VeInfo { reason, qualification: access.into(), gpa });
     cx.f.store(layout::tdvps_ve_info(tdvpr), hkid, gpa);
     go_on(cx, Inject::Ve { reason, gpa })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sept::State;
+    use sim_core::Page;
+
+    #[test]
+    fn a_write_to_a_page_that_is_blocked_for_writing_says_that_it_can_be_read_and_executed() {
+        let entry = Entry::leaf(State::BlockedW, Page(1));
+        assert_eq!(ept_qualification(2, entry), 2 | 1 << 3 | 1 << 5);
+        assert_eq!(ept_qualification(2, Entry::FREE), 2);
+    }
 }

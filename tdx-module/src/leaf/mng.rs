@@ -58,7 +58,7 @@ pub(crate) fn create(cx: &mut Cx<'_>) -> Stage {
     }
     ensure(cx.f.random != Some(false), Status::RND_NO_ENTROPY)?;
     let (tdr, hkid) = (cx.f.scratch.page, KeyId(cx.f.scratch.hkid));
-    kot_mut(cx, hkid)?.state = KotState::Assigned;
+    cx.set_kot(hkid, KotState::Assigned);
     let td = Td {
         hkid,
         lifecycle: Lifecycle::HkidAssigned,
@@ -346,7 +346,8 @@ pub(crate) fn vpflushdone(cx: &mut Cx<'_>) -> Stage {
     let td = cx.td_mut(tdr)?;
     td.lifecycle = Lifecycle::Blocked;
     let (hkid, packages) = (td.hkid, cx.m.sys.keyed);
-    *kot_mut(cx, hkid)? = KotEntry { state: KotState::Flushed, wbinvd_bitmap: packages };
+    kot_mut(cx, hkid)?.wbinvd_bitmap = packages;
+    cx.set_kot(hkid, KotState::Flushed);
     cx.store_tdr(tdr);
     Ok(Flow::Done(Status::SUCCESS))
 }
@@ -368,7 +369,7 @@ pub(crate) fn key_freeid(cx: &mut Cx<'_>) -> Stage {
     let td = cx.td_mut(tdr)?;
     td.lifecycle = Lifecycle::Teardown;
     let hkid = td.hkid;
-    kot_mut(cx, hkid)?.state = KotState::Free;
+    cx.set_kot(hkid, KotState::Free);
     cx.store_tdr(tdr);
     Ok(Flow::Done(Status::SUCCESS))
 }

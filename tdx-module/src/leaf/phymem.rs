@@ -33,8 +33,7 @@ pub(crate) fn cache_wb(cx: &mut Cx<'_>) -> Stage {
         cx.f.locks.push(Held::WbCache(cx.env.package));
         cx.lock_kot(Shared)?;
         let next = if command == START {
-            // What an interrupted write-back had saved is lost, also when there is nothing to write back now.
-            wbcache(cx)?.resume = None;
+            // What an interrupted write-back had saved is lost when this one ends or is interrupted itself.
             let kot = cx.m.sys.kot.iter().enumerate();
             let flushed: Vec<u16> = kot
                 .filter(|(_, entry)| entry.state == KotState::Flushed)
@@ -277,7 +276,7 @@ pub(crate) fn pamt_remove(cx: &mut Cx<'_>) -> Stage {
         for (i, page) in (0..).zip(pair) {
             for k in 0..per_page {
                 let at = page.hpa().0 + k * ENTRY_BYTES;
-                if at % 64 == 0 {
+                if at.is_multiple_of(64) {
                     cx.f.load(Hpa(at), global, 64);
                 }
                 let of = pa + (i * per_page + k) * Size::Small.bytes();

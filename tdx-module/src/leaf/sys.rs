@@ -196,9 +196,7 @@ pub(crate) fn config(cx: &mut Cx<'_>) -> Stage {
             ensure((1..=TDMRS_MAX as u64).contains(&cx.reg(RDX)), invalid(RDX))?;
             let hkid = private_hkid(cx, R8)?;
             // Before anything is known of the TDMRs, and for good.
-            if let Some(entry) = cx.m.sys.kot.get_mut(usize::from(hkid.0)) {
-                entry.state = KotState::Reserved;
-            }
+            cx.set_kot(hkid, KotState::Reserved);
             cx.m.sys.global_hkid = Some(hkid);
             next_tdmr(cx)
         }

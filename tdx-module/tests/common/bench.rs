@@ -202,7 +202,7 @@ pub fn call(leaf: Leaf, rcx: u64, rdx: u64, r8: u64, r9: u64) -> (World, Call) {
 
 /// A page of the VMM with content, 64 lines of it.
 pub fn image(w: &mut World, seed: u64) -> Vec<u64> {
-    let words: Vec<u64> = (0..512).map(|i| seed ^ i * 0x0101_0101_0101).collect();
+    let words: Vec<u64> = (0..512).map(|i| seed ^ (i * 0x0101_0101_0101)).collect();
     for (i, word) in (0..).zip(&words) {
         w.poke(IMAGE + 8 * i, 0, *word);
     }

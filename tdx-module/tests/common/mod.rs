@@ -9,8 +9,6 @@ pub mod edit;
 pub mod faults;
 pub mod invariants;
 
-pub mod cases;
-
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::outcome::PconfigStatus;
@@ -172,7 +170,7 @@ impl World {
                 self.starve = self.starve.saturating_sub(1);
                 return Reply::Random(ok);
             }
-            Touch::Spend(time) => self.now = self.now + time,
+            Touch::Spend(time) => self.now += time,
             Touch::FlushPage { .. } | Touch::WriteBackBlock(_) | Touch::Invept(_) => {}
         }
         let _ = lp;

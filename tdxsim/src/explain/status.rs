@@ -4,8 +4,8 @@ use super::advice::advice;
 use super::read::{AnyLeaf, FoundStatus};
 use super::{Explanation, Kind};
 use sim_core::tdx::{
-    DISPATCH, Leaf, LeafChecks, Low, Operand, PageType, Reading, Return, STATUS_BITS, Status,
-    who_returns,
+    DISPATCH, GUEST_DISPATCH, GUEST_LEAF_CHECKS, GuestCheck, GuestLeaf, GuestOutcome, Leaf,
+    LeafChecks, Low, Operand, PageType, Reading, Return, STATUS_BITS, Status, who_returns,
 };
 
 pub(super) fn explain(found: &FoundStatus) -> Explanation {
@@ -123,6 +123,12 @@ fn leaf(out: &mut Explanation, found: &FoundStatus) {
         Some(AnyLeaf::Guest(leaf)) => {
             let what = leaf.row().map_or("", |row| row.meaning);
             out.field("leaf", format!("{leaf} (TDCALL {})", leaf.0), what);
+            for (of, check) in guests(found.status) {
+                if of.is_none_or(|of| of == leaf) {
+                    out.field("outcome", "", check.when);
+                    out.cite(check.cite);
+                }
+            }
         }
         Some(AnyLeaf::Host(leaf)) => {
             let what = leaf.row().map_or("not a leaf known here", |row| row.meaning);
@@ -149,6 +155,15 @@ fn leaf(out: &mut Explanation, found: &FoundStatus) {
             for way in dispatch(found.status) {
                 out.field("returned by", "any leaf", way);
             }
+            for (leaf, check) in guests(found.status) {
+                let name = leaf.map_or_else(|| String::from("any TDCALL"), |leaf| leaf.to_string());
+                let how = match check.outcome {
+                    GuestOutcome::Exits { .. } => "TDH.VP.ENTER returns it: ",
+                    GuestOutcome::Returns(_) | GuestOutcome::Reexecutes => "",
+                };
+                out.field("in a guest", name, format!("{how}{}", check.when));
+                out.cite(check.cite);
+            }
         }
     }
 }
@@ -163,6 +178,23 @@ fn dispatch(status: Status) -> impl Iterator<Item = String> {
             ret.status.code() == status.code() && operand(ret.status) == operand(status)
         })
         .map(|ret| reason(&ret))
+}
+
+/// The outcomes of TDCALLs with this status; `None` for those of every leaf.
+fn guests(status: Status) -> impl Iterator<Item = (Option<GuestLeaf>, &'static GuestCheck)> {
+    let every = GUEST_DISPATCH.iter().map(|check| (None, check));
+    let each = GUEST_LEAF_CHECKS
+        .iter()
+        .flat_map(|row| row.checks.iter().map(move |check| (Some(row.leaf), check)));
+    let operand = status.low_kind() == Low::Operand;
+    let exit = status.low_kind() == Low::ExitReason;
+    every.chain(each).filter(move |(_, check)| {
+        let (GuestOutcome::Returns(of) | GuestOutcome::Exits { rax: of, .. }) = check.outcome
+        else {
+            return false;
+        };
+        of.code() == status.code() && (!(operand || exit) || of.low() == status.low())
+    })
 }
 
 /// One field per reason, with all leaves that have it.

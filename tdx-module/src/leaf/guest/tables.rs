@@ -318,7 +318,7 @@ mod tests {
             | MachineCheck | 0x0 | 0x80000312 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 1 |
             | Nmi | 0x0 | 0x80000202 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5 |
             | Interrupt | 0x1 | 0x0 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5 |
-            | TripleFault | 0x2 | 0x0 | TD exit, TDX_NON_RECOVERABLE_VCPU | exit reason 0 (exception or NMI); the VCPU cannot run again | intel/tdx-module 1.5.01 tdx_td_dispatcher.c |
+            | TripleFault | 0x2 | 0x0 | TD exit, TDX_NON_RECOVERABLE_VCPU; the VCPU cannot run again | intel/tdx-module 1.5.01 tdx_td_dispatcher.c |
             | Msmi | 0x6 | 0x0 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 2 |
             | Smi | 0x6 | 0x0 | TD exit, TDX_SUCCESS | architecture.md §6.3 row 5, Q-21 |
             | EntryMachineCheck | 0x80000029 | 0x0 | TD exit, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE; the TD is fatal and its memory not touched | architecture.md §6.3 row 3 |

@@ -3,8 +3,8 @@
 use super::table::no_l2_pages;
 use super::{entry, entry_of, handle, kept, size};
 use crate::cx::{At, Cx, Flow, Stage, ensure};
+use crate::flight::Touch;
 use crate::flight::reg::{R8, RCX, RDX};
-use crate::flight::{Held, Touch};
 use crate::lock::Mode::{Exclusive, Shared};
 use crate::pamt::{Size, Tdmr};
 use crate::sept::{Entry, SeptOp, State, next};
@@ -55,9 +55,11 @@ pub(crate) fn page_demote(cx: &mut Cx<'_>) -> Stage {
     ensure(cx.m.tdmr_of(pa).is_some_and(|t| has_children(t, pa, size)), missing)?;
     let held = cx.f.locks.len();
     cx.lock_pamt(pa, size, Exclusive).map_err(|_| BUSY)?;
+    let before = cx.m.pamt(pa, size).page_type();
     if let Some(tdmr) = cx.m.tdmr_of_mut(pa) {
         tdmr.demote(pa, size);
     }
+    cx.note_pamt(pa, size, before, cx.m.pamt(pa, size));
     store_range(cx, pa, size);
     cx.m.release(cx.f, held);
 
@@ -123,15 +125,16 @@ pub(crate) fn page_promote(cx: &mut Cx<'_>) -> Stage {
     interruptible(cx)?;
     let held = cx.f.locks.len();
     cx.lock_pamt(pa, size, Exclusive).map_err(|_| BUSY)?;
+    let before = cx.m.pamt(pa, size).page_type();
     let pair = cx.m.tdmr_of_mut(pa).and_then(|tdmr| tdmr.promote(pa, size));
+    cx.note_pamt(pa, size, before, cx.m.pamt(pa, size));
     for page in pair.into_iter().flatten() {
         cx.mark_pamt_page(page, false);
     }
     store_range(cx, pa, size);
     cx.m.release(cx.f, held);
 
-    // The locks of the children are never released: their page is no Secure-EPT page any more.
-    cx.f.locks.retain(|held| !matches!(held, Held::Entry { table: of, .. } if *of == table));
+    // The locks of the children are never released: they go with their page.
     cx.m.sept_drop(table);
     cx.set_entry(tdr, at, first.with_state(merged));
     cx.sub_children(tdr, 1)?;
