@@ -160,7 +160,7 @@ fn accept_holds_its_entry_against_the_host_who_then_comes_first() {
     assert_eq!(status_of(again), Status::OPERAND_BUSY.about(RCX));
     assert_eq!(status_of(rig.execute(rig.host(1), &block)), Status::SUCCESS);
     let outcome = rig.tdcall(run.vcpus[0], GuestLeaf::MEM_PAGE_ACCEPT, 0x20_0000 | 1);
-    assert_eq!(outcome.to_string(), "td-exit 48 gpa=0x0", "blocked");
+    assert_eq!(outcome.to_string(), "td-exit 48 gpa=0x200000", "blocked");
 }
 
 #[test]

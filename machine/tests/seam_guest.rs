@@ -534,3 +534,53 @@ fn an_entry_with_keyid_bits_of_its_own_is_a_misconfiguration_that_ends_the_modul
     }
     assert!(ended);
 }
+
+// -------------------------------------------------------------------------------------------------------- large mappings
+
+#[test]
+fn promote_and_demote_change_the_size_of_a_mapping_under_a_guest_that_goes_on() {
+    // architecture.md §7.6, §7.8; verification.md E3.
+    for config in [FUNCTIONAL, TIMED] {
+        let (mut rig, run) = running(config);
+        let (vcpu, tdr) = (run.vcpus[0], run.td.tdr);
+        let large = rig.block(2 << 20);
+        let gpa = 0x20_0000;
+        rig.sept(&run.td, gpa, 1);
+        rig.ok(0, Leaf::MEM_PAGE_AUG, [gpa | 1, tdr, large, 0]);
+        rig.enter(1, vcpu);
+        accept(&mut rig, vcpu, gpa | 1);
+        assert_eq!(rig.says(vcpu, "store [0x234560] 8 0x77"), "done");
+        // Large to small.
+        let table = rig.page();
+        rig.block_and_track(&run.td, gpa | 1);
+        rig.ok(0, Leaf::MEM_PAGE_DEMOTE, [gpa | 1, tdr, table, 0]);
+        rig.m.take_finished();
+        rig.enter(1, vcpu);
+        assert_eq!(rig.m.tlb(1).unwrap().iter().count(), 0, "{config:?}");
+        assert_eq!(rig.reads(vcpu, "load [0x234560] 8").1, 0x77);
+        // One of the 512 moves: only that one.
+        let other = rig.page();
+        rig.block_and_track(&run.td, 0x23_4000);
+        rig.ok(0, Leaf::MEM_PAGE_RELOCATE, [0x23_4000, tdr, other, 0]);
+        rig.m.take_finished();
+        rig.enter(1, vcpu);
+        assert_eq!(rig.says(vcpu, "store [0x234560] 8 0x78"), "done");
+        assert_eq!(rig.seen(other + 0x560, HKID_A), 0x78);
+        assert_eq!(rig.seen(large + 0x3_4560, HKID_A), 0x77);
+        // Back, and small to large: the table is given back and the guest walks to the leaf above it.
+        rig.block_and_track(&run.td, 0x23_4000);
+        rig.ok(0, Leaf::MEM_PAGE_RELOCATE, [0x23_4000, tdr, large + 0x3_4000, 0]);
+        rig.block_and_track(&run.td, gpa | 1);
+        let freed = rig.ok(0, Leaf::MEM_PAGE_PROMOTE, [gpa | 1, tdr, 0, 0]);
+        assert_eq!(freed.out[0], table);
+        rig.m.take_finished();
+        // Whatever becomes of the freed table, the guest does not look at it.
+        rig.cpu(2, &format!("movdir64b.page [{table:#x}]"));
+        rig.cpu(2, "mfence");
+        rig.enter(1, vcpu);
+        assert_eq!(rig.m.tlb(1).unwrap().iter().count(), 0);
+        assert_eq!(rig.reads(vcpu, "load [0x234560] 8").1, 0x78);
+        assert_eq!(rig.seen(large + 0x3_4560, HKID_A), 0x78);
+        rig.assert_sound();
+    }
+}
