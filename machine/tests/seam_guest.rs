@@ -584,3 +584,38 @@ fn promote_and_demote_change_the_size_of_a_mapping_under_a_guest_that_goes_on() 
         rig.assert_sound();
     }
 }
+
+#[test]
+fn a_gibibyte_is_mapped_by_one_entry_of_the_secure_ept() {
+    // architecture.md §7.6 "PAGE.PROMOTE": AUG gives at most 2 MiB at a time.
+    let mut rig = Rig::ready_with(&spr(IntegrityMode::Ci), FUNCTIONAL, 2);
+    let run = rig.running(HKID_A, 0, 1);
+    let (vcpu, tdr, gib) = (run.vcpus[0], run.td.tdr, 1u64 << 30);
+    let huge = rig.block(gib);
+    rig.next_page = run.td.tdr + (1 << 20);
+    rig.sept(&run.td, gib, 1);
+    for i in 0..512 {
+        let offset = i << 21;
+        rig.ok(0, Leaf::MEM_PAGE_AUG, [gib + offset | 1, tdr, huge + offset, 0]);
+    }
+    rig.enter(1, vcpu);
+    for i in 0..512 {
+        accept(&mut rig, vcpu, gib + (i << 21) | 1);
+    }
+    rig.guest(vcpu, "store [0x52345678] 8 0x91");
+    rig.block_and_track(&run.td, gib | 2);
+    rig.ok(0, Leaf::MEM_PAGE_PROMOTE, [gib | 2, tdr, 0, 0]);
+    rig.m.take_finished();
+    rig.enter(1, vcpu);
+    let reads = rig.m.counts().accesses;
+    assert_eq!(rig.reads(vcpu, "load [0x52345678] 8").1, 0x91);
+    // Two entries of the walk and the load itself.
+    assert_eq!(rig.m.counts().accesses - reads, 3);
+    assert_eq!(rig.seen(huge + 0x1234_5678, HKID_A), 0x91);
+    // Removed as one.
+    rig.block_and_track(&run.td, gib | 2);
+    rig.ok(0, Leaf::MEM_PAGE_REMOVE, [gib | 2, tdr, 0, 0]);
+    rig.m.take_finished();
+    rig.enter(1, vcpu);
+    assert_eq!(rig.says(vcpu, "load [0x52345678] 8"), "td-exit 48 gpa=0x52345678");
+}
