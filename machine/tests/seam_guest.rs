@@ -596,11 +596,11 @@ fn a_gibibyte_is_mapped_by_one_entry_of_the_secure_ept() {
     rig.sept(&run.td, gib, 1);
     for i in 0..512 {
         let offset = i << 21;
-        rig.ok(0, Leaf::MEM_PAGE_AUG, [gib + offset | 1, tdr, huge + offset, 0]);
+        rig.ok(0, Leaf::MEM_PAGE_AUG, [(gib + offset) | 1, tdr, huge + offset, 0]);
     }
     rig.enter(1, vcpu);
     for i in 0..512 {
-        accept(&mut rig, vcpu, gib + (i << 21) | 1);
+        accept(&mut rig, vcpu, (gib + (i << 21)) | 1);
     }
     rig.guest(vcpu, "store [0x52345678] 8 0x91");
     rig.block_and_track(&run.td, gib | 2);

@@ -43,7 +43,7 @@ fn warm(rig: &Rig, touches: &[Touch]) -> Ps {
         Touch::Load { .. } => l.l1_hit,
         Touch::Store { locked: false, .. } => l.issue,
         // Read-modify-write behind a fence.
-        Touch::Store { locked: true, .. } => l.mfence + l.l1_hit + l.issue,
+        Touch::Store { locked: true, .. } => l.mfence + l.l1_hit,
         Touch::Spend(time) => *time,
         // The fence waits for what was posted.
         Touch::FlushPage { .. } => l.clflushopt.times(64) + l.mfence + l.write_post,
