@@ -762,7 +762,7 @@ fn the_details_of_an_accept_violation_say_where_its_walk_ended() {
         );
         assert!(fills(&b.w).is_empty() && b.w.m.is_quiet());
         // The entry's lock is released, and before the VCPU counts as gone.
-        let epoch = layout::tdcs_epoch(b.w.td(b.td).tdcs[0]).0;
+        let epoch = layout::tdcs_refcounts(b.w.td(b.td).tdcs[0]).0;
         let stored = stores(&b.w);
         let gone = stored.iter().position(|(hpa, _)| *hpa == epoch).unwrap();
         let tables = stored.iter().rposition(|(hpa, _)| b.tables.contains(&(hpa & !0xfff)));
