@@ -205,6 +205,10 @@ impl Hierarchy {
     fn drain<P: LinePort>(&mut self, core: u16, why: Why, port: &mut P) -> Drained {
         let c = self.core_index(core);
         let mut drained = Drained::default();
+        // As it is at most fences.
+        if self.cores.at(c).waiting.is_empty() {
+            return drained;
+        }
         while let Some(entry) = self.cores.at(c).waiting.oldest() {
             drained.count(entry);
             self.finish(c, entry, why, port);

@@ -33,6 +33,14 @@ pub struct Counts {
     pub machine_checks: u64,
 }
 
+impl Counts {
+    /// A cached access, and who answered it.
+    pub(crate) fn access(&mut self, level: Level) {
+        self.accesses += 1;
+        self.by_level[level as usize] += 1;
+    }
+}
+
 /// What is known of an operation when it has been issued.
 pub(crate) struct Beat {
     pub(crate) outcome: Outcome,
@@ -388,8 +396,7 @@ impl Machine {
 
     /// The cost of a cached access answered by `level`: what is known now, and what comes after DRAM.
     fn level_cost(&mut self, level: Level, at: Tagged) -> (Ps, Ps) {
-        self.counts.accesses += 1;
-        self.counts.by_level[level as usize] += 1;
+        self.counts.access(level);
         let latency = &self.spec.latency;
         match level {
             Level::L1 => (latency.l1_hit, Ps::ZERO),

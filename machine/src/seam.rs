@@ -1,6 +1,7 @@
 //! SEAM: the module's calls run on a logical processor, one touch after the other, through its caches and in its time.
 
 use crate::agent::{AgentId, Consumed};
+use crate::bus::Bus;
 use crate::exec::Beat;
 use crate::{Machine, Speed};
 use cache::FenceKind;
@@ -311,6 +312,10 @@ impl Machine {
     pub(crate) fn seam_beat(&mut self, core: u16) -> SeamBeat {
         let timed = self.options.speed == Speed::Timed;
         loop {
+            if !timed && let Some(poison) = self.touch_at_once(core) {
+                let beat = Beat::over(Outcome::Done, Ps::ZERO);
+                return SeamBeat::Touched(Beat { poison: Some(poison), ..beat });
+            }
             // Functionally a touch is done in one go.
             let work = if timed { self.seam_mut(core).and_then(|s| s.work.take()) } else { None };
             let (touch, line) = match work {
@@ -337,6 +342,54 @@ impl Machine {
         }
     }
 
+    /// Does the touches that most of a leaf consists of, where nobody asks what they cost: loads and stores within a line, and
+    /// time. Stops before any other, and behind one that met poison, which is returned.
+    fn touch_at_once(&mut self, core: u16) -> Option<Consumed> {
+        let Machine { module, lps, caches, memory, trace, traffic, counts, spec, .. } = self;
+        let Seam { flight, reply, .. } = &mut lps.get_mut(usize::from(core))?.seam;
+        if *reply != Reply::Done || spec.cpu.rfo_poison_mc {
+            return None;
+        }
+        let mut bus = Bus { memory, trace, traffic, counts, timed: false };
+        while let Some(touch) = module.next_touch(flight) {
+            // By reference: a touch is copied nowhere.
+            let (tagged, level, poison) = match touch {
+                Touch::Spend(_) => {
+                    flight.touched(None);
+                    continue;
+                }
+                Touch::Load { at, bytes } => {
+                    let (offset, bytes) = (at.hpa.offset_in_line(), usize::from(*bytes));
+                    if offset + bytes > LINE_BYTES {
+                        return None;
+                    }
+                    let tagged = at.tagged();
+                    let hit = caches.load(core, tagged, &mut bus);
+                    let (data, _, poison) = caches.loaded(hit.slot);
+                    flight.touched(Some(data.slice(offset, bytes)));
+                    (tagged, hit.level, poison)
+                }
+                Touch::Store { at, value, bytes, locked } => {
+                    let (tagged, locked) = (at.tagged(), *locked);
+                    if locked {
+                        caches.fence(core, FenceKind::Locked, &mut bus);
+                    }
+                    let (data, mask) = words(at.hpa.offset_in_line(), *bytes, *value);
+                    let hit = caches.store(core, tagged, &data, mask, &mut bus);
+                    flight.touched(None);
+                    (tagged, hit.level, if locked { caches.loaded(hit.slot).2 } else { None })
+                }
+                _ => return None,
+            };
+            bus.counts.access(level);
+            if let Some(birth) = poison {
+                let at = Addr::new(tagged.line().hpa(), tagged.keyid());
+                return Some(Consumed { birth, at, access: McAccess::DataLoad, fatal: false });
+            }
+        }
+        None
+    }
+
     /// Does one line of a touch, or all of it in functional mode. `more` says whether lines are left.
     fn touch(&mut self, core: u16, touch: Touch, line: u32) -> Beat {
         let timed = self.options.speed == Speed::Timed;
@@ -353,12 +406,7 @@ impl Machine {
                 if locked {
                     before = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
                 }
-                let mut data = LineData::ZERO;
-                let word = at.hpa.offset_in_line() / 8;
-                for (to, from) in data.0.iter_mut().skip(word).zip(value) {
-                    *to = from;
-                }
-                let mask = ByteMask::span(8 * word, usize::from(bytes));
+                let (data, mask) = words(at.hpa.offset_in_line(), bytes, value);
                 let beat = self.store_line(core, at.tagged(), &data, mask, locked);
                 Beat {
                     cost: before.cost + beat.cost,
@@ -510,6 +558,15 @@ impl Machine {
     pub(crate) fn is_in_module(&self, core: u16) -> bool {
         self.seam(core).is_some_and(|s| s.flight.is_under_way() && (s.guest.is_none() || s.asking))
     }
+}
+
+/// Words as they lie in a line.
+fn words(offset: usize, bytes: u8, value: [u64; 2]) -> (LineData, ByteMask) {
+    let (mut data, word) = (LineData::ZERO, offset / 8);
+    for (to, from) in data.0.iter_mut().skip(word).zip(value) {
+        *to = from;
+    }
+    (data, ByteMask::span(8 * word, usize::from(bytes)))
 }
 
 /// The time-stamp counter: one tick per nanosecond of simulated time, and what WRMSR has made of it.

@@ -393,6 +393,15 @@ impl Flight {
         &self.regs
     }
 
+    /// The touch that [`crate::Module::next_touch`] gave is done; with what a load returned.
+    #[inline]
+    pub fn touched(&mut self, data: Option<LineData>) {
+        self.next += 1;
+        if let Some(data) = data {
+            self.data.push(data);
+        }
+    }
+
     pub(crate) fn start(&mut self, call: &Call) {
         // The buffers are kept: a call allocates nothing once they have grown.
         self.queue.clear();

@@ -463,6 +463,18 @@ impl Module {
         }
     }
 
+    /// The touch that [`Module::step`] would ask for next, for who does it without leaving the loop: it is done and answered
+    /// with [`Flight::touched`]. `None` when the leaf itself has to go on.
+    #[inline]
+    pub fn next_touch<'f>(&self, flight: &'f mut Flight) -> Option<&'f Touch> {
+        let (touch, from) = flight.queue.get_mut(flight.next)?;
+        if *from != Live::Fixed {
+            *touch = self.as_of_now(*touch, *from);
+            *from = Live::Fixed;
+        }
+        Some(touch)
+    }
+
     /// A touch as it is done now: a store of something that several LPs write carries what that says at this moment.
     fn as_of_now(&self, touch: Touch, from: Live) -> Touch {
         let Touch::Store { at, value, bytes, locked } = touch else { return touch };
