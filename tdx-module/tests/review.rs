@@ -7,7 +7,7 @@ mod common;
 use common::{GLOBAL, World};
 use sim_core::tdx::{Leaf, Operand, Status};
 use tdx_module::pamt::Size;
-use tdx_module::{Action, Call, Inject, Reply, VmExit};
+use tdx_module::{Action, Answer, Call, FAILURE_EFFECTS, Inject, Reply, VmExit};
 
 /// Bits 15:0 of a PAMT entry in memory: its lock.
 fn lock_in_memory(w: &World, pa: u64, size: Size) -> u64 {
@@ -122,4 +122,160 @@ fn a_demotion_that_would_give_an_l2_vm_a_table_is_not_modelled() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Goes on to the return of a call; a guest that it enters is interrupted.
+fn finish(w: &mut World, lp: usize, mut action: Option<Action>) -> Answer {
+    loop {
+        action = Some(match action {
+            Some(Action::Return(answer)) => return answer,
+            Some(Action::Enter(_)) => w.run(lp, Reply::Exit(VmExit::Interrupt)),
+            Some(other) => panic!("{other:?}"),
+            None => w.run(lp, Reply::Done),
+        });
+    }
+}
+/// A whole call.
+fn whole(w: &mut World, lp: usize, call: &Call) -> Answer {
+    assert!(w.begin(lp, call));
+    finish(w, lp, None)
+}
+
+/// Calls that meet: on one page, one HKID, one TD, one VCPU, one life cycle.
+fn that_meet() -> (World, Vec<Call>) {
+    let mut w = World::ready();
+    let torn = w.runnable_td(69);
+    w.ok(Leaf::VP_FLUSH, torn.tdvpr, 0, 0, 0);
+    w.ok(Leaf::MNG_VPFLUSHDONE, torn.tdr, 0, 0, 0);
+    w.ok(Leaf::PHYMEM_CACHE_WB, 0, 0, 0, 0);
+    w.ok(Leaf::MNG_KEY_FREEID, torn.tdr, 0, 0, 0);
+    // All but one page and the TDR.
+    for page in (torn.tdr + 4096..torn.page).step_by(4096) {
+        w.ok(Leaf::PHYMEM_PAGE_RECLAIM, page, 0, 0, 0);
+    }
+    let flushed = w.runnable_td(67);
+    w.ok(Leaf::VP_FLUSH, flushed.tdvpr, 0, 0, 0);
+    let created = w.page();
+    w.ok(Leaf::MNG_CREATE, created, 68, 0, 0);
+    let keyed = w.keyed_td(71);
+    let built = w.initialized_td(66, 0);
+    w.sept(built, 0, 0);
+    w.add(built, 0);
+    let [first, second] = [0, 1].map(|_| {
+        let tdvpr = w.page();
+        w.ok(Leaf::VP_CREATE, tdvpr, built, 0, 0);
+        for _ in 0..5 {
+            let page = w.page();
+            w.ok(Leaf::VP_ADDCX, page, tdvpr, 0, 0);
+        }
+        tdvpr
+    });
+    let runs = w.runnable_td(65);
+    w.ok(Leaf::VP_FLUSH, runs.tdvpr, 0, 0, 0);
+    w.aug(runs.tdr, 0x1000);
+    w.ok(Leaf::MEM_RANGE_BLOCK, 0x1000, runs.tdr, 0, 0);
+    w.ok(Leaf::MEM_TRACK, runs.tdr, 0, 0, 0);
+    let (page, other, block) = (w.page(), w.page(), w.block(2 << 20));
+    let add = w.td_params(0, 4);
+    w.lines.retain(|(line, keyid), _| *keyid == 0 && line << 6 >= common::HOST);
+    let call = |leaf, rcx, rdx, r8, r9| Call::new(leaf, rcx, rdx, r8, r9);
+    let calls = vec![
+        call(Leaf::MNG_CREATE, page, 70, 0, 0),
+        call(Leaf::MNG_CREATE, other, 70, 0, 0),
+        call(Leaf::MNG_KEY_CONFIG, created, 0, 0, 0),
+        call(Leaf::MNG_VPFLUSHDONE, created, 0, 0, 0),
+        call(Leaf::MNG_ADDCX, page, keyed, 0, 0),
+        call(Leaf::MNG_INIT, keyed, add, 0, 0),
+        call(Leaf::VP_CREATE, page, built, 0, 0),
+        call(Leaf::VP_INIT, first, 0, 0, 0),
+        call(Leaf::VP_INIT, second, 0, 0, 0),
+        call(Leaf::VP_ADDCX, page, first, 0, 0),
+        call(Leaf::MR_FINALIZE, built, 0, 0, 0),
+        call(Leaf::MR_EXTEND, 0, built, 0, 0),
+        call(Leaf::MEM_PAGE_ADD, 0x3000, built, page, common::IMAGE),
+        call(Leaf::MEM_SEPT_ADD, 0x20_0000 | 1, built, page, 0),
+        call(Leaf::MEM_SEPT_ADD, 0x20_0000 | 1, runs.tdr, other, 0),
+        call(Leaf::MEM_PAGE_AUG, 0x2000, runs.tdr, page, 0),
+        call(Leaf::MEM_PAGE_AUG, 0x20_0000 | 1, runs.tdr, block, 0),
+        call(Leaf::MEM_PAGE_REMOVE, 0x1000, runs.tdr, 0, 0),
+        call(Leaf::MEM_PAGE_RELOCATE, 0x1000, runs.tdr, page, 0),
+        call(Leaf::MEM_RANGE_UNBLOCK, 0x1000, runs.tdr, 0, 0),
+        call(Leaf::MEM_RANGE_BLOCK, 0, runs.tdr, 0, 0),
+        call(Leaf::MEM_TRACK, runs.tdr, 0, 0, 0),
+        call(Leaf::VP_ENTER, runs.tdvpr, 0, 0, 0),
+        call(Leaf::VP_RD, runs.tdvpr, 0xa020_0002_0000_0002, 0, 0),
+        call(Leaf::VP_FLUSH, runs.tdvpr, 0, 0, 0),
+        call(Leaf::MNG_VPFLUSHDONE, runs.tdr, 0, 0, 0),
+        call(Leaf::MNG_VPFLUSHDONE, flushed.tdr, 0, 0, 0),
+        call(Leaf::PHYMEM_CACHE_WB, 0, 0, 0, 0),
+        call(Leaf::MNG_KEY_FREEID, flushed.tdr, 0, 0, 0),
+        call(Leaf::PHYMEM_PAGE_RECLAIM, torn.page, 0, 0, 0),
+        call(Leaf::PHYMEM_PAGE_RECLAIM, torn.tdr, 0, 0, 0),
+        call(Leaf::MNG_CREATE, torn.tdr, 72, 0, 0),
+        call(Leaf::VP_CREATE, torn.page, built, 0, 0),
+        call(Leaf::PHYMEM_PAGE_RDMD, page, 0, 0, 0),
+        call(Leaf::PHYMEM_PAGE_WBINVD, page, 0, 0, 0),
+        call(Leaf::SYS_SHUTDOWN, 0, 0, 0, 0),
+    ];
+    (w, calls)
+}
+
+#[test]
+fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
+    // architecture.md §7.2: nothing waits, a lock that is taken is a BUSY status.
+    let (base, calls) = that_meet();
+    let busy = |s: Status| {
+        // The last: of a VCPU that is in its TD.
+        [Status::OPERAND_BUSY, Status::SYS_BUSY, Status::VCPU_STATE_INCORRECT].contains(&s.code())
+    };
+    // A refused VP.ENTER keeps the VCPU associated.
+    let leaves_more = |call: &Call| {
+        FAILURE_EFFECTS.iter().any(|row| row.in_module && row.leaf == Some(Leaf(call.rax as u16)))
+    };
+    let (mut at_once, mut refused) = (0, 0);
+    for a in &calls {
+        let mut alone = base.clone();
+        let only_a = whole(&mut alone, 0, a);
+        for b in &calls {
+            let serial = |first: (usize, &Call), then: (usize, &Call)| {
+                let mut w = base.clone();
+                let answers = [whole(&mut w, first.0, first.1), whole(&mut w, then.0, then.1)];
+                (answers, w)
+            };
+            let ([a1, b2], ab) = serial((0, a), (1, b));
+            let ([b1, a2], ba) = serial((1, b), (0, a));
+            for touches in 0.. {
+                let mut w = base.clone();
+                assert!(w.begin(0, a));
+                let stopped = w.run_some(0, touches);
+                if matches!(stopped, Some(Action::Return(_))) {
+                    break;
+                }
+                let got_b = whole(&mut w, 1, b);
+                let got_a = finish(&mut w, 0, stopped);
+                let what = format!("{:x?}\n{:x?}\nafter {touches}: {got_a:x?} {got_b:x?}", a, b);
+                assert!(w.m.is_quiet(), "{what}");
+                let end = w.m.without_priority();
+                let is = |other: &World| end == other.m.without_priority();
+                let ok = (got_a, got_b) == (a1, b2) && is(&ab)
+                    || (got_a, got_b) == (a2, b1) && is(&ba)
+                    || got_b.status != b1.status
+                        && busy(got_b.status)
+                        && got_a == only_a
+                        && (leaves_more(b) || is(&alone))
+                    || got_a.status != a1.status && busy(got_a.status) && got_b == b1 && {
+                        let mut w = base.clone();
+                        whole(&mut w, 1, b);
+                        leaves_more(a) || is(&w)
+                    };
+                assert!(ok, "{what}\nserial: {a1:x?} {b2:x?} or {b1:x?} {a2:x?}");
+                at_once += usize::from(!got_a.status.is_error() && !got_b.status.is_error());
+                refused += usize::from(busy(got_b.status));
+                if matches!(stopped, Some(Action::Enter(_))) {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(at_once > 1000 && refused > 1000, "{at_once} {refused}");
 }
