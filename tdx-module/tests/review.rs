@@ -5,7 +5,7 @@
 mod common;
 
 use common::{GLOBAL, World};
-use sim_core::tdx::{Leaf, Operand, Status};
+use sim_core::tdx::{GuestLeaf, Leaf, Operand, Status};
 use tdx_module::pamt::Size;
 use tdx_module::{Action, Answer, Call, FAILURE_EFFECTS, Inject, Reply, VmExit};
 
@@ -124,21 +124,42 @@ fn a_demotion_that_would_give_an_l2_vm_a_table_is_not_modelled() {
     }
 }
 
-/// Goes on to the return of a call; a guest that it enters is interrupted.
-fn finish(w: &mut World, lp: usize, mut action: Option<Action>) -> Answer {
-    loop {
-        action = Some(match action {
-            Some(Action::Return(answer)) => return answer,
-            Some(Action::Enter(_)) => w.run(lp, Reply::Exit(VmExit::Interrupt)),
-            Some(other) => panic!("{other:?}"),
-            None => w.run(lp, Reply::Done),
-        });
+/// What the guest does that a call enters: where R9 is not 0 it accepts that page, once, then it is interrupted.
+fn next_exit(call: &Call, accepts: &mut bool) -> Reply {
+    let regs = [call.regs[3], 0, 0, 0, 0, 0, 0, 0];
+    if std::mem::replace(accepts, false) && call.regs[3] != 0 {
+        Reply::Exit(VmExit::Tdcall { leaf: GuestLeaf::MEM_PAGE_ACCEPT, version: 0, regs })
+    } else {
+        Reply::Exit(VmExit::Interrupt)
     }
+}
+/// Goes on for so many touches, guests included; the answer if the call is over.
+fn go_on(
+    w: &mut World,
+    lp: usize,
+    call: &Call,
+    touches: usize,
+    accepts: &mut bool,
+) -> Option<Answer> {
+    let mut reply = Reply::Done;
+    for _ in 0..touches {
+        match w.run_some_with(lp, reply, 1) {
+            None => reply = Reply::Done,
+            Some(Action::Enter(_)) => reply = next_exit(call, accepts),
+            Some(Action::Return(answer)) => return Some(answer),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    if reply != Reply::Done {
+        // The guest has left: the module goes on at least to its next touch.
+        assert_eq!(w.run_some_with(lp, reply, 1), None);
+    }
+    None
 }
 /// A whole call.
 fn whole(w: &mut World, lp: usize, call: &Call) -> Answer {
     assert!(w.begin(lp, call));
-    finish(w, lp, None)
+    go_on(w, lp, call, usize::MAX, &mut true).unwrap()
 }
 
 /// Calls that meet: on one page, one HKID, one TD, one VCPU, one life cycle.
@@ -175,6 +196,19 @@ fn that_meet() -> (World, Vec<Call>) {
     w.aug(runs.tdr, 0x1000);
     w.ok(Leaf::MEM_RANGE_BLOCK, 0x1000, runs.tdr, 0, 0);
     w.ok(Leaf::MEM_TRACK, runs.tdr, 0, 0, 0);
+    // Of `built` 512 pages that can become one, and a table without pages; of `runs` a large page, blocked.
+    let (merge, large) = (0x60_0000, 0x80_0000);
+    w.sept(built, merge, 0);
+    let pages = w.block(2 << 20);
+    for i in 0..512 {
+        w.ok(Leaf::MEM_PAGE_ADD, merge + (i << 12), built, pages + (i << 12), common::IMAGE);
+    }
+    w.sept(built, 0x40_0000, 0);
+    let at = w.block(2 << 20);
+    w.ok(Leaf::MEM_PAGE_AUG, large | 1, runs.tdr, at, 0);
+    w.ok(Leaf::MEM_RANGE_BLOCK, large | 1, runs.tdr, 0, 0);
+    w.ok(Leaf::MEM_TRACK, runs.tdr, 0, 0, 0);
+    w.aug(runs.tdr, 0x4000);
     let (page, other, block) = (w.page(), w.page(), w.block(2 << 20));
     let add = w.td_params(0, 4);
     w.lines.retain(|(line, keyid), _| *keyid == 0 && line << 6 >= common::HOST);
@@ -203,6 +237,18 @@ fn that_meet() -> (World, Vec<Call>) {
         call(Leaf::MEM_RANGE_BLOCK, 0, runs.tdr, 0, 0),
         call(Leaf::MEM_TRACK, runs.tdr, 0, 0, 0),
         call(Leaf::VP_ENTER, runs.tdvpr, 0, 0, 0),
+        call(Leaf::VP_ENTER, runs.tdvpr, 0, 0, 0x4000),
+        call(Leaf::MEM_RANGE_BLOCK, 0x4000, runs.tdr, 0, 0),
+        call(Leaf::MEM_PAGE_DEMOTE, large | 1, runs.tdr, page, 0),
+        call(Leaf::MEM_PAGE_REMOVE, large | 1, runs.tdr, 0, 0),
+        call(Leaf::MEM_RANGE_UNBLOCK, large | 1, runs.tdr, 0, 0),
+        call(Leaf::MEM_RANGE_BLOCK, 2, runs.tdr, 0, 0),
+        call(Leaf::MEM_PAGE_PROMOTE, merge | 1, built, 0, 0),
+        call(Leaf::MEM_PAGE_REMOVE, merge + 0x5000, built, 0, 0),
+        call(Leaf::MEM_PAGE_RELOCATE, merge + 0x5000, built, page, 0),
+        call(Leaf::PHYMEM_PAGE_RDMD, pages + 0x5000, 0, 0, 0),
+        call(Leaf::MEM_SEPT_REMOVE, 0x40_0000 | 1, built, 0, 0),
+        call(Leaf::MEM_PAGE_ADD, 0x40_3000, built, page, common::IMAGE),
         call(Leaf::VP_RD, runs.tdvpr, 0xa020_0002_0000_0002, 0, 0),
         call(Leaf::VP_FLUSH, runs.tdvpr, 0, 0, 0),
         call(Leaf::MNG_VPFLUSHDONE, runs.tdr, 0, 0, 0),
@@ -244,15 +290,16 @@ fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
             };
             let ([a1, b2], ab) = serial((0, a), (1, b));
             let ([b1, a2], ba) = serial((1, b), (0, a));
-            for touches in 0.. {
+            // Long calls are stopped at fewer places towards their end.
+            for touches in (0..40).chain((40..).step_by(97)) {
                 let mut w = base.clone();
                 assert!(w.begin(0, a));
-                let stopped = w.run_some(0, touches);
-                if matches!(stopped, Some(Action::Return(_))) {
+                let mut accepts = true;
+                if go_on(&mut w, 0, a, touches, &mut accepts).is_some() {
                     break;
                 }
                 let got_b = whole(&mut w, 1, b);
-                let got_a = finish(&mut w, 0, stopped);
+                let got_a = go_on(&mut w, 0, a, usize::MAX, &mut accepts).unwrap();
                 let what = format!("{:x?}\n{:x?}\nafter {touches}: {got_a:x?} {got_b:x?}", a, b);
                 assert!(w.m.is_quiet(), "{what}");
                 let end = w.m.without_priority();
@@ -268,12 +315,16 @@ fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
                         whole(&mut w, 1, b);
                         leaves_more(a) || is(&w)
                     };
+                // A TDCALL that meets a lock is busy, too, and the guest knows it, not the host.
+                let accepts =
+                    |call: &Call| call.rax == u64::from(Leaf::VP_ENTER.0) && call.regs[3] != 0;
+                let met =
+                    |got: Answer, serial: [Answer; 2]| serial.contains(&got) || busy(got.status);
+                let ok =
+                    ok || accepts(b) && met(got_a, [a1, a2]) || accepts(a) && met(got_b, [b1, b2]);
                 assert!(ok, "{what}\nserial: {a1:x?} {b2:x?} or {b1:x?} {a2:x?}");
                 at_once += usize::from(!got_a.status.is_error() && !got_b.status.is_error());
                 refused += usize::from(busy(got_b.status));
-                if matches!(stopped, Some(Action::Enter(_))) {
-                    break;
-                }
             }
         }
     }
