@@ -24,6 +24,9 @@ use sim_core::tdx::ExitReason;
 use sim_core::{Addr, Hpa, Op, Outcome, PAGE_BYTES, Page, Ps};
 use tdx_module::{GuestEntry, Inject, VmExit};
 
+/// EPT violation (architecture.md §7.11 "Exit reasons used").
+const EPT_VIOLATION: ExitReason = ExitReason(48);
+
 /// Where an operation of a guest stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 enum Phase {
@@ -58,9 +61,16 @@ pub(crate) struct Guest {
     gpa: u64,
     /// Whether the exit is a TDCALL.
     call: Option<u16>,
+    /// How often the module has let the operation try again.
+    retries: u8,
     /// Whether an operation is under way: it has been issued and is not over.
     pub(crate) busy: bool,
 }
+
+/// How often an operation tries again when the module finds that its Secure-EPT allows the access. Once is enough for an
+/// entry that was changed meanwhile. More than a few times means that the entry in memory is not the module's: somebody has
+/// tampered with it where no check notices. The real module would read the same garbage; the model does not know what then.
+const RETRIES: u8 = 16;
 
 /// What an operation of a VCPU that is not in its TD comes to.
 const NOT_ENTERED: Outcome = Outcome::NotRun(NotRun::NotEntered);
@@ -127,7 +137,7 @@ impl Machine {
                 agent.spec.core = core;
                 let state = &mut agent.guest;
                 (state.phase, state.found, state.call) = (Phase::Start, [None; 3], None);
-                (state.passed, state.busy) = (0, true);
+                (state.passed, state.retries, state.busy) = (0, 0, true);
             }
             if let Some(beat) = self.guest_at_once(id, core, &guest, op) {
                 return beat;
@@ -372,9 +382,15 @@ impl Machine {
                 }
                 match guest.inject {
                     Inject::Nothing => {
-                        if let Some(state) = self.guest_mut(id) {
-                            (state.phase, state.found) = (Phase::Start, [None; 3]);
+                        let Some(state) = self.guest_mut(id) else {
+                            return Beat::over(NOT_ENTERED, cost);
+                        };
+                        if state.retries == RETRIES {
+                            return self.guest_lost(core);
                         }
+                        // What was found before the exit may be gone: the access begins anew.
+                        (state.phase, state.found) = (Phase::Start, [None; 3]);
+                        state.retries += 1;
                         Beat { more: true, ..Beat::over(Outcome::Done, cost) }
                     }
                     Inject::Exception { vector: 14, error } => {
@@ -396,7 +412,10 @@ impl Machine {
             }
             SeamBeat::Returned(answer, cost) => {
                 let reason = self.guest_left(core, answer);
-                let gpa = self.guest_mut(id).map_or(0, |g| g.gpa);
+                // TDG.MEM.PAGE.ACCEPT leaves by an EPT violation as if it had accessed the page: the VMM has the address.
+                let [_, _, r8, ..] = answer.out;
+                let accept = |g: &Guest| g.call.is_some() && reason == EPT_VIOLATION;
+                let gpa = self.guest_mut(id).map_or(0, |g| if accept(g) { r8 } else { g.gpa });
                 Beat::over(Outcome::TdExit { reason, gpa }, cost)
             }
             SeamBeat::Fatal => self.module_gone(core),

@@ -317,6 +317,18 @@ fn a_page_removed_and_added_again_at_the_same_address_is_zero() {
 }
 
 #[test]
+fn an_accept_that_leaves_tells_the_guest_physical_address_it_is_about() {
+    // architecture.md §7.9 "TDG.MEM.PAGE.ACCEPT": a TD exit by an EPT violation; R8 has the address.
+    for config in configs() {
+        let (mut rig, run) = running(config);
+        rig.enter(1, run.vcpus[0]);
+        let answer = rig.tdcall(run.vcpus[0], GuestLeaf::MEM_PAGE_ACCEPT, 0x7f_f000);
+        assert_eq!(answer.to_string(), "td-exit 48 gpa=0x7ff000", "{config:?}");
+        assert_eq!(rig.returned(1).out[2], 0x7f_f000);
+    }
+}
+
+#[test]
 fn an_offered_page_is_the_modules_although_key_configuration_failed() {
     // architecture.md §7.10.1: MNG.CREATE with RND_NO_ENTROPY has overwritten the page.
     for config in configs() {

@@ -431,7 +431,8 @@ fn a_guest_has_the_addresses_of_its_td() {
     expect![[r#"
         data 0x1111111111111111
         td-exit 48 gpa=0x8000000001000
-        tdx SUCCESS|48 rcx=0x1 r8=0x8000000001000"#]].assert_eq(&seen.join("\n"));
+        tdx SUCCESS|48 rcx=0x1 r8=0x8000000001000"#]]
+    .assert_eq(&seen.join("\n"));
 }
 
 #[test]
@@ -485,7 +486,8 @@ fn a_final_check_that_does_not_hold_says_what_is_there() {
         sept A_TDR 0x8000000000|2 FREE: the walk ends at level 3: FREE
         sept P0 0x0|0 FREE: no TD at 0x100800000
         tlb 0 A_TDR 0x0: no translation
-        tlb 99 A_TDR 0x0: no translation"#]].assert_eq(&seen.join("\n"));
+        tlb 99 A_TDR 0x0: no translation"#]]
+    .assert_eq(&seen.join("\n"));
 }
 
 #[test]

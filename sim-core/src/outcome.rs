@@ -340,7 +340,9 @@ mod tests {
             td-exit 49 gpa=0x0
             td-exit 1
             page-fault
+            double-fault
             not-run not-entered
+            not-run in-guest
             not-run not-modelled"#]]
         .assert_eq(&shown.join("\n"));
     }

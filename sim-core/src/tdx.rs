@@ -92,8 +92,19 @@ impl PageType {
         }
     }
     /// The type with this code; `None` for a code without one.
-    pub fn from_code(code: u64) -> Option<PageType> {
-        PAGE_TYPES.iter().find(|row| u64::from(row.code) == code).map(|row| row.page_type)
+    pub const fn from_code(code: u64) -> Option<PageType> {
+        // Asked for every PAMT entry that is looked at; that it equals the table is tested.
+        Some(match code {
+            0 => PageType::Nda,
+            1 => PageType::Rsvd,
+            3 => PageType::Reg,
+            4 => PageType::Tdr,
+            5 => PageType::Tdcx,
+            6 => PageType::Tdvpr,
+            8 => PageType::Ept,
+            15 => PageType::Pamt,
+            _ => return None,
+        })
     }
     /// The specification's name.
     pub const fn name(self) -> &'static str {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::cases::hold;
-use common::{GLOBAL, HOST, PAMT, World};
+use common::{GLOBAL, World};
 use sim_core::tdx::{ExitReason, GuestLeaf, GuestOutcome, Leaf, Operand, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
 use std::sync::LazyLock;
@@ -51,11 +51,6 @@ struct Bench {
     other: u64,
 }
 
-/// What TDH.SYS.TDMR.INIT wrote is not looked at here, and is what makes a world dear to copy.
-fn forget_pamt(w: &mut World) {
-    w.lines.retain(|(line, _), _| !(PAMT..HOST).contains(&(line << 6)));
-}
-
 fn build(attributes: u64) -> Bench {
     let mut w = World::ready();
     let td = w.initialized_td(u64::from(HKID), attributes);
@@ -79,7 +74,6 @@ fn build(attributes: u64) -> Bench {
     let answer = tdcall(&mut w, 0, GuestLeaf::MEM_PAGE_ACCEPT, [gpa::ACCEPTED | 1; 8]);
     assert_eq!(answered(answer).status, Status::SUCCESS);
     w.exit(0, VmExit::Interrupt);
-    forget_pamt(&mut w);
     Bench { w, td, vcpu, second, tables, pending, large, other }
 }
 
@@ -764,9 +758,9 @@ fn the_details_of_an_accept_violation_say_where_its_walk_ended() {
         );
         assert!(fills(&b.w).is_empty() && b.w.m.is_quiet());
         // The entry's lock is released, and before the VCPU counts as gone.
-        let epoch = layout::tdcs_refcounts(b.w.td(b.td).tdcs[0]).0;
+        let refcounts = layout::tdcs_refcounts(b.w.td(b.td).tdcs[0]).0;
         let stored = stores(&b.w);
-        let gone = stored.iter().position(|(hpa, _)| *hpa == epoch).unwrap();
+        let gone = stored.iter().position(|(hpa, _)| *hpa == refcounts).unwrap();
         let tables = stored.iter().rposition(|(hpa, _)| b.tables.contains(&(hpa & !0xfff)));
         assert!(tables.is_none_or(|last| last < gone));
         assert!(!entry_at(&b, gpa::FREE, 0).locked());

@@ -7,7 +7,7 @@ use common::{GLOBAL, HOST, IMAGE, TDMR, World, spec};
 use expect_test::expect_file;
 use sim_core::platform::TdxCost;
 use sim_core::tdx::{GUEST_LEAVES, GuestLeaf, LEAVES, Leaf, Operand, PageType, Status};
-use sim_core::{Addr, Hpa, KeyId, Page, Ps};
+use sim_core::{Addr, KeyId, Page, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use tdx_module::lock::Mode;
@@ -79,16 +79,16 @@ struct Bench {
 
 /// Where things are in the running TD. In the one being built, MAPPED and FREE are the same.
 mod gpa {
-    pub const MAPPED: u64 = 0;
-    pub const BLOCKED: u64 = 0x1000;
-    pub const PENDING: u64 = 0x2000;
-    pub const FREE: u64 = 0x3000;
-    pub const PENDING_BLOCKED: u64 = 0x4000;
-    pub const LARGE_BLOCKED: u64 = 0x20_0000;
-    pub const LARGE_FREE: u64 = 0x40_0000;
-    pub const LARGE_PENDING: u64 = 0x60_0000;
-    pub const MERGE: u64 = 0x80_0000;
-    pub const EMPTY: u64 = 0xA0_0000;
+    pub(crate) const MAPPED: u64 = 0;
+    pub(crate) const BLOCKED: u64 = 0x1000;
+    pub(crate) const PENDING: u64 = 0x2000;
+    pub(crate) const FREE: u64 = 0x3000;
+    pub(crate) const PENDING_BLOCKED: u64 = 0x4000;
+    pub(crate) const LARGE_BLOCKED: u64 = 0x20_0000;
+    pub(crate) const LARGE_FREE: u64 = 0x40_0000;
+    pub(crate) const LARGE_PENDING: u64 = 0x60_0000;
+    pub(crate) const MERGE: u64 = 0x80_0000;
+    pub(crate) const EMPTY: u64 = 0xA0_0000;
 }
 
 fn pages_of_vcpu(w: &mut World, tdr: u64) -> u64 {
@@ -189,9 +189,7 @@ fn early(leaf: Leaf, steps: usize) -> (World, Call) {
 }
 /// A TD that was shut down, up to `steps` of its way down.
 fn down(b: &mut Bench, steps: usize) -> u64 {
-    for tdvpr in [b.built_vcpu] {
-        b.w.ok(Leaf::VP_FLUSH, tdvpr, 0, 0, 0);
-    }
+    b.w.ok(Leaf::VP_FLUSH, b.built_vcpu, 0, 0, 0);
     let tdr = b.built;
     let all =
         [(Leaf::MNG_VPFLUSHDONE, tdr), (Leaf::PHYMEM_CACHE_WB, 0), (Leaf::MNG_KEY_FREEID, tdr)];
@@ -378,7 +376,7 @@ fn runs(leaf: Leaf) -> Runs {
             let inside = Call::new(l, TDMR | 1, TDMR, TDMR + 0x1000, 0);
             // The pages of the pair have 4K entries of their own.
             let mut paired = w.clone();
-            paired.ok(Leaf::PHYMEM_PAMT_ADD, TDMR + MB2 | 1, TDMR + MB2, TDMR + MB2 + 0x1000, 0);
+            paired.ok(Leaf::PHYMEM_PAMT_ADD, (TDMR + MB2) | 1, TDMR + MB2, TDMR + MB2 + 0x1000, 0);
             let entries = Call::new(l, TDMR | 1, TDMR + MB2 + 0x2000, TDMR + MB2 + 0x3000, 0);
             vec![(w.clone(), outside), (w, inside), (paired, entries)]
         }

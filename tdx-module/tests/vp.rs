@@ -5,7 +5,7 @@
 mod common;
 
 use common::cases::{Case, LeafCases, check, hold};
-use common::{GLOBAL, HOST, PAMT, World, spec};
+use common::{GLOBAL, HOST, World, spec};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
 use std::sync::LazyLock;
@@ -58,11 +58,6 @@ fn vcpu_of_pages(w: &mut World, tdr: u64, pages: usize) -> u64 {
     tdvpr
 }
 
-/// What TDH.SYS.TDMR.INIT wrote is not looked at here, and is what makes a world dear to copy.
-fn forget_pamt(w: &mut World) {
-    w.lines.retain(|(line, _), _| !(PAMT..HOST).contains(&(line << 6)));
-}
-
 static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let mut w = World::ready();
     let created = w.page();
@@ -85,7 +80,6 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     w.sept(td, 0, 0);
     w.add(td, 0);
     w.ok(Leaf::MR_FINALIZE, td, 0, 0, 0);
-    forget_pamt(&mut w);
     let free = w.page();
     let (fatal, fatal_vcpu) = (fatal.tdr, fatal.tdvpr);
     Bench {
@@ -1014,7 +1008,7 @@ fn the_vmm_s_fields_reach_the_guest_s_entry() {
     assert_eq!(write(&mut w, 0x2020_0000_0000_000b, 1).status, Status::SUCCESS);
     assert!(vcpu(&w, b.vcpu).controls.pend_nmi);
     // EPTP: write-back, four levels.
-    assert_eq!(w.enter(0, b.vcpu).shared_eptp, HOST + 0x1000 | 3 << 3 | 6);
+    assert_eq!(w.enter(0, b.vcpu).shared_eptp, (HOST + 0x1000) | (3 << 3) | 6);
     w.exit(0, VmExit::Interrupt);
     assert_eq!(w.ok(Leaf::VP_RD, b.vcpu, 0x4000, 0, 0).out[2], 0x80);
 }

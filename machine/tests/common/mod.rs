@@ -3,7 +3,7 @@
 use machine::{AgentId, AgentKind, AgentSpec, Item, Machine, Options, Order, Program, Speed};
 use machine::{CryptoKind, StepRecord};
 use sim_core::mca::{McConsequence, McContext, McRecord};
-use sim_core::op::{Base, KeyRef, TextOp};
+use sim_core::op::{Base, KeyRef, RegBase, TextOp};
 use sim_core::platform::{
     CacheGeometry, CpuSpec, DramSpec, FunctionalSpec, IntegrityMode, LatencySpec, MceSpec,
     MemorySpec, PagePolicy, PlatformSpec, SpeedGrade, XtsWidth,
@@ -171,7 +171,10 @@ pub(crate) fn op(agent: &str, text: &str) -> Op {
             Base::Region { .. } => Err(()),
         },
         |k| key(Some(k)),
-        |_| Err(()),
+        |reg| match reg.base {
+            RegBase::Num(n) => Ok(n | reg.or),
+            _ => Err(()),
+        },
     )
     .unwrap()
 }

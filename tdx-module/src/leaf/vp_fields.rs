@@ -224,7 +224,7 @@ pub(crate) fn touch(cx: &mut Cx<'_>, row: &VpFieldRow, new: Option<u64>) -> Resu
     Ok(())
 }
 
-/// [`VP_FIELDS`] as a table of the book.
+/// The fields of a VCPU that TDH.VP.RD and TDH.VP.WR know, as a table of the book.
 pub fn vp_fields_markdown() -> String {
     let mut out = String::from(
         "| Field | Id | VMM reads | VMM writes | of a debug TD: reads | writes | Source |\n\

@@ -23,7 +23,9 @@ fn kinds(input: &str) -> Vec<Kind> {
 
 #[test]
 fn a_leaf_of_private_memory() {
-    check("tdh_mem_page_aug", expect![[r#"
+    check(
+        "tdh_mem_page_aug",
+        expect![[r#"
         TDH.MEM.PAGE.AUG = SEAMCALL leaf 6 (0x6): add a page that the guest has to
         accept
           modelled       yes
@@ -91,12 +93,15 @@ fn a_leaf_of_private_memory() {
 
         Sources: architecture.md §7.9; architecture.md §7.1; architecture.md §7.5;
                  architecture.md §7.6; architecture.md §7.2; architecture.md §7.2, §7.9
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_leaf_that_an_interrupt_ends() {
-    check("PHYMEM.CACHE.WB", expect![[r#"
+    check(
+        "PHYMEM.CACHE.WB",
+        expect![[r#"
         TDH.PHYMEM.CACHE.WB = SEAMCALL leaf 40 (0x28): write back the package's caches
           modelled       yes
           version        0
@@ -125,12 +130,15 @@ fn a_leaf_that_an_interrupt_ends() {
 
         Sources: architecture.md §7.9; architecture.md §7.1; architecture.md §7.11;
                  architecture.md §7.2, §7.9, §7.11
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_tdcall() {
-    check("tdcall 6", expect![[r#"
+    check(
+        "tdcall 6",
+        expect![[r#"
         TDG.MEM.PAGE.ACCEPT = TDCALL leaf 6 (0x6): accept a page
           modelled     yes
           version      0
@@ -184,12 +192,15 @@ fn a_tdcall() {
                  1.5.01 tdx_td_dispatcher.c; architecture.md §7.9 "TDG.MEM.PAGE.ACCEPT";
                  architecture.md §7.9 "TDG.MEM.PAGE.ACCEPT", §7.11; architecture.md
                  §7.6; architecture.md §7.2, §7.9, §7.11
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_entry_of_the_secure_ept() {
-    check("sept 0x80E0000000000000", expect![[r#"
+    check(
+        "sept 0x80E0000000000000",
+        expect![[r#"
         0x80e0000000000000 = Secure-EPT entry in state FREE
           63 SVE        1: an EPT violation leaves the TD instead of raising #VE
           55 TDB        1: blocked; part of the state
@@ -218,12 +229,15 @@ fn an_entry_of_the_secure_ept() {
                         TDG.MEM.PAGE.ACCEPT at this entry's level
 
         Sources: architecture.md §7.6; architecture.md §7.9
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_entry_that_is_locked_and_half_accepted() {
-    check("sept 0x81100040123018f0", expect![[r#"
+    check(
+        "sept 0x81100040123018f0",
+        expect![[r#"
         0x81100040123018f0 = Secure-EPT entry in state PENDING
           63 SVE        1: an EPT violation leaves the TD instead of raising #VE
           56 TDP        1: pending; part of the state
@@ -258,12 +272,15 @@ fn an_entry_that_is_locked_and_half_accepted() {
           ACCEPT        accepted: TDG.MEM.PAGE.ACCEPT at this entry's level
 
         Sources: architecture.md §7.6; architecture.md §7.9
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_state_by_name() {
-    check("sept BLOCKED", expect![[r#"
+    check(
+        "sept BLOCKED",
+        expect![[r#"
         BLOCKED = state of a Secure-EPT entry, code 0x68
           state bits    0x00800000000000c0
           guest access  violation
@@ -282,8 +299,11 @@ fn a_state_by_name() {
                         TDG.MEM.PAGE.ACCEPT at this entry's level
 
         Sources: architecture.md §7.6; architecture.md §7.9
-    "#]]);
-    check("op-state RUNNABLE", expect![[r#"
+    "#]],
+    );
+    check(
+        "op-state RUNNABLE",
+        expect![[r#"
         RUNNABLE = OP_STATE 2, kept in TDCS
           TLB tracking  enforced: BLOCK and TRACK before a translation is taken away
           allows        TDH.VP.ENTER, TDH.MEM.SEPT.ADD, TDH.MEM.PAGE.RELOCATE,
@@ -297,8 +317,11 @@ fn a_state_by_name() {
           reached       by TDH.MR.FINALIZE
 
         Sources: architecture.md §7.5
-    "#]]);
-    check("lifecycle BLOCKED", expect![[r#"
+    "#]],
+    );
+    check(
+        "lifecycle BLOCKED",
+        expect![[r#"
         BLOCKED = life-cycle state 2 of a TD, kept in its TDR
           reached by  TDH.MNG.VPFLUSHDONE: HKID ASSIGNED → FLUSHED, TD HKID_ASSIGNED or
                       KEYS_CONFIGURED → BLOCKED; no VCPU is associated with an LP
@@ -308,8 +331,11 @@ fn a_state_by_name() {
         - Leaves that check STATE return TDX_TD_KEYS_NOT_CONFIGURED.
 
         Sources: architecture.md §7.5 "Step"; architecture.md §7.5, §7.7
-    "#]]);
-    check("kot flushed", expect![[r#"
+    "#]],
+    );
+    check(
+        "kot flushed",
+        expect![[r#"
         FLUSHED = state 2 of an HKID in the key ownership table
           reached by  TDH.MNG.VPFLUSHDONE: HKID ASSIGNED → FLUSHED, TD HKID_ASSIGNED or
                       KEYS_CONFIGURED → BLOCKED; no VCPU is associated with an LP
@@ -320,20 +346,26 @@ fn a_state_by_name() {
           package clears the bitmap that TDH.MNG.KEY.FREEID looks at.
 
         Sources: architecture.md §7.5 "Step"; architecture.md §7.5
-    "#]]);
-    check("SYS_READY", expect![[r#"
+    "#]],
+    );
+    check(
+        "SYS_READY",
+        expect![[r#"
         SYS_READY = state 3 of the TDX module
           reached by  the last TDH.SYS.KEY.CONFIG, or TDH.SYS.UPDATE
           next        TDH.SYS.TDMR.INIT until every TDMR is done, then TDs
           serves      every leaf
 
         Sources: architecture.md §7.1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_page_type_an_exit_reason_and_a_field() {
-    check("PT_TDR", expect![[r#"
+    check(
+        "PT_TDR",
+        expect![[r#"
         PT_TDR = page type 4 of the PAMT: root of a TD
           memory under   the global HKID
           filled by      TDH.MNG.CREATE; 64 MOVDIR64B of zeros
@@ -341,8 +373,11 @@ fn a_page_type_an_exit_reason_and_a_field() {
                          clears or flushes the page
 
         Sources: architecture.md §7.4 "PT codes"; architecture.md §7.4, §7.5
-    "#]]);
-    check("exit 48", expect![[r#"
+    "#]],
+    );
+    check(
+        "exit 48",
+        expect![[r#"
         48 = exit reason of TDH.VP.ENTER: EPT violation
           SharedViolation   TD exit, TDX_SUCCESS | exit reason 48 (EPT violation)
           PrivateViolation  the module looks closer: it answers the TDCALL, injects #VE,
@@ -350,23 +385,30 @@ fn a_page_type_an_exit_reason_and_a_field() {
 
         Sources: intel/tdx-module td_ept_violation.c; architecture.md §7.6 "guest
                  access"; architecture.md §7.11 "Exit reasons used"
-    "#]]);
-    check("field HP_LOCK_TIMEOUT", expect![[r#"
+    "#]],
+    );
+    check(
+        "field HP_LOCK_TIMEOUT",
+        expect![[r#"
         HP_LOCK_TIMEOUT = metadata field 0x9110000300000011
           of        a TD: TDH.MNG.RD, TDH.MNG.WR
           bytes     8
           the host  reads all, writes all
 
         Sources: intel/tdx-module 1.5.01 tdr_tdcs_fields_lookup.c
-    "#]]);
-    check("field 0x2016", expect![[r#"
+    "#]],
+    );
+    check(
+        "field 0x2016",
+        expect![[r#"
         posted-interrupt descriptor address = metadata field 0x0024000300002016
           of        a VCPU: TDH.VP.RD, TDH.VP.WR
           bytes     8
           the host  reads all, writes 0xffffffffffffffc0
 
         Sources: intel/tdx-module td_vmcs_fields_lookup.c
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -407,7 +449,11 @@ fn a_modelled_leaf_says_all_that_its_row_says() {
         assert_eq!(count("locks"), p.locks.len().max(1), "{name}");
         assert_eq!(count("touches"), p.touches.len().max(1), "{name}");
         let checks = p.leaf.checks().map_or(&[][..], |row| row.checks);
-        assert_eq!(count("check"), checks.iter().map(|c| c.returns().len()).sum::<usize>(), "{name}");
+        assert_eq!(
+            count("check"),
+            checks.iter().map(|c| c.returns().len()).sum::<usize>(),
+            "{name}"
+        );
         assert_eq!(count("interrupt"), 1, "{name}");
     }
 }
