@@ -266,10 +266,9 @@ fn that_meet() -> (World, Vec<Call>) {
     (w, calls)
 }
 
-#[test]
-fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
-    // architecture.md §7.2: nothing waits, a lock that is taken is a BUSY status.
-    let (base, calls) = that_meet();
+/// Every two of some calls, the first stopped after any number of touches while the second runs: they end as one after
+/// the other, or one of them is busy. How often both ended well, and how often the second was refused.
+fn meet(base: &World, calls: &[Call]) -> (usize, usize) {
     let busy = |s: Status| {
         // The last: of a VCPU that is in its TD.
         [Status::OPERAND_BUSY, Status::SYS_BUSY, Status::VCPU_STATE_INCORRECT].contains(&s.code())
@@ -279,10 +278,10 @@ fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
         FAILURE_EFFECTS.iter().any(|row| row.in_module && row.leaf == Some(Leaf(call.rax as u16)))
     };
     let (mut at_once, mut refused) = (0, 0);
-    for a in &calls {
+    for a in calls {
         let mut alone = base.clone();
         let only_a = whole(&mut alone, 0, a);
-        for b in &calls {
+        for b in calls {
             let serial = |first: (usize, &Call), then: (usize, &Call)| {
                 let mut w = base.clone();
                 let answers = [whole(&mut w, first.0, first.1), whole(&mut w, then.0, then.1)];
@@ -328,5 +327,59 @@ fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
             }
         }
     }
+    (at_once, refused)
+}
+
+#[test]
+fn two_calls_at_once_end_as_one_after_the_other_or_one_of_them_is_busy() {
+    // architecture.md §7.2: nothing waits, a lock that is taken is a BUSY status.
+    let (base, calls) = that_meet();
+    let (at_once, refused) = meet(&base, &calls);
     assert!(at_once > 1000 && refused > 1000, "{at_once} {refused}");
+}
+
+#[test]
+fn two_calls_at_once_on_pages_of_dynamic_pamt_do_too() {
+    let mut spec = common::spec();
+    spec.tdx.dynamic_pamt = true;
+    let mut w = World::ready_with(spec);
+    let block = |i: u64| common::TDMR + i * (2 << 20);
+    let pages = |i: u64| [0u64, 0x1000].map(|n| block(100) + i * 0x2000 + n);
+    let add = |i: u64, pair: [u64; 2]| {
+        Call::new(Leaf::PHYMEM_PAMT_ADD, block(i) | 1, pair[0], pair[1], 0)
+    };
+    for i in 0..3 {
+        assert_eq!(whole(&mut w, 0, &add(i, pages(i))).status, Status::SUCCESS);
+    }
+    let tdr = w.initialized_td(65, 0);
+    w.sept(tdr, 0, 0);
+    w.sept(tdr, 0x20_0000, 1);
+    // The one page of block 1, and the one left of a TD that is torn down in block 2.
+    w.ok(Leaf::MEM_PAGE_ADD, 0, tdr, block(1), common::IMAGE);
+    w.next_page = block(2);
+    let torn = w.page();
+    w.ok(Leaf::MNG_CREATE, torn, 66, 0, 0);
+    w.ok(Leaf::MNG_VPFLUSHDONE, torn, 0, 0, 0);
+    w.ok(Leaf::PHYMEM_CACHE_WB, 0, 0, 0, 0);
+    w.ok(Leaf::MNG_KEY_FREEID, torn, 0, 0, 0);
+    w.lines.retain(|(line, keyid), _| *keyid == 0 && line << 6 >= common::HOST);
+    let call = |leaf, rcx, rdx, r8, r9| Call::new(leaf, rcx, rdx, r8, r9);
+    let [first, second] = pages(7);
+    let calls = [
+        add(5, [first, second]),
+        add(5, pages(8)),
+        add(6, [first, second]),
+        add(6, [second, first]),
+        call(Leaf::MEM_SEPT_ADD, 0x4000_0000 | 2, tdr, block(0) + 0x10_0000, 0),
+        call(Leaf::MNG_CREATE, block(1) + 0x3000, 67, 0, 0),
+        call(Leaf::MNG_CREATE, block(2) + 0x3000, 67, 0, 0),
+        call(Leaf::MEM_PAGE_REMOVE, 0, tdr, 0, 0),
+        call(Leaf::PHYMEM_PAMT_REMOVE, block(1) | 1, 0, 0, 0),
+        call(Leaf::PHYMEM_PAGE_RECLAIM, torn, 0, 0, 0),
+        call(Leaf::PHYMEM_PAMT_REMOVE, block(2) | 1, 0, 0, 0),
+        call(Leaf::PHYMEM_PAGE_RDMD, block(2), 0, 0, 0),
+        call(Leaf::MEM_PAGE_ADD, 0x3000, tdr, block(1) + 0x5000, common::IMAGE),
+    ];
+    let (at_once, refused) = meet(&w, &calls);
+    assert!(at_once > 100 && refused > 100, "{at_once} {refused}");
 }
