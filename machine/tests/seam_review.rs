@@ -5,8 +5,8 @@
 mod tdx_common;
 
 use sim_core::op::{MemType, Value};
-use sim_core::{Addr, Hpa, KeyId, Op, Outcome};
 use sim_core::platform::IntegrityMode;
+use sim_core::{Addr, Hpa, KeyId, Op, Outcome};
 use tdx_common::{Config, FUNCTIONAL, TIMED, running};
 
 #[test]
