@@ -195,7 +195,9 @@ impl Walk {
         if word & Entry::RWX == 0 {
             return Err(self.violation());
         }
-        if word & Entry::RWX == Entry::W || entry.hpa().0 >> layout.address_bits() != 0 {
+        // Writable but not readable, and a page at a level that has none.
+        let malformed = word & (Entry::R | Entry::W) == Entry::W || level > 2 && entry.is_leaf();
+        if malformed || entry.hpa().0 >> layout.address_bits() != 0 {
             return Err(Need::Exit(VmExit::EptMisconfiguration { gpa: self.gpa }));
         }
         if level > 0 && !entry.is_leaf() {
@@ -350,6 +352,43 @@ mod tests {
             let need = walk.take(&g, &LAYOUT, 0x7000 | 0x80 | rights);
             let violation = Need::Exit(VmExit::EptViolation { gpa: 0, access });
             assert_eq!(need != violation, allowed, "{need:?}");
+        }
+    }
+
+    /// What a walk of a Secure-EPT of five levels finds whose entries are these, from the top.
+    fn ends(entries: &[u64]) -> Need {
+        let page = Page(0x100);
+        let (hkid, inject) = (KeyId(33), Inject::Nothing);
+        let (levels, gpaw, shared_eptp) = (5, 52, 0);
+        let (tdr, tdvpr, root) = (page, page, page);
+        let g = GuestEntry { tdr, tdvpr, hkid, root, levels, gpaw, shared_eptp, inject };
+        let mut walk = Walk::new(&g, &LAYOUT, None, 0x1000, access::READ);
+        let mut need = walk.start(&g);
+        for word in entries {
+            assert!(matches!(need, Need::Read(_)), "{need:?}");
+            need = walk.take(&g, &LAYOUT, *word);
+        }
+        need
+    }
+
+    #[test]
+    fn entries_that_no_secure_ept_has_are_misconfigurations_at_every_level() {
+        let misconfigured = Need::Exit(VmExit::EptMisconfiguration { gpa: 0x1000 });
+        let table = 0x20_0000 | Entry::RWX;
+        let leaf = table | Entry::PS | Entry::MT_WB;
+        for level in 0..5usize {
+            let above = vec![table; 4 - level];
+            let with = |word: u64| ends(&[above.as_slice(), &[word]].concat());
+            // Write without read, with and without execute.
+            for rights in [Entry::W, Entry::W | Entry::X] {
+                assert_eq!(with(leaf & !Entry::RWX | rights), misconfigured, "{level}");
+            }
+            // An address with KeyID bits.
+            assert_eq!(with(leaf | 1 << 46), misconfigured, "{level}");
+            // A page has 4 KiB, 2 MiB or 1 GiB.
+            let page = with(leaf);
+            assert_eq!(matches!(page, Need::Found(_)), level <= 2, "{level}: {page:?}");
+            assert_eq!(page == misconfigured, level > 2, "{level}");
         }
     }
 }

@@ -5,8 +5,9 @@
 mod tdx_common;
 
 use sim_core::op::{MemType, Value};
+use sim_core::platform::IntegrityMode;
 use sim_core::{Addr, Hpa, KeyId, Op, Outcome};
-use tdx_common::{FUNCTIONAL, TIMED, running};
+use tdx_common::{Config, FUNCTIONAL, TIMED, running};
 
 #[test]
 fn a_guest_s_access_at_the_end_of_the_address_space_is_a_page_fault() {
@@ -46,4 +47,23 @@ fn an_access_that_needs_more_translations_than_the_tlb_holds_is_done() {
         let outcome = rig.execute(run.vcpus[0].agent, &Op::Load { at, bytes: 8, ty: MemType::Wb });
         assert!(matches!(outcome, Outcome::Data(_)), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_guest_whose_secure_ept_was_changed_behind_the_processor_leaves_instead_of_trying_for_ever() {
+    // Without integrity (Li) changed ciphertext is read as if it were data (architecture.md §2.3): the walk meets an entry
+    // that is not what the module wrote.
+    let config = Config { integrity: IntegrityMode::Li, ..FUNCTIONAL };
+    let (mut rig, run) = running(config);
+    rig.wbinvd();
+    let table = *run.tables.last().unwrap();
+    let mut left = 0;
+    for bit in 0..48 {
+        let mut rig = rig.clone();
+        rig.hw(&format!("flip-bit [{table:#x}] {bit}"));
+        rig.enter(0, run.vcpus[0]);
+        let outcome = rig.guest(run.vcpus[0], "load [0x0] 8");
+        left += usize::from(matches!(outcome, Outcome::TdExit { .. }));
+    }
+    assert!(left > 0);
 }

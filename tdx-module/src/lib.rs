@@ -321,8 +321,8 @@ impl Module {
         Ok(())
     }
 
-    /// Goes on with a call: `reply` is what came of the last action. Idle flights and flights of a disabled module are
-    /// over at once.
+    /// Goes on with a call: `reply` is what came of the last action. An idle flight is over at once. A call that was under
+    /// way on another LP when TDX was disabled goes on to its end, and so does a guest to its exit.
     pub fn step(
         &mut self,
         flight: &mut Flight,

@@ -411,13 +411,15 @@ fn other_private_violations_and_shared_ones_leave_the_td_with_the_page_s_address
 }
 
 #[test]
-fn an_entry_that_lets_the_guest_in_by_now_sends_it_back() {
-    let mut b = running();
-    for access in 1..8 {
-        let inject = injected(b.w.exit(0, violation(gpa::MAPPED, access)));
-        assert_eq!(inject, Inject::Nothing);
+fn an_entry_that_lets_the_guest_in_by_now_leaves_the_td_all_the_same() {
+    // intel/tdx-module 1.5.01 td_ept_violation.c: only a pending page is told apart.
+    for access in 1..8u8 {
+        let mut b = running();
+        let answer = left(b.w.exit(0, violation(gpa::MAPPED, access)));
+        assert_eq!(answer.status, exit(48));
+        assert_eq!(answer.out, [u64::from(access) | 7 << 3, 0, gpa::MAPPED, 0, 0, 0]);
+        assert_eq!(b.w.td(b.td).refcount[1], 0);
     }
-    assert_eq!(b.w.td(b.td).refcount[1], 1);
 }
 
 #[test]

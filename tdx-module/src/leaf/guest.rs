@@ -215,8 +215,7 @@ fn violation(cx: &mut Cx<'_>, gpa: u64, access: u8) -> Stage {
     let (at, _) = cx.descend(tdr, gpa, 0)?;
     let entry = cx.entry(at);
     let Some(state) = entry.state() else { return Ok(Flow::Fatal) };
-    match fault_at(state, access) {
-        Fault::Resumes => go_on(cx, Inject::Nothing),
+    match fault_at(state) {
         Fault::Leaves => leave_violation(cx, gpa, access.into(), entry, 0),
         Fault::Pending if cx.td(tdr)?.attributes & ATTRIBUTE_SEPT_VE_DISABLE != 0 => {
             leave_violation(cx, gpa, access.into(), entry, EEQ_PENDING)

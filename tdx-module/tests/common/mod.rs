@@ -217,7 +217,11 @@ impl World {
     }
     /// Goes on for `steps` touches at most; what came last.
     pub fn run_some(&mut self, lp: usize, steps: usize) -> Option<Action> {
-        let mut reply = self.pending[lp].take().unwrap_or(Reply::Done);
+        self.run_some_with(lp, Reply::Done, steps)
+    }
+    /// The same where the module waits for an answer, such as an exit of its guest.
+    pub fn run_some_with(&mut self, lp: usize, reply: Reply, steps: usize) -> Option<Action> {
+        let mut reply = self.pending[lp].take().unwrap_or(reply);
         for _ in 0..steps {
             match self.step(lp, reply) {
                 Action::Touch(touch) => reply = self.act(lp, touch),

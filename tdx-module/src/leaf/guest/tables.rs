@@ -1,7 +1,7 @@
 //! What each exit does, and each end of the module's walk at an EPT violation (architecture.md §6.3, §7.6, §7.11).
 
 use crate::flight::VmExit;
-use crate::sept::{Entry, GuestAccess, State};
+use crate::sept::{GuestAccess, State};
 use sim_core::tdx::{ExitReason, Status};
 use std::fmt::Write;
 
@@ -105,8 +105,6 @@ pub const EXITS: [ExitRow; 12] = [
 /// What becomes of an access to a private page that the Secure-EPT did not allow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The guest goes on: it tries again.
-    Resumes,
     /// TD exit, EPT violation.
     Leaves,
     /// #VE; TD exit with extended qualification type 6 in a TD with ATTRIBUTES.SEPT_VE_DISABLE.
@@ -118,34 +116,31 @@ pub enum Fault {
 pub struct FaultRow {
     /// The entry at which the module's walk ended: what it lets the guest do.
     pub access: GuestAccess,
-    /// Whether that covers the access that failed, so that the entry has changed since.
-    pub covers: bool,
     /// What becomes of it.
     pub fault: Fault,
     /// Source.
     pub cite: &'static str,
 }
 
-const fn fault(access: GuestAccess, covers: bool, fault: Fault, cite: &'static str) -> FaultRow {
-    FaultRow { access, covers, fault, cite }
+const fn fault(access: GuestAccess, fault: Fault, cite: &'static str) -> FaultRow {
+    FaultRow { access, fault, cite }
 }
 
 use GuestAccess as G;
-/// The public source leaves the TD here as well; the host would then find nothing to do and enter again.
-const RACE: &str = "the model's choice; intel/tdx-module td_ept_violation.c has no such case";
+/// The host enters the guest again, and that tries again.
+const RACE: &str =
+    "intel/tdx-module td_ept_violation.c: also when the entry lets the guest in by now";
 const PENDING: &str = "architecture.md §7.6 \"guest access\"";
 
 /// What the module's own walk finds at an EPT violation, and what it does then. A walk never ends at
 /// [`GuestAccess::Walk`].
 #[rustfmt::skip]
 pub const FAULTS: &[FaultRow] = &[
-    fault(G::Full,        true,  Fault::Resumes, RACE),
-    fault(G::ReadExecute, true,  Fault::Resumes, RACE),
-    fault(G::ReadExecute, false, Fault::Leaves,  PENDING),
-    fault(G::Read,        true,  Fault::Resumes, RACE),
-    fault(G::Read,        false, Fault::Leaves,  PENDING),
-    fault(G::Violation,   false, Fault::Leaves,  PENDING),
-    fault(G::VeOrExit,    false, Fault::Pending, PENDING),
+    fault(G::Full,        Fault::Leaves,  RACE),
+    fault(G::ReadExecute, Fault::Leaves,  RACE),
+    fault(G::Read,        Fault::Leaves,  RACE),
+    fault(G::Violation,   Fault::Leaves,  PENDING),
+    fault(G::VeOrExit,    Fault::Pending, PENDING),
 ];
 
 /// The states of an entry of which TDG.MEM.PAGE.ATTR.RD tells: leaves that are not blocked.
@@ -194,16 +189,10 @@ impl ExitKind {
     }
 }
 
-/// What becomes of an access that a walk with this end did not allow; `access` as in [`VmExit::EptViolation`].
-pub fn fault_at(state: State, access: u8) -> Fault {
+/// What becomes of an access that a walk with this end did not allow.
+pub fn fault_at(state: State) -> Fault {
     let allows = state.row().access;
-    // Every access at least reads.
-    let wanted = if access & 7 == 0 { Entry::R } else { u64::from(access & 7) };
-    let covers = wanted & !allows.rights() == 0;
-    FAULTS
-        .iter()
-        .find(|row| row.access == allows && row.covers == covers)
-        .map_or(Fault::Leaves, |row| row.fault)
+    FAULTS.iter().find(|row| row.access == allows).map_or(Fault::Leaves, |row| row.fault)
 }
 
 /// [`EXITS`] as a table of the book.
@@ -234,17 +223,13 @@ pub fn exits_markdown() -> String {
 
 /// [`FAULTS`] as a table of the book.
 pub fn faults_markdown() -> String {
-    let mut out = String::from(
-        "| The entry's guest access | Covers the access | Then | Source |\n|---|---|---|---|\n",
-    );
+    let mut out = String::from("| The entry's guest access | Then | Source |\n|---|---|---|\n");
     for r in FAULTS {
         let then = match r.fault {
-            Fault::Resumes => "the guest tries again",
             Fault::Leaves => "TD exit, EPT violation",
             Fault::Pending => "#VE, or TD exit with extended qualification 6",
         };
-        let covers = if r.covers { "yes" } else { "no" };
-        let _ = writeln!(out, "| {} | {covers} | {then} | {} |", r.access.words(), r.cite);
+        let _ = writeln!(out, "| {} | {then} | {} |", r.access.words(), r.cite);
     }
     out
 }
@@ -289,20 +274,16 @@ mod tests {
     }
 
     #[test]
-    fn every_end_of_a_walk_and_every_access_meet_exactly_one_row_and_every_row_is_met() {
+    fn every_end_of_a_walk_meets_exactly_one_row_and_every_row_is_met() {
         let mut met = BTreeSet::new();
         // A walk goes on below NL_MAPPED.
         for state in STATES.map(|r| r.state).into_iter().filter(|s| *s != State::NlMapped) {
-            for access in 1..8u8 {
-                let allows = state.row().access;
-                let covers = u64::from(access) & !allows.rights() == 0;
-                let rows: Vec<usize> = (0..FAULTS.len())
-                    .filter(|i| (FAULTS[*i].access, FAULTS[*i].covers) == (allows, covers))
-                    .collect();
-                assert_eq!(rows.len(), 1, "{state} {access}");
-                assert_eq!(fault_at(state, access), FAULTS[rows[0]].fault);
-                met.extend(rows);
-            }
+            let allows = state.row().access;
+            let rows: Vec<usize> =
+                (0..FAULTS.len()).filter(|i| FAULTS[*i].access == allows).collect();
+            assert_eq!(rows.len(), 1, "{state}");
+            assert_eq!(fault_at(state), FAULTS[rows[0]].fault);
+            met.extend(rows);
         }
         assert_eq!(met.len(), FAULTS.len());
     }
@@ -334,15 +315,13 @@ mod tests {
             | Tdcall | 0x4d | 0x0 | looks closer | architecture.md §7.9 |
         "#]].assert_eq(&exits_markdown());
         expect![[r#"
-            | The entry's guest access | Covers the access | Then | Source |
-            |---|---|---|---|
-            | full | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
-            | read/execute; write: violation | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
-            | read/execute; write: violation | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
-            | read | yes | the guest tries again | the model's choice; intel/tdx-module td_ept_violation.c has no such case |
-            | read | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
-            | violation | no | TD exit, EPT violation | architecture.md §7.6 "guest access" |
-            | #VE, or exit if PENDING_VE_DISABLE | no | #VE, or TD exit with extended qualification 6 | architecture.md §7.6 "guest access" |
+            | The entry's guest access | Then | Source |
+            |---|---|---|
+            | full | TD exit, EPT violation | intel/tdx-module td_ept_violation.c: also when the entry lets the guest in by now |
+            | read/execute; write: violation | TD exit, EPT violation | intel/tdx-module td_ept_violation.c: also when the entry lets the guest in by now |
+            | read | TD exit, EPT violation | intel/tdx-module td_ept_violation.c: also when the entry lets the guest in by now |
+            | violation | TD exit, EPT violation | architecture.md §7.6 "guest access" |
+            | #VE, or exit if PENDING_VE_DISABLE | #VE, or TD exit with extended qualification 6 | architecture.md §7.6 "guest access" |
         "#]].assert_eq(&faults_markdown());
     }
 }

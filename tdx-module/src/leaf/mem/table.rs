@@ -50,7 +50,8 @@ pub(crate) fn sept_add(cx: &mut Cx<'_>) -> Stage {
         }
         if cx.f.version > 0 {
             let have = cx.td(tdr)?.l2_vms;
-            for (vm, r) in (1..).zip(L2_PAGES).filter(|(_, r)| offered(cx, *r) != NULL_PA) {
+            let first = (1..).zip(L2_PAGES).find(|(_, r)| offered(cx, *r) != NULL_PA);
+            if let Some((vm, r)) = first {
                 ensure(vm <= have, invalid(r))?;
                 return Ok(Flow::NotModelled);
             }
