@@ -471,6 +471,7 @@ impl Machine {
         at: Tagged,
         data: &LineData,
         mask: ByteMask,
+        locked: bool,
     ) -> Beat {
         if self.spec.cpu.rfo_poison_mc {
             let (mut bus, caches) = self.bus();
@@ -485,10 +486,17 @@ impl Machine {
         }
         let (mut bus, caches) = self.bus();
         let hit = caches.store(core, at, data, mask, &mut bus);
+        let poison = if locked { caches.loaded(hit.slot).2 } else { None };
         let (now, after_read) = self.level_cost(hit.level, at);
-        // A store that hits retires into the store buffer.
-        let cost = if hit.level == Level::L1 { self.spec.latency.issue } else { now };
-        Beat { after_read, ..Beat::over(Outcome::Done, cost) }
+        // A store that hits retires into the store buffer; what is read and written retires when it has been read, on
+        // poison too.
+        let buffered = hit.level == Level::L1 && !locked;
+        let cost = if buffered { self.spec.latency.issue } else { now };
+        let poison = poison.map(|birth| {
+            let at = Addr::new(at.line().hpa(), at.keyid());
+            Consumed { birth, at, access: McAccess::DataLoad, fatal: false }
+        });
+        Beat { after_read, poison, ..Beat::over(Outcome::Done, cost) }
     }
 
     pub(crate) fn store(&mut self, core: u16, at: Addr, bytes: u32, value: Value) -> Beat {

@@ -50,8 +50,11 @@ pub(crate) struct Guest {
     walk: Walk,
     /// What the walk's last read returned.
     walked: u64,
-    /// Translations of the pages that the operation accesses, in the order of [`Machine::guest_accesses`].
+    /// Translations of the pages that the operation accesses, in the order of [`Machine::guest_accesses`]. What it has
+    /// found it keeps to its end, also when its own walks push that out of the TLB.
     found: [Option<Translation>; 3],
+    /// For which of them the walk is.
+    sought: u8,
     /// How many bytes a string operation has done; the page it is at is that of the next one.
     passed: u32,
     /// The guest-physical address of the exit that is being handled.
@@ -253,7 +256,7 @@ impl Machine {
                 (src.hpa.0, access::READ, Some((dst.hpa.0, access::WRITE)))
             }
             Op::RepStosb { at, .. } => {
-                return [Some((at.hpa.0 + u64::from(passed), kind)), None, None];
+                return [Some((at.hpa.0.wrapping_add(u64::from(passed)), kind)), None, None];
             }
             _ => match op.addresses()[0] {
                 Some(at) => (at.hpa.0, kind, None),
@@ -272,6 +275,9 @@ impl Machine {
         let accesses = Self::guest_accesses(op, passed);
         for (i, wanted) in accesses.iter().enumerate() {
             let Some((linear, kind)) = *wanted else { continue };
+            if self.guest_mut(id).is_some_and(|g| g.found.get(i).is_some_and(Option::is_some)) {
+                continue;
+            }
             let Some(lp) = self.lps.get(usize::from(core)) else { return none };
             let hit = lp.tlb.find(guest.tdr, linear / PAGE_BYTES);
             let enough = hit.filter(|t| match kind {
@@ -288,7 +294,7 @@ impl Machine {
             let layout = self.spec.keyid;
             let Some(state) = self.guest_mut(id) else { return none };
             state.walk = Walk::new(&guest, &layout, state.cr3, linear, kind);
-            state.phase = Phase::Walking;
+            (state.phase, state.sought) = (Phase::Walking, i as u8);
             let need = state.walk.start(&guest);
             return self.guest_needs(id, core, op, need, done);
         }
@@ -339,6 +345,11 @@ impl Machine {
                 if let (Some(guest), Some(lp)) = (guest, self.lps.get_mut(usize::from(core))) {
                     lp.tlb.insert(guest.tdr, linear, found, capacity);
                 }
+                if let Some(state) = self.guest_mut(id)
+                    && let Some(slot) = state.found.get_mut(usize::from(state.sought))
+                {
+                    *slot = Some(found);
+                }
                 self.guest_translate(id, core, op, done)
             }
             // A prefetch never faults and never leaves: what cannot be translated is dropped.
@@ -377,7 +388,9 @@ impl Machine {
                         if state.retries == RETRIES {
                             return self.guest_lost(core);
                         }
-                        (state.phase, state.retries) = (Phase::Start, state.retries + 1);
+                        // What was found before the exit may be gone: the access begins anew.
+                        (state.phase, state.found) = (Phase::Start, [None; 3]);
+                        state.retries += 1;
                         Beat { more: true, ..Beat::over(Outcome::Done, cost) }
                     }
                     Inject::Exception { vector: 14, error } => {
@@ -444,6 +457,7 @@ impl Machine {
                     beat.more = true;
                     if let Some(state) = self.guest_mut(id) {
                         (state.passed, state.phase) = (passed + left, Phase::Start);
+                        state.found = [None; 3];
                     }
                 }
                 beat
@@ -542,10 +556,10 @@ impl Machine {
     }
 }
 
-/// The first byte of the next page, if an access of so many bytes reaches it.
+/// The first byte of the next page, if an access of so many bytes reaches it; behind the last page comes the first.
 const fn crosses(linear: u64, bytes: u32) -> Option<u64> {
     let rest = rest_of_page(linear);
-    if bytes > rest { Some(linear + rest as u64) } else { None }
+    if bytes > rest { Some(linear.wrapping_add(rest as u64)) } else { None }
 }
 
 /// How many bytes of the page are left from an address on.

@@ -12,6 +12,8 @@
 //!    └──────────────────────┘
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests"))]
+
 mod agent;
 mod bus;
 mod check;
@@ -69,6 +71,8 @@ pub struct Options {
 /// A logical processor.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Lp {
+    /// Its package.
+    package: u8,
     /// Unbreakable shutdown (architecture.md §6.3).
     shutdown: bool,
     /// Which agent is using it.
@@ -157,7 +161,9 @@ impl Machine {
             dram: Dram::new(&spec.dram, packages)?,
             trace: Trace::new(options.log),
             engine: Engine::new(),
-            lps: vec![Lp::default(); usize::from(spec.cpu.cores)],
+            lps: (0..spec.cpu.cores)
+                .map(|core| Lp { package: spec.package_of(core), ..Lp::default() })
+                .collect(),
             agents: Vec::new(),
             backlog: vec![VecDeque::new(); subchannels],
             waiting: 0,

@@ -42,7 +42,7 @@ pub(crate) struct Seam {
     /// MSRs that were written, by number.
     pub(crate) msrs: Vec<(u32, u64)>,
     /// What WRMSR of IA32_TIME_STAMP_COUNTER added to the TSC.
-    tsc_offset: u64,
+    tsc_shift: u64,
 }
 
 /// What a call under which a guest ran has come to.
@@ -240,11 +240,15 @@ impl Machine {
 
     /// WRMSR on a core.
     pub(crate) fn wrmsr(&mut self, core: u16, msr: u32, value: u64) {
-        let (now, reset) = (self.tsc(core), self.reset_value(msr));
+        let (now, reset) = (self.trace.now, self.reset_value(msr));
         let Some(seam) = self.seam_mut(core) else { return };
         if msr == MSR_TSC {
-            seam.tsc_offset = seam.tsc_offset.wrapping_add(value.wrapping_sub(now));
+            seam.tsc_shift = value.wrapping_sub(tsc_of(now, 0));
             return;
+        }
+        if msr == MSR_TSC_ADJUST {
+            let old = seam.msrs.iter().find(|(n, _)| *n == msr).map_or(reset, |(_, v)| *v);
+            seam.tsc_shift = seam.tsc_shift.wrapping_add(value.wrapping_sub(old));
         }
         let at = seam.msrs.binary_search_by_key(&msr, |(n, _)| *n);
         match at {
@@ -281,33 +285,25 @@ impl Machine {
         }
     }
 
-    /// The time-stamp counter of a core: one tick per nanosecond of simulated time.
-    fn tsc(&self, core: u16) -> u64 {
-        let base = self.trace.now.0 / 1000;
-        self.seam(core).map_or(base, |seam| {
-            let adjust = seam.msrs.iter().find(|(n, _)| *n == MSR_TSC_ADJUST);
-            base.wrapping_add(seam.tsc_offset).wrapping_add(adjust.map_or(0, |(_, v)| *v))
-        })
-    }
-
     fn begin_call(&mut self, core: u16, call: &Call) -> Result<(), tdx_module::VmFail> {
-        let (package, now, tsc) = (self.spec.package_of(core), self.trace.now, self.tsc(core));
+        let now = self.trace.now;
         let Some(lp) = self.lps.get_mut(usize::from(core)) else {
             return Err(tdx_module::VmFail);
         };
-        let Seam { flight, irq, msrs, .. } = &mut lp.seam;
-        let irq = irq.is_some();
-        let env = Env { lp: core, package, irq, now, tsc, msrs, cpuid: 0 };
+        let Seam { flight, irq, msrs, tsc_shift, .. } = &mut lp.seam;
+        let (irq, tsc) = (irq.is_some(), tsc_of(now, *tsc_shift));
+        let env = Env { lp: core, package: lp.package, irq, now, tsc, msrs, cpuid: 0 };
         self.module.begin(flight, call, &env)
     }
 
     fn module_step(&mut self, core: u16) -> Action {
-        let (package, now, tsc) = (self.spec.package_of(core), self.trace.now, self.tsc(core));
+        let now = self.trace.now;
         let Some(lp) = self.lps.get_mut(usize::from(core)) else { return Action::Fatal };
-        let Seam { flight, reply, irq, msrs, .. } = &mut lp.seam;
-        let irq = irq.is_some();
-        let env = Env { lp: core, package, irq, now, tsc, msrs, cpuid: 0 };
-        let reply = std::mem::take(reply);
+        let Seam { flight, reply, irq, msrs, tsc_shift, .. } = &mut lp.seam;
+        let (irq, tsc) = (irq.is_some(), tsc_of(now, *tsc_shift));
+        let env = Env { lp: core, package: lp.package, irq, now, tsc, msrs, cpuid: 0 };
+        // Most actions are answered by nothing, and a reply is as large as a line.
+        let reply = if *reply == Reply::Done { Reply::Done } else { std::mem::take(reply) };
         self.module.step(flight, reply, &env, &mut self.trace)
     }
 
@@ -315,7 +311,8 @@ impl Machine {
     pub(crate) fn seam_beat(&mut self, core: u16) -> SeamBeat {
         let timed = self.options.speed == Speed::Timed;
         loop {
-            let work = self.seam_mut(core).and_then(|seam| seam.work.take());
+            // Functionally a touch is done in one go.
+            let work = if timed { self.seam_mut(core).and_then(|s| s.work.take()) } else { None };
             let (touch, line) = match work {
                 Some(work) => work,
                 None => match self.module_step(core) {
@@ -354,13 +351,7 @@ impl Machine {
             Touch::Store { at, value, bytes, locked } => {
                 let mut before = Beat::over(Outcome::Done, Ps::ZERO);
                 if locked {
-                    // Read-modify-write: the read retires, on poison too.
-                    let fence = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
-                    before = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
-                    before.cost += fence.cost;
-                    if before.poison.is_some() {
-                        return before;
-                    }
+                    before = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
                 }
                 let mut data = LineData::ZERO;
                 let word = at.hpa.offset_in_line() / 8;
@@ -368,7 +359,7 @@ impl Machine {
                     *to = from;
                 }
                 let mask = ByteMask::span(8 * word, usize::from(bytes));
-                let beat = self.store_line(core, at.tagged(), &data, mask);
+                let beat = self.store_line(core, at.tagged(), &data, mask, locked);
                 Beat {
                     cost: before.cost + beat.cost,
                     after_read: before.after_read.max(beat.after_read),
@@ -519,6 +510,11 @@ impl Machine {
     pub(crate) fn is_in_module(&self, core: u16) -> bool {
         self.seam(core).is_some_and(|s| s.flight.is_under_way() && (s.guest.is_none() || s.asking))
     }
+}
+
+/// The time-stamp counter: one tick per nanosecond of simulated time, and what WRMSR has made of it.
+const fn tsc_of(now: Ps, shift: u64) -> u64 {
+    (now.0 / 1000).wrapping_add(shift)
 }
 
 /// The exit that an interrupt makes.

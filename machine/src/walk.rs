@@ -271,3 +271,85 @@ impl Walk {
         self.start(g)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_module::Inject;
+
+    const LAYOUT: KeyIdLayout = KeyIdLayout {
+        maxpa: 46,
+        keyid_bits: 6,
+        private_bits: 1,
+        mktme_kids: 31,
+        tdx_priv_kids: 32,
+    };
+
+    fn guest(levels: u8) -> GuestEntry {
+        GuestEntry {
+            tdr: Page(1),
+            tdvpr: Page(2),
+            hkid: KeyId(33),
+            root: Page(3),
+            levels,
+            gpaw: 48,
+            shared_eptp: 0,
+            inject: Inject::Nothing,
+        }
+    }
+
+    /// What the first entry that is read leads to.
+    fn first(word: u64) -> Need {
+        let g = guest(4);
+        let mut walk = Walk::new(&g, &LAYOUT, None, 0x1234_5678, access::READ);
+        assert_eq!(walk.start(&g), Need::Read(Addr::new(Hpa(0x3000), KeyId(33))));
+        walk.take(&g, &LAYOUT, word)
+    }
+
+    #[test]
+    fn an_entry_of_the_secure_ept_that_carries_keyid_bits_is_misconfigured() {
+        // architecture.md §2.5: the processor adds the TD's HKID to what the entry says.
+        assert_eq!(first(0x5000 | 7), Need::Read(Addr::new(Hpa(0x5000), KeyId(33))));
+        let misconfigured = Need::Exit(VmExit::EptMisconfiguration { gpa: 0x1234_5678 });
+        for bit in LAYOUT.address_bits()..52 {
+            assert_eq!(first(1 << bit | 0x5000 | 7), misconfigured, "bit {bit}");
+        }
+        assert_eq!(first(0x5000 | 2), misconfigured);
+    }
+
+    #[test]
+    fn a_leaf_of_every_size_adds_the_rest_of_the_address() {
+        let g = guest(4);
+        let gpa = 0x1_2345_6789;
+        for level in 0..3u8 {
+            let mut walk = Walk::new(&g, &LAYOUT, None, gpa, access::WRITE);
+            let mut need = walk.start(&g);
+            for _ in 0..3 - level {
+                assert!(matches!(need, Need::Read(_)), "{need:?}");
+                need = walk.take(&g, &LAYOUT, 0x5000 | 7);
+            }
+            let base = 0xc_0000_0000u64;
+            need = walk.take(&g, &LAYOUT, base | 0x80 | 7);
+            let rest = gpa & ((1 << (12 + 9 * u64::from(level))) - 1);
+            let Need::Found(found) = need else { panic!("{need:?}") };
+            assert_eq!((found.page, found.keyid), (Hpa(base | rest).page(), KeyId(33)));
+        }
+    }
+
+    #[test]
+    fn an_access_that_the_entry_does_not_allow_is_a_violation_that_says_which() {
+        let g = guest(4);
+        for (access, rights, allowed) in
+            [(access::READ, 1, true), (access::WRITE, 5, false), (access::FETCH, 3, false)]
+        {
+            let mut walk = Walk::new(&g, &LAYOUT, None, 0, access);
+            walk.start(&g);
+            for _ in 0..3 {
+                walk.take(&g, &LAYOUT, 0x5000 | 7);
+            }
+            let need = walk.take(&g, &LAYOUT, 0x7000 | 0x80 | rights);
+            let violation = Need::Exit(VmExit::EptViolation { gpa: 0, access });
+            assert_eq!(need != violation, allowed, "{need:?}");
+        }
+    }
+}

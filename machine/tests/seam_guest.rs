@@ -506,7 +506,9 @@ fn private_memory_is_write_back_whatever_the_guest_asks_for() {
             assert_eq!(rig.says(vcpu, text), "done");
         }
         assert_eq!(rig.m.counts().controller_partial_writes, 0);
+        let reads = rig.m.counts().controller_reads;
         assert_eq!(rig.says(vcpu, "load.uc [0x8] 8"), "data 0x11");
+        assert_eq!(rig.m.counts().controller_reads, reads, "it hits the cache");
         assert_eq!(rig.seen(pages[0] + 16, HKID_B), 0x22);
     }
 }
@@ -531,4 +533,89 @@ fn an_entry_with_keyid_bits_of_its_own_is_a_misconfiguration_that_ends_the_modul
         }
     }
     assert!(ended);
+}
+
+// -------------------------------------------------------------------------------------------------------- large mappings
+
+#[test]
+fn promote_and_demote_change_the_size_of_a_mapping_under_a_guest_that_goes_on() {
+    // architecture.md §7.6, §7.8; verification.md E3.
+    for config in [FUNCTIONAL, TIMED] {
+        let (mut rig, run) = running(config);
+        let (vcpu, tdr) = (run.vcpus[0], run.td.tdr);
+        let large = rig.block(2 << 20);
+        let gpa = 0x20_0000;
+        rig.sept(&run.td, gpa, 1);
+        rig.ok(0, Leaf::MEM_PAGE_AUG, [gpa | 1, tdr, large, 0]);
+        rig.enter(1, vcpu);
+        accept(&mut rig, vcpu, gpa | 1);
+        assert_eq!(rig.says(vcpu, "store [0x234560] 8 0x77"), "done");
+        // Large to small.
+        let table = rig.page();
+        rig.block_and_track(&run.td, gpa | 1);
+        rig.ok(0, Leaf::MEM_PAGE_DEMOTE, [gpa | 1, tdr, table, 0]);
+        rig.m.take_finished();
+        rig.enter(1, vcpu);
+        assert_eq!(rig.m.tlb(1).unwrap().iter().count(), 0, "{config:?}");
+        assert_eq!(rig.reads(vcpu, "load [0x234560] 8").1, 0x77);
+        // One of the 512 moves: only that one.
+        let other = rig.page();
+        rig.block_and_track(&run.td, 0x23_4000);
+        rig.ok(0, Leaf::MEM_PAGE_RELOCATE, [0x23_4000, tdr, other, 0]);
+        rig.m.take_finished();
+        rig.enter(1, vcpu);
+        assert_eq!(rig.says(vcpu, "store [0x234560] 8 0x78"), "done");
+        assert_eq!(rig.seen(other + 0x560, HKID_A), 0x78);
+        assert_eq!(rig.seen(large + 0x3_4560, HKID_A), 0x77);
+        // Back, and small to large: the table is given back and the guest walks to the leaf above it.
+        rig.block_and_track(&run.td, 0x23_4000);
+        rig.ok(0, Leaf::MEM_PAGE_RELOCATE, [0x23_4000, tdr, large + 0x3_4000, 0]);
+        rig.block_and_track(&run.td, gpa | 1);
+        let freed = rig.ok(0, Leaf::MEM_PAGE_PROMOTE, [gpa | 1, tdr, 0, 0]);
+        assert_eq!(freed.out[0], table);
+        rig.m.take_finished();
+        // Whatever becomes of the freed table, the guest does not look at it.
+        rig.cpu(2, &format!("movdir64b.page [{table:#x}]"));
+        rig.cpu(2, "mfence");
+        rig.enter(1, vcpu);
+        assert_eq!(rig.m.tlb(1).unwrap().iter().count(), 0);
+        assert_eq!(rig.reads(vcpu, "load [0x234560] 8").1, 0x78);
+        assert_eq!(rig.seen(large + 0x3_4560, HKID_A), 0x78);
+        rig.assert_sound();
+    }
+}
+
+#[test]
+fn a_gibibyte_is_mapped_by_one_entry_of_the_secure_ept() {
+    // architecture.md §7.6 "PAGE.PROMOTE": AUG gives at most 2 MiB at a time.
+    let mut rig = Rig::ready_with(&spr(IntegrityMode::Ci), FUNCTIONAL, 2);
+    let run = rig.running(HKID_A, 0, 1);
+    let (vcpu, tdr, gib) = (run.vcpus[0], run.td.tdr, 1u64 << 30);
+    let huge = rig.block(gib);
+    rig.next_page = run.td.tdr + (1 << 20);
+    rig.sept(&run.td, gib, 1);
+    for i in 0..512 {
+        let offset = i << 21;
+        rig.ok(0, Leaf::MEM_PAGE_AUG, [(gib + offset) | 1, tdr, huge + offset, 0]);
+    }
+    rig.enter(1, vcpu);
+    for i in 0..512 {
+        accept(&mut rig, vcpu, (gib + (i << 21)) | 1);
+    }
+    rig.guest(vcpu, "store [0x52345678] 8 0x91");
+    rig.block_and_track(&run.td, gib | 2);
+    rig.ok(0, Leaf::MEM_PAGE_PROMOTE, [gib | 2, tdr, 0, 0]);
+    rig.m.take_finished();
+    rig.enter(1, vcpu);
+    let reads = rig.m.counts().accesses;
+    assert_eq!(rig.reads(vcpu, "load [0x52345678] 8").1, 0x91);
+    // Two entries of the walk and the load itself.
+    assert_eq!(rig.m.counts().accesses - reads, 3);
+    assert_eq!(rig.seen(huge + 0x1234_5678, HKID_A), 0x91);
+    // Removed as one.
+    rig.block_and_track(&run.td, gib | 2);
+    rig.ok(0, Leaf::MEM_PAGE_REMOVE, [gib | 2, tdr, 0, 0]);
+    rig.m.take_finished();
+    rig.enter(1, vcpu);
+    assert_eq!(rig.says(vcpu, "load [0x52345678] 8"), "td-exit 48 gpa=0x52345678");
 }

@@ -43,7 +43,7 @@ fn warm(rig: &Rig, touches: &[Touch]) -> Ps {
         Touch::Load { .. } => l.l1_hit,
         Touch::Store { locked: false, .. } => l.issue,
         // Read-modify-write behind a fence.
-        Touch::Store { locked: true, .. } => l.mfence + l.l1_hit + l.issue,
+        Touch::Store { locked: true, .. } => l.mfence + l.l1_hit,
         Touch::Spend(time) => *time,
         // The fence waits for what was posted.
         Touch::FlushPage { .. } => l.clflushopt.times(64) + l.mfence + l.write_post,
@@ -142,7 +142,7 @@ fn a_fill_of_part_of_a_page_threw_the_rest_of_the_page_out_of_the_caches() {
     let resident = |config| {
         let mut rig = Rig::new(&spr(tdx_common::TIMED.integrity), config);
         rig.initialize();
-        let array = rig.write_tdmr();
+        let array = rig.write_tdmr(1);
         rig.ok(0, Leaf::SYS_CONFIG, [array, 1, GLOBAL.into(), 0]);
         for core in [0, 2] {
             rig.ok(core, Leaf::SYS_KEY_CONFIG, [0; 4]);

@@ -299,10 +299,8 @@ pub(crate) enum Phase {
     Work,
     /// In the guest.
     Guest,
-    /// The leaf is over but for its last touches.
+    /// The leaf is over but for its last touches and the release of its locks.
     Over,
-    /// The locks are released but for their touches.
-    Leave,
 }
 
 /// Where the value of a queued store comes from. Between the moment a store is queued and the moment it is done, others

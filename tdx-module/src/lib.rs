@@ -371,11 +371,11 @@ impl Module {
                         }
                     }
                 }
-                Phase::Over => {
-                    self.release(flight, 0);
-                    flight.phase = Phase::Leave;
+                // One lock after the other: to others it is free when the store that releases it is done.
+                Phase::Over if !flight.locks.is_empty() => {
+                    self.release(flight, flight.locks.len() - 1);
                 }
-                Phase::Leave | Phase::Idle | Phase::Guest => {
+                Phase::Over | Phase::Idle | Phase::Guest => {
                     self.leave(flight, env);
                     return Action::Return(Answer { status: flight.status, out: flight.out });
                 }

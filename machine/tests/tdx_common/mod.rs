@@ -149,16 +149,20 @@ impl Rig {
     }
     /// A module up to SYS_READY with one TDMR whose PAMT is initialised. The PAMT, which is long, without time.
     pub(crate) fn ready(spec: &PlatformSpec, config: Config) -> Rig {
+        Rig::ready_with(spec, config, 1)
+    }
+    /// The same with a TDMR of so many GiB, at most 2.
+    pub(crate) fn ready_with(spec: &PlatformSpec, config: Config, gibs: u64) -> Rig {
         let mut rig = Rig::new(spec, config);
         rig.initialize();
-        let array = rig.write_tdmr();
+        let array = rig.write_tdmr(gibs);
         rig.ok(0, Leaf::SYS_CONFIG, [array, 1, GLOBAL.into(), 0]);
         let per = spec.cpu.cores / u16::from(spec.cpu.packages);
         for package in 0..u16::from(spec.cpu.packages) {
             rig.ok(package * per, Leaf::SYS_KEY_CONFIG, [0; 4]);
         }
         rig.m.set_speed(Speed::Functional);
-        while rig.ok(0, Leaf::SYS_TDMR_INIT, [TDMR, 0, 0, 0]).out[1] != TDMR + (1 << 30) {}
+        while rig.ok(0, Leaf::SYS_TDMR_INIT, [TDMR, 0, 0, 0]).out[1] != TDMR + (gibs << 30) {}
         rig.m.set_speed(config.speed);
         for i in 0..512 {
             let value = if i == 0 { IMAGE_WORD } else { i };
@@ -174,10 +178,10 @@ impl Rig {
         }
     }
     /// Writes one TDMR_INFO and the array of its address; returns the array's address.
-    pub(crate) fn write_tdmr(&mut self) -> u64 {
-        let (huge, large, small) = (4096, 8192, 4 << 20);
+    pub(crate) fn write_tdmr(&mut self, gibs: u64) -> u64 {
+        let (huge, large, small) = (4096, gibs * 8192, gibs << 22);
         let words =
-            [(TDMR, 1 << 30), (PAMT, huge), (PAMT + huge, large), (PAMT + huge + large, small)];
+            [(TDMR, gibs << 30), (PAMT, huge), (PAMT + huge, large), (PAMT + huge + large, small)];
         self.poke(HOST, HOST + 0x1000);
         for i in 0..64 {
             self.poke(HOST + 0x1000 + 8 * i, 0);

@@ -24,7 +24,7 @@ pub enum ExitKind {
     EntryMachineCheck,
     /// An EPT violation at a shared address.
     SharedViolation,
-    /// An EPT violation at a private address.
+    /// An EPT violation at a private address, or at one with bits above the SHARED bit, which is none of the TD's.
     PrivateViolation,
     /// An EPT misconfiguration at a shared address.
     SharedMisconfiguration,
@@ -173,7 +173,12 @@ impl ExitKind {
             VmExit::Smi { msmi: true } => ExitKind::Msmi,
             VmExit::Smi { msmi: false } => ExitKind::Smi,
             VmExit::EntryMachineCheck => ExitKind::EntryMachineCheck,
-            VmExit::EptViolation { gpa, .. } if gpa & shared_bit != 0 => ExitKind::SharedViolation,
+            // Bits above the SHARED bit are looked at first (intel/tdx-module 1.5.01 td_ept_violation.c).
+            VmExit::EptViolation { gpa, .. }
+                if gpa >= shared_bit && (gpa ^ shared_bit) < shared_bit =>
+            {
+                ExitKind::SharedViolation
+            }
             VmExit::EptViolation { .. } => ExitKind::PrivateViolation,
             VmExit::EptMisconfiguration { gpa } if gpa & shared_bit != 0 => {
                 ExitKind::SharedMisconfiguration

@@ -1,7 +1,7 @@
 //! TDH.MEM.PAGE.DEMOTE and TDH.MEM.PAGE.PROMOTE: one page into 512 and back (architecture.md §7.9).
 
-use super::table::no_l2_pages;
-use super::{entry, entry_of, handle, kept, size};
+use super::table::{L2_PAGES, no_l2_pages};
+use super::{HANDLE_FLAG, NOT_USED, NULL_PA, entry, entry_of, handle, kept, size};
 use crate::cx::{At, Cx, Flow, Stage, ensure};
 use crate::flight::Touch;
 use crate::flight::reg::{R8, RCX, RDX};
@@ -26,7 +26,8 @@ fn interruptible(cx: &mut Cx<'_>) -> Result<(), Status> {
 /// TDH.MEM.PAGE.DEMOTE (15). The new Secure-EPT page is written before anything is decided for good: an interrupt or a
 /// busy PAMT leaves it overwritten and not the module's (architecture.md §7.10.1).
 ///
-/// RDX bit 0 and R9 to R11 are about L2 VMs, of which a TD of this model has none: they are not looked at.
+/// R9 to R11 are pages for L2 VMs that the TD was configured with. With RDX bit 0 only those get one that have a part of
+/// the page, of which this model has none; without it the leaf would give each a table, which is not modelled.
 pub(crate) fn page_demote(cx: &mut Cx<'_>) -> Stage {
     if cx.f.stage == 0 {
         cx.spend(|c| c.mem);
@@ -39,6 +40,11 @@ pub(crate) fn page_demote(cx: &mut Cx<'_>) -> Stage {
         let bepoch = cx.m.pamt(pa, size).bepoch;
         cx.track(tdr, at, bepoch)?;
         let page = cx.free_page(R8)?;
+        let l2_vms = usize::from(cx.td(tdr)?.l2_vms);
+        let offers = L2_PAGES.into_iter().take(l2_vms).any(|r| cx.reg(r) != NULL_PA);
+        if offers && cx.reg(RDX) & HANDLE_FLAG == 0 {
+            return Ok(Flow::NotModelled);
+        }
         cx.f.scratch.page = page;
         let (first, step) = children(cx.entry(at), state, pa, size);
         let at = Addr::new(page.hpa(), cx.td(tdr)?.hkid);
@@ -71,6 +77,11 @@ pub(crate) fn page_demote(cx: &mut Cx<'_>) -> Stage {
     let pamt = cx.m.pamt(page.hpa().0, Size::Small).given(PageType::Ept, tdr);
     cx.set_pamt(page.hpa().0, Size::Small, pamt);
     cx.add_children(tdr, 1)?;
+    let l2_vms = usize::from(cx.td(tdr)?.l2_vms);
+    for (i, r) in L2_PAGES.into_iter().enumerate() {
+        let unused = i < l2_vms && cx.reg(r) != NULL_PA;
+        cx.out(r, if unused { cx.reg(r) | NOT_USED } else { cx.reg(r) });
+    }
     Ok(Flow::Done(Status::SUCCESS))
 }
 

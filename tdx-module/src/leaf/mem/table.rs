@@ -1,7 +1,7 @@
 //! TDH.MEM.SEPT.*: Secure-EPT pages (architecture.md §7.9).
 //!
-//! This model has no L2 VMs, so a TD has none of them: a page offered for one is refused as the source refuses it for an
-//! L2 VM that does not exist, and there is no L2 table that could be walked, missing or in the way.
+//! L2 VMs are not modelled: a page offered for one that the TD was configured with is "not modelled", one for an L2 VM that
+//! the TD has not is refused as the source refuses it. So there is no L2 table that could be walked, missing or in the way.
 
 use super::{HANDLE_FLAG, NOT_USED, NULL_PA, entry, entry_of, find, handle, is_debug, kept, td};
 use crate::cx::{Cx, Flow, Stage, ensure, invalid};
@@ -13,7 +13,7 @@ use sim_core::Page;
 use sim_core::tdx::{Operand, PageType, Status};
 
 /// Registers of the pages offered for L2 VMs.
-const L2_PAGES: [usize; 3] = [R9, R10, R11];
+pub(super) const L2_PAGES: [usize; 3] = [R9, R10, R11];
 
 /// TDH.MEM.SEPT.ADD (3).
 pub(crate) fn sept_add(cx: &mut Cx<'_>) -> Stage {
@@ -49,8 +49,10 @@ pub(crate) fn sept_add(cx: &mut Cx<'_>) -> Stage {
             return Err(incorrect);
         }
         if cx.f.version > 0 {
-            for r in L2_PAGES {
-                ensure(offered(cx, r) == NULL_PA, invalid(r))?;
+            let have = cx.td(tdr)?.l2_vms;
+            for (vm, r) in (1..).zip(L2_PAGES).filter(|(_, r)| offered(cx, *r) != NULL_PA) {
+                ensure(vm <= have, invalid(r))?;
+                return Ok(Flow::NotModelled);
             }
         }
         if cx.f.scratch.count == 0 {
