@@ -291,6 +291,44 @@ mod tests {
         }
     }
 
+    /// The registers that a profile's operands speak of: `RCX`, `R9-R11`.
+    fn spoken_of(operands: &[tdx_module::profile::Register]) -> BTreeSet<u8> {
+        let index = |name: &str| CallRegs::NAMES.iter().position(|n| n.eq_ignore_ascii_case(name));
+        let mut all = BTreeSet::new();
+        for operand in operands {
+            for part in operand.name.split(", ") {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                let (Some(first), Some(last)) = (index(first), index(last)) else { continue };
+                all.extend((first..=last).map(|i| i as u8));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_form_takes_the_registers_that_the_leaf_s_profile_speaks_of() {
+        let mut different = Vec::new();
+        for form in CALL_FORMS {
+            let (name, operands) = if form.guest {
+                let leaf = GuestLeaf(form.leaf);
+                (leaf.to_string(), tdx_module::profile::guest_profile(leaf).map(|p| p.operands))
+            } else {
+                let leaf = Leaf(form.leaf);
+                (leaf.to_string(), tdx_module::profile::profile(leaf).map(|p| p.operands))
+            };
+            let takes: BTreeSet<u8> = form.takes.iter().map(|(r, _)| *r).collect();
+            let spoken = spoken_of(operands.unwrap_or_default());
+            if takes != spoken {
+                different.push(format!("{name}: takes {takes:?}, its profile has {spoken:?}"));
+            }
+        }
+        // TDH.VP.ENTER passes what the guest asked for on to it, and TDG.VP.VMCALL to the VMM: shown where not zero.
+        expect_test::expect![[r#"
+            TDH.VP.ENTER: takes {0}, its profile has {0, 1, 2, 3, 4, 5, 6, 7}
+            TDG.VP.VMCALL: takes {0, 4, 5, 6, 7}, its profile has {0, 1, 2, 3, 4, 5, 6, 7}"#]]
+        .assert_eq(&different.join("\n"));
+    }
+
     #[test]
     fn a_form_names_registers_once_and_in_order() {
         for form in CALL_FORMS {

@@ -452,7 +452,7 @@ pub const PROFILES: &[Profile<Leaf>] = &[
             r("RCX", "GPA; bits 2:0 level 1 or 2"),
             r("RDX", "TDR page; bit 0 is about L2 VMs"),
             r("R8", "page for the new table"),
-            r("R9-R11", "pages for L2 VMs: not looked at"),
+            r("R9-R11", "pages for L2 VMs: for a TD with L2 VMs not modelled"),
         ],
         results: &[
             r("RCX", "on an error of the entry: the entry"),
