@@ -42,7 +42,7 @@ pub(crate) struct Seam {
     pub(crate) starve: u32,
     /// MSRs that were written, by number.
     pub(crate) msrs: Vec<(u32, u64)>,
-    /// What WRMSR of IA32_TIME_STAMP_COUNTER added to the TSC.
+    /// What WRMSR of IA32_TIME_STAMP_COUNTER and of IA32_TSC_ADJUST added to the TSC.
     tsc_shift: u64,
 }
 
