@@ -250,16 +250,19 @@ impl Run {
             Leaf::MEM_RANGE_BLOCK => {
                 let bepoch = self.b.w.m.pamt(self.state(i).1, Size::Small).bepoch;
                 assert!(!self.atomic || bepoch == self.epoch);
-                self.blocked.insert(i, bepoch);
-            }
-            Leaf::MEM_RANGE_UNBLOCK => {
-                self.blocked.remove(&i);
             }
             Leaf::MEM_PAGE_REMOVE => {
-                self.blocked.remove(&i);
                 self.removed.insert(status.out[0]);
             }
             _ => {}
+        }
+        // A call lets go of one lock after the other: by the time it returns, another may have blocked, unblocked or
+        // removed the page again.
+        let (state, hpa) = self.state(i);
+        if state.is_blocked() {
+            self.blocked.insert(i, self.b.w.m.pamt(hpa, Size::Small).bepoch);
+        } else {
+            self.blocked.remove(&i);
         }
     }
 
