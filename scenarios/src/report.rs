@@ -153,7 +153,7 @@ pub struct CallReport {
     pub status: Option<String>,
     /// RAX in words, such as `TDX_OPERAND_BUSY | RCX`.
     pub status_name: Option<String>,
-    /// The registers that are not zero afterwards.
+    /// The registers that the leaf wrote: those that are neither zero afterwards nor as they were passed, and pages.
     pub out: Vec<RegisterReport>,
 }
 

@@ -142,7 +142,7 @@ fn the_pages_of_a_td_are_those_of_its_table_and_hold_what_it_says() {
         report.steps.iter().map(|s| format!("{} {}", s.step, s.outcome)).collect();
     expect![[r#"
         cpu0.1 tdx SUCCESS r8=0x7777777777777777
-        cpu0.2 tdx VCPU_ASSOCIATED
+        cpu0.2 tdx VCPU_ASSOCIATED rcx=0x10000d000
         g0.1 zeros
         g0.2 data 0x7777777777777777
         g0.3 tdx SUCCESS rcx=0x200001

@@ -1,6 +1,7 @@
 //! The dispatcher: what is checked before any leaf, and which leaf a number is (architecture.md §7.1).
 
 use crate::cx::{Cx, Flow, Stage, ensure};
+use crate::flight::reg::{self, R8, R9, R10, R11, RCX, RDX};
 use crate::leaf::{disable, mem, mng, mr, phymem, sys, vp};
 use crate::sys::SysState;
 use sim_core::tdx::{GuestLeaf, Leaf, LeafRow, Operand, Status};
@@ -81,8 +82,72 @@ pub fn not_modelled_markdown() -> String {
 pub(crate) fn run(cx: &mut Cx<'_>) -> Stage {
     if cx.f.stage == 0 {
         checks(cx)?;
+        for r in zeroed(cx.f.leaf) {
+            cx.out(*r, 0);
+        }
     }
     leaf(cx)
+}
+
+/// A row of [`ZEROED`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ZeroedRow {
+    /// Which leaf.
+    pub leaf: Leaf,
+    /// Registers that it sets to 0 before it checks anything, by their index in [`crate::reg`].
+    pub registers: &'static [usize],
+}
+
+const fn zero(leaf: Leaf, registers: &'static [usize]) -> ZeroedRow {
+    ZeroedRow { leaf, registers }
+}
+
+/// Registers that a leaf sets to 0 as it begins, so that an error returns 0 there; all others keep what the caller passed
+/// until the leaf writes them, and all do when the dispatcher refuses the call (intel/tdx-module 1.5.01, the leaves' files:
+/// the sheets give outputs of successes and of error details alone).
+pub const ZEROED: &[ZeroedRow] = &[
+    zero(Leaf::SYS_INIT, &[RCX, RDX, R8, R9, R10]),
+    zero(Leaf::SYS_LP_INIT, &[RCX, RDX, R8]),
+    zero(Leaf::SYS_TDMR_INIT, &[RDX]),
+    zero(Leaf::SYS_INFO, &[RDX, R9]),
+    zero(Leaf::SYS_RD, &[RDX, R8]),
+    zero(Leaf::SYS_RDALL, &[R8]),
+    zero(Leaf::MNG_INIT, &[RCX]),
+    zero(Leaf::MNG_RD, &[R8]),
+    zero(Leaf::MNG_WR, &[R8]),
+    zero(Leaf::VP_RD, &[R8]),
+    zero(Leaf::VP_WR, &[R8]),
+    zero(Leaf::MEM_SEPT_ADD, &[RCX, RDX]),
+    zero(Leaf::MEM_SEPT_REMOVE, &[RCX, RDX]),
+    zero(Leaf::MEM_SEPT_RD, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_ADD, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_AUG, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_REMOVE, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_DEMOTE, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_PROMOTE, &[RCX, RDX]),
+    zero(Leaf::MEM_PAGE_RELOCATE, &[RCX, RDX]),
+    zero(Leaf::MEM_RANGE_BLOCK, &[RCX, RDX]),
+    zero(Leaf::MEM_RANGE_UNBLOCK, &[RCX, RDX]),
+    zero(Leaf::MEM_RD, &[RCX, RDX, R8]),
+    zero(Leaf::MEM_WR, &[RCX, RDX, R8]),
+    zero(Leaf::MR_EXTEND, &[RCX, RDX]),
+    zero(Leaf::PHYMEM_PAGE_RDMD, &[RCX, RDX, R8, R9, R10, R11]),
+    zero(Leaf::PHYMEM_PAGE_RECLAIM, &[RCX, RDX, R8, R9, R10, R11]),
+];
+
+/// The registers that a leaf sets to 0 as it begins.
+pub fn zeroed(leaf: Leaf) -> &'static [usize] {
+    ZEROED.iter().find(|row| row.leaf == leaf).map_or(&[], |row| row.registers)
+}
+
+/// [`ZEROED`] as a table of the book.
+pub fn zeroed_markdown() -> String {
+    let mut out = String::from("| Leaf | Sets to 0 as it begins |\n|---|---|\n");
+    for row in ZEROED {
+        let names: Vec<&str> = row.registers.iter().map(|r| reg::NAMES[r & 7]).collect();
+        out.push_str(&format!("| {} | {} |\n", row.leaf, names.join(", ")));
+    }
+    out
 }
 
 /// Steps 3 to 6 of the dispatcher.

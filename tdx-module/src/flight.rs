@@ -15,6 +15,8 @@ use sim_core::{Addr, Hpa, KeyId, Page, Ps};
 
 /// Registers that carry operands, in the order of [`Call::regs`].
 pub mod reg {
+    /// Their names, in that order.
+    pub const NAMES: [&str; 8] = ["RCX", "RDX", "R8", "R9", "R10", "R11", "R12", "R13"];
     /// RCX.
     pub const RCX: usize = 0;
     /// RDX.
@@ -415,7 +417,9 @@ impl Flight {
         self.version = (call.rax >> 16) as u8;
         self.reserved = call.rax >> 24 != 0;
         self.regs = call.regs;
-        self.out = [0; 6];
+        // What a leaf does not write keeps what its caller put there.
+        let [rcx, rdx, r8, r9, r10, r11, ..] = call.regs;
+        self.out = [rcx, rdx, r8, r9, r10, r11];
         self.status = Status::SUCCESS;
         (self.stage, self.next, self.kept) = (0, 0, 0);
         (self.pconfig, self.random, self.exit) = (None, None, None);

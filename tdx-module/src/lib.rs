@@ -26,7 +26,10 @@ pub mod sept;
 mod sys;
 pub mod td;
 
-pub use dispatch::{BEFORE_READY, GUEST_NOT_MODELLED, NOT_MODELLED, not_modelled_markdown};
+pub use dispatch::{
+    BEFORE_READY, GUEST_NOT_MODELLED, NOT_MODELLED, ZEROED, ZeroedRow, not_modelled_markdown,
+    zeroed, zeroed_markdown,
+};
 pub use failure::{FAILURE_EFFECTS, FailureEffect, failure_effects_markdown};
 pub use flight::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Reply, Touch, VmExit, reg,

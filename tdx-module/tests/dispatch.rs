@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{World, spec};
+use common::{GLOBAL, World, spec};
 use sim_core::tdx::{LEAVES, Leaf, Operand, Status};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
-use tdx_module::{Action, Call, NOT_MODELLED, Reply, Spec, SysState};
+use tdx_module::{Action, Call, NOT_MODELLED, Reply, Spec, SysState, ZEROED, reg, zeroed};
 
 /// A world that is ready, without the lines that nobody reads here: clones are cheap.
 static READY: LazyLock<World> = LazyLock::new(|| {
@@ -229,4 +230,56 @@ fn a_leaf_that_is_not_modelled_leaves_the_module_as_it_was() {
         assert_eq!(end(&mut w, leaf.0.into()), Action::NotModelled, "{leaf}");
         assert!(w.m == READY.m, "{leaf}");
     }
+}
+
+#[test]
+fn a_register_that_a_leaf_does_not_write_comes_back_as_it_was_passed() {
+    // A call that succeeds, and one that the leaf refuses: neither writes any.
+    let mut w = World::ready();
+    let (tdr, hkid) = (w.page(), GLOBAL + 1);
+    assert_eq!(w.ok(Leaf::MNG_CREATE, tdr, hkid, 7, 8).out, [tdr, hkid, 7, 8, 0, 0]);
+    let again = w.call(Leaf::MNG_CREATE, tdr, hkid, 7, 8);
+    assert_eq!(again.status, Status::PAGE_METADATA_INCORRECT.about(Operand::RCX));
+    assert_eq!(again.out, [tdr, hkid, 7, 8, 0, 0]);
+}
+
+#[test]
+fn a_refusal_by_the_dispatcher_writes_no_register_not_even_those_that_the_leaf_would() {
+    let mut w = World::new(spec());
+    for leaf in [Leaf::MEM_PAGE_AUG, Leaf::PHYMEM_PAGE_RECLAIM, Leaf(47)] {
+        let answer = w.call(leaf, 1, 2, 3, 4);
+        assert!(answer.status.is_error());
+        assert_eq!(answer.out, [1, 2, 3, 4, 0, 0], "{leaf}");
+    }
+}
+
+#[test]
+fn a_leaf_that_fails_returns_zero_in_the_registers_that_it_zeroes_and_no_other() {
+    let w = World::ready();
+    for row in ZEROED.iter().filter(|row| !zeroes_otherwise(row.leaf)) {
+        // No leaf can make anything of these operands.
+        let regs = [u64::MAX - 7; 8];
+        let answer = w.clone().call_on(0, Call { rax: row.leaf.0.into(), regs });
+        assert!(answer.status.is_error(), "{}: {}", row.leaf, answer.status);
+        for (r, value) in answer.out.iter().enumerate() {
+            let wanted = if row.registers.contains(&r) { 0 } else { regs[r] };
+            assert_eq!(*value, wanted, "{} {}", row.leaf, reg::NAMES[r]);
+        }
+    }
+    // Leaves of private memory make room for an entry's details.
+    for row in LEAVES.iter().filter(|row| row.name.starts_with("TDH.MEM.")) {
+        let details = ![Leaf::MEM_TRACK, Leaf::MEM_SEPT_WR].contains(&Leaf(row.number));
+        let begins = zeroed(Leaf(row.number)).starts_with(&[reg::RCX, reg::RDX]);
+        assert_eq!(begins, details, "{}", row.name);
+    }
+    // One row for each leaf.
+    let leaves: BTreeSet<u16> = ZEROED.iter().map(|row| row.leaf.0).collect();
+    assert_eq!(leaves.len(), ZEROED.len());
+    assert_eq!(zeroed(Leaf::MEM_TRACK), [0; 0]);
+}
+
+/// Leaves that write other values there before they check anything, or take no operand that could be wrong.
+fn zeroes_otherwise(leaf: Leaf) -> bool {
+    let other = [Leaf::SYS_LP_INIT, Leaf::SYS_RD, Leaf::SYS_RDALL, Leaf::MNG_RD, Leaf::VP_RD];
+    other.contains(&leaf)
 }

@@ -416,7 +416,7 @@ fn a_pair_comes_back_untouched_when_the_last_page_of_its_block_was_reclaimed() {
     }
     assert_eq!(w.ok(Leaf::PHYMEM_PAGE_RECLAIM, td.tdr, 0, 0, 0).out[3], HINT);
     let answer = w.ok(Leaf::PHYMEM_PAMT_REMOVE, TDMR | L1, 0, 0, 0);
-    assert_eq!(answer.out, [0, PAIR[0], PAIR[1], 0, 0, 0]);
+    assert_eq!(answer.out, [TDMR | L1, PAIR[0], PAIR[1], 0, 0, 0]);
     // Every line of the pair was read, none written.
     let mut lines: Vec<u64> = Vec::new();
     for touch in &w.touches {

@@ -166,6 +166,7 @@ pub fn files() -> Vec<(String, String)> {
                     ("Leaves", tdx_module::profile::profiles_markdown()),
                     ("Not modelled", tdx_module::not_modelled_markdown()),
                     ("What a failed leaf may have changed", tdx_module::failure_effects_markdown()),
+                    ("Registers that a leaf zeroes as it begins", tdx_module::zeroed_markdown()),
                     ("Life of a TD and its HKID", tdx_module::profile::key_steps_markdown()),
                     ("TD exits", tdx_module::exits_markdown()),
                     ("Accesses that the Secure-EPT refuses", tdx_module::faults_markdown()),

@@ -207,9 +207,11 @@ impl Caller<'_> {
         for (at, (name, value)) in
             (0u8..).zip(result.iter().flat_map(|r| CallResult::NAMES.iter().zip(r.out)))
         {
-            if value != 0 {
-                let good = result.is_some_and(|r| !r.status.is_error());
-                let is_page = good && form.is_some_and(|f| f.gives_pages.contains(&at));
+            let good = result.is_some_and(|r| !r.status.is_error());
+            let is_page = good && form.is_some_and(|f| f.gives_pages.contains(&at));
+            // What a leaf does not write still holds what was passed.
+            let passed = regs.0.get(usize::from(at)) == Some(&value);
+            if value != 0 && (is_page || !passed) {
                 out.push(self.register(name, value, is_page));
             }
         }
