@@ -78,9 +78,17 @@ impl Machine {
                 } else {
                     self.kill(agent);
                 }
-                match os.machine_check(&record) {
-                    McConsequence::Panic => McConsequence::Panic,
-                    _ => McConsequence::TdFatal,
+                match self.seam_mut(core).filter(|_| msmi && kind == AgentKind::Guest) {
+                    // The SMI stays pending until SEAMRET; SMM injects the #MC into the host on RSM (architecture.md §6.3
+                    // row 2).
+                    Some(seam) => {
+                        seam.msmi = Some(record);
+                        McConsequence::TdFatal
+                    }
+                    None => match os.machine_check(&record) {
+                        McConsequence::Panic => McConsequence::Panic,
+                        _ => McConsequence::TdFatal,
+                    },
                 }
             }
             McContext::Kernel | McContext::User => os.machine_check(&record),
@@ -115,6 +123,14 @@ impl Machine {
         }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }
+    }
+
+    /// The host is back from SEAM: it takes the machine check that an MSMI stood for.
+    pub(crate) fn take_msmi<H: McHandler>(&mut self, core: u16, os: &mut H) {
+        let Some(record) = self.seam_mut(core).and_then(|seam| seam.msmi.take()) else { return };
+        let consequence = os.machine_check(&record);
+        self.panicked |= consequence == McConsequence::Panic;
+        self.trace.emit(EventKind::Consequence(consequence));
     }
 
     /// Unbreakable shutdown of a logical processor, and the end of TDX (architecture.md §6.3).

@@ -8,7 +8,7 @@ use cache::FenceKind;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::event::EventKind;
-use sim_core::mca::McAccess;
+use sim_core::mca::{McAccess, McRecord};
 use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
@@ -36,6 +36,8 @@ pub(crate) struct Seam {
     over: Option<Over>,
     /// Why the guest is leaving, until the host's call goes on with it.
     leaving: Option<VmExit>,
+    /// A machine check that was signalled as MSMI while a guest ran: the host takes it behind SEAMRET.
+    pub(crate) msmi: Option<McRecord>,
     /// An interrupt that waits for the host to take it. While it does a guest leaves.
     pub(crate) irq: Option<IrqKind>,
     /// How many draws of random numbers find no entropy.

@@ -478,6 +478,12 @@ impl Machine {
         }
         if self.tdx_used && self.is_guest(id) {
             self.guest_done(id);
+        } else if let Outcome::Call(_) = outcome
+            && let Some(core) = self.agents.get(usize::from(id.0)).map(|a| a.spec.core)
+        {
+            self.trace.cause = event;
+            self.take_msmi(core, os);
+            self.trace.cause = sim_core::EventId::NONE;
         }
         StepRecord { agent: id, item, outcome, begin, end, event }
     }

@@ -282,6 +282,28 @@ fn with_emca2_the_exit_is_an_smi_with_the_msmi_bit_and_the_td_is_dead_all_the_sa
 }
 
 #[test]
+fn the_machine_check_of_an_msmi_reaches_the_host_behind_the_module_s_answer() {
+    // architecture.md §6.3 row 2: the SMI stays pending and is taken after SEAMRET. Without SEAM_NR it looks like the
+    // kernel's own, which panics; the TD is fatal by then.
+    for config in [FUNCTIONAL, TIMED] {
+        let mut spec = spr(config.integrity);
+        (spec.mce.emca2, spec.mce.seam_nr) = (true, false);
+        let mut rig = Rig::ready(&spec, config);
+        rig.os.panics_for_tds = true;
+        let run = rig.running(HKID_A, 0, 1);
+        rig.wbinvd();
+        rig.cpu(1, &format!("movdir64b [{:#x}] fill=0x5a", run.page));
+        rig.cpu(1, "mfence");
+        let loaded = enter_and_load(&mut rig, &run, 1, 0);
+        assert_eq!(loaded.to_string(), "mc srar data-load td-fatal", "{config:?}");
+        assert_eq!(rig.returned(1).status, Status(0x6000_0005_0000_0006));
+        assert!(rig.m.module().td(Page(run.td.tdr >> 12)).unwrap().fatal);
+        assert_eq!(rig.os.seen.len(), 1);
+        assert!(rig.m.is_panicked());
+    }
+}
+
+#[test]
 fn an_smi_an_nmi_and_an_interrupt_leave_the_td_alive() {
     // Q-21, architecture.md §6.3 row 5.
     for config in configs() {

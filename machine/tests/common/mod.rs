@@ -102,6 +102,8 @@ pub(crate) fn platform() -> PlatformSpec {
 pub(crate) struct Os {
     /// Every machine check it was told of.
     pub seen: Vec<McRecord>,
+    /// A machine check in a TD is the kernel's own to it, as without SEAM_NR.
+    pub panics_for_tds: bool,
 }
 
 impl McHandler for Os {
@@ -109,6 +111,7 @@ impl McHandler for Os {
         self.seen.push(*record);
         match record.context {
             McContext::Kernel => McConsequence::Panic,
+            McContext::SeamNonRoot if self.panics_for_tds => McConsequence::Panic,
             McContext::User => McConsequence::Sigbus,
             McContext::SeamRoot | McContext::SeamNonRoot => McConsequence::Survived,
         }
