@@ -96,22 +96,29 @@ pub struct ZeroedRow {
     pub leaf: Leaf,
     /// Registers that it sets to 0 before it checks anything, by their index in [`crate::reg`].
     pub registers: &'static [usize],
+    /// Source.
+    pub cite: &'static str,
 }
 
+/// The leaf's own file of the source that the sheet is made from.
+const SOURCE: &str = "intel/tdx-module 1.5.01, the leaf's file";
+/// Read in a later commit.
+const LATER: &str = "intel/tdx-module 1666adc494db, the leaf's file";
+
 const fn zero(leaf: Leaf, registers: &'static [usize]) -> ZeroedRow {
-    ZeroedRow { leaf, registers }
+    let later = matches!(leaf, Leaf::SYS_RD | Leaf::MEM_RD | Leaf::MEM_WR);
+    ZeroedRow { leaf, registers, cite: if later { LATER } else { SOURCE } }
 }
 
 /// Registers that a leaf sets to 0 as it begins, so that an error returns 0 there; all others keep what the caller passed
-/// until the leaf writes them, and all do when the dispatcher refuses the call (intel/tdx-module 1.5.01, the leaves' files:
-/// the sheets give outputs of successes and of error details alone).
+/// until the leaf writes them, and all do when the dispatcher refuses the call. The sheets give outputs of successes and of
+/// error details alone.
 pub const ZEROED: &[ZeroedRow] = &[
     zero(Leaf::SYS_INIT, &[RCX, RDX, R8, R9, R10]),
     zero(Leaf::SYS_LP_INIT, &[RCX, RDX, R8]),
     zero(Leaf::SYS_TDMR_INIT, &[RDX]),
     zero(Leaf::SYS_INFO, &[RDX, R9]),
-    zero(Leaf::SYS_RD, &[RDX, R8]),
-    zero(Leaf::SYS_RDALL, &[R8]),
+    zero(Leaf::SYS_RD, &[R8]),
     zero(Leaf::MNG_INIT, &[RCX]),
     zero(Leaf::MNG_RD, &[R8]),
     zero(Leaf::MNG_WR, &[R8]),
@@ -142,10 +149,10 @@ pub fn zeroed(leaf: Leaf) -> &'static [usize] {
 
 /// [`ZEROED`] as a table of the book.
 pub fn zeroed_markdown() -> String {
-    let mut out = String::from("| Leaf | Sets to 0 as it begins |\n|---|---|\n");
+    let mut out = String::from("| Leaf | Sets to 0 as it begins | Source |\n|---|---|---|\n");
     for row in ZEROED {
         let names: Vec<&str> = row.registers.iter().map(|r| reg::NAMES[r & 7]).collect();
-        out.push_str(&format!("| {} | {} |\n", row.leaf, names.join(", ")));
+        out.push_str(&format!("| {} | {} | {} |\n", row.leaf, names.join(", "), row.cite));
     }
     out
 }

@@ -216,7 +216,6 @@ pub(crate) fn flush(cx: &mut Cx<'_>) -> Stage {
 /// What TDH.VP.RD and TDH.VP.WR check before they look for the field.
 fn field_checks(cx: &mut Cx<'_>, disabled: bool) -> Result<bool, Status> {
     cx.spend(|c| c.mng);
-    cx.out(R8, 0);
     let pa = cx.reg(RCX);
     vcpu(cx, RCX, pa, Shared, Shared)?;
     let tdr = cx.f.scratch.td;
