@@ -70,3 +70,43 @@
 //! | `tREFI` | average interval of the refreshes of one rank (`all-bank`) or of one bank index of a rank (`same-bank`: tREFI2) |
 //! | `postpone` | how many refreshes may be postponed |
 //! | `refresh_slack` | clocks that a refresh may be later than that, for the banks to be closed (0: none, as JEDEC has it) |
+//!
+//! # How to judge a trace
+//!
+//! ```
+//! use verify::ddr5::{Checker, Reader};
+//! # let rules = verify::ddr5::example_rules();
+//! # let text = verify::ddr5::head(&rules) + "100 0.0.0 ACT 0 0 0 0x1\n120 0.0.0 RD 0 0 0 0x1 0\n# end 130\n";
+//! let mut reader = Reader::new(text.as_bytes())?;
+//! let mut checker = Checker::new(reader.rules().clone());
+//! for record in reader.by_ref() {
+//!     checker.check(&record?);
+//! }
+//! checker.finish(reader.end().unwrap_or(checker.last_clock()));
+//! assert_eq!(checker.violations()[0].rule.id, "tRCD");
+//! # Ok::<(), verify::ddr5::TraceError>(())
+//! ```
+//!
+//! # What the checker leaves out
+//!
+//! Power-down, self-refresh, mode registers, ZQ calibration, RFM and ECS are not in the trace. A precharge of a closed bank is
+//! legal (JESD79-5: it does nothing), so PREab may come while REFsb is under way in other banks. Early refreshes earn
+//! nothing, as DDR5 has postponed refreshes only. Q6 (that commands come no later than they could) is what
+//! [`Checker::earliest`] lets others test; Q9 follows from Q4 when every burst is as long as the rules say, and is worked out
+//! in another way.
+
+mod checker;
+mod command;
+mod rules;
+pub mod run;
+mod table;
+mod trace;
+
+pub use checker::{Checker, Detail, KEPT, MAX_SUBCHANNELS, Violation};
+pub use command::{Cmd, Place, Record};
+pub use rules::{
+    PARAMS, Param, ParamRow, Refresh, Rules, RulesError, SANITY, Sanity, Term, example_rules,
+    sum_text,
+};
+pub use table::{FREE, Kind, RULES, Rule, Scope, rules_markdown};
+pub use trace::{END, Fault, LONGEST, Reader, TraceError, VERSION, head, tail};
