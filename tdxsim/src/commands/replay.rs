@@ -1,6 +1,6 @@
 //! `tdxsim replay`
 
-use super::{TOOL, exit_of, json, refuse, run};
+use super::{TOOL, dram, exit_of, json, refuse, run};
 use crate::cli::{Format, Replay};
 use crate::exit::Exit;
 use crate::output;
@@ -11,6 +11,9 @@ use scenarios::trace::{self, Format as TraceFormat};
 use sim_core::KeyId;
 
 pub(super) fn replay(args: &Replay) -> Exit {
+    if args.dram_only {
+        return dram::dram_only(args);
+    }
     match try_replay(args) {
         Ok(exit) | Err(exit) => exit,
     }
@@ -24,7 +27,7 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
     let overrides = run::overrides(&args.platform.set)?;
     let platform = load_with(&origin, &overrides).map_err(|diag| refuse(&diag))?;
     let settings = Settings {
-        place: place(args, &platform)?,
+        place: place(args.td, args.keyid, &platform)?,
         speed: run::speed(&args.platform),
         seed: args.platform.seed,
         limit: args.limit,
@@ -60,9 +63,9 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
     })
 }
 
-fn place(args: &Replay, platform: &Platform) -> Result<Place, Exit> {
+pub(super) fn place(td: bool, keyid: Option<u16>, platform: &Platform) -> Result<Place, Exit> {
     let layout = &platform.spec.keyid;
-    if args.td {
+    if td {
         // The first private KeyID is the global one; a TD gets the next.
         return match layout.private(1).or_else(|| layout.private(0)) {
             Some(keyid) => Ok(Place::Td(keyid)),
@@ -75,7 +78,7 @@ fn place(args: &Replay, platform: &Platform) -> Result<Place, Exit> {
             }
         };
     }
-    let keyid = KeyId(args.keyid.unwrap_or(0));
+    let keyid = KeyId(keyid.unwrap_or(0));
     if layout.is_private(keyid) || !layout.is_configured(keyid) {
         output::message(&format!(
             "--keyid: found {keyid}, expected a shared KeyID of {}, 0 to {}; use --td for a private one",

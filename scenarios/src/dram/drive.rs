@@ -1,0 +1,212 @@
+//! The loop: offer a request while there is room, else go to the next moment at which something changes.
+//!
+//! A closed loop needs nothing else to be exact (peers.md §4 lesson 7): a queue that is full stays full until a command is
+//! issued, and that is an event. Requests are offered in order; one that finds its queue full holds up those behind it.
+
+use super::DramError;
+use super::latency::Latencies;
+use crate::commands::CommandSink;
+use crate::trace::TraceError;
+use mktme::Controller;
+use mktme::dram::{Dram, Kind, Request};
+use sim_core::data::{ByteMask, LineData};
+use sim_core::event::Trace;
+use sim_core::{KeyId, Line, Ps, Tagged};
+
+/// A request to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    /// Which line.
+    pub(super) line: Line,
+    /// What of it.
+    pub(super) kind: Kind,
+    /// Of a partial write: which bytes.
+    pub(super) mask: ByteMask,
+    /// Not before then.
+    pub(super) due: Ps,
+}
+
+/// Where requests come from, in order of `due`.
+pub(super) trait Requests {
+    /// The next; none at the end, which is asked for once.
+    fn next(&mut self) -> Result<Option<Wanted>, TraceError>;
+}
+
+/// The memory controller's part: what each request means for TD bits, MACs and poison.
+pub(super) struct Integrity {
+    pub(super) controller: Controller,
+    pub(super) trace: Trace,
+    pub(super) keyid: KeyId,
+    /// What the controller had counted when the run began.
+    pub(super) before: mktme::Stats,
+    /// Reads by [`sim_core::outcome::DataClass`].
+    pub(super) classes: [u64; 3],
+    pub(super) poisoned: u64,
+}
+
+impl Integrity {
+    #[inline]
+    fn admit(&mut self, wanted: &Wanted) {
+        let at = Tagged::new(wanted.line, self.keyid);
+        match wanted.kind {
+            Kind::Read => {
+                let fill = self.controller.read(at, &mut self.trace);
+                if let Some(count) = self.classes.get_mut(fill.class as usize) {
+                    *count += 1;
+                }
+                self.poisoned += u64::from(fill.poison.is_some());
+            }
+            // A trace has no data.
+            Kind::Write => self.controller.write(at, &LineData::ZERO, None, &mut self.trace),
+            Kind::PartialWrite => {
+                let data = &LineData::ZERO;
+                self.controller.write_partial(at, data, wanted.mask, &mut self.trace);
+            }
+        }
+    }
+}
+
+/// What the loop has counted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) offered: u64,
+    pub(super) accepted: u64,
+    /// Of these, by [`Kind`].
+    pub(super) by_kind: [u64; 3],
+    pub(super) completed: u64,
+    pub(super) wait: Ps,
+    pub(super) wait_max: Ps,
+    pub(super) latencies: Latencies,
+    pub(super) commands: u64,
+    /// When nothing was left to do.
+    pub(super) end: Ps,
+    /// Why the run was cut short, if it was.
+    pub(super) stopped: Option<String>,
+}
+
+/// How often, in requests, commands are handed on and progress is told.
+const CHUNK: u64 = 1 << 12;
+
+/// A run in progress.
+pub(super) struct Drive<'a> {
+    pub(super) dram: Dram,
+    pub(super) integrity: Option<Integrity>,
+    /// Requests in flight at most; 0 for as many as the queues take.
+    pub(super) outstanding: u64,
+    /// Who takes the commands.
+    pub(super) sinks: Vec<&'a mut dyn CommandSink>,
+    pub(super) progress: &'a mut dyn FnMut(u64),
+    pub(super) tally: Tally,
+}
+
+impl Drive<'_> {
+    /// Makes every request and lets the last of them end.
+    pub(super) fn run<R: Requests>(&mut self, source: &mut R) -> Result<(), DramError> {
+        while let Some(wanted) = source.next()? {
+            self.tally.offered += 1;
+            if !self.place(&wanted) {
+                break;
+            }
+            if let Some(integrity) = &mut self.integrity {
+                integrity.admit(&wanted);
+            }
+            if self.tally.accepted.is_multiple_of(CHUNK) {
+                self.hand_on()?;
+                (self.progress)(self.tally.accepted);
+            }
+        }
+        self.finish()
+    }
+
+    /// Waits until the request is taken. False when time or the controller stands still: the run is over.
+    #[inline]
+    fn place(&mut self, wanted: &Wanted) -> bool {
+        while self.outstanding > 0 && self.tally.accepted - self.tally.completed >= self.outstanding
+        {
+            if !self.step() {
+                return false;
+            }
+        }
+        loop {
+            let at = wanted.due.max(self.dram.now());
+            // The moment of arrival comes back as the number of the completion.
+            let request = Request { id: at.0, line: wanted.line, kind: wanted.kind, at };
+            if self.dram.enqueue(request).is_ok() {
+                let wait = at.since(wanted.due);
+                if wanted.due > Ps::ZERO {
+                    self.tally.wait += wait;
+                    self.tally.wait_max = self.tally.wait_max.max(wait);
+                }
+                self.tally.accepted += 1;
+                if let Some(count) = self.tally.by_kind.get_mut(wanted.kind as usize) {
+                    *count += 1;
+                }
+                self.collect();
+                return !at.is_horizon();
+            }
+            if !self.step() {
+                return false;
+            }
+        }
+    }
+
+    /// Goes to the next moment at which something changes.
+    fn step(&mut self) -> bool {
+        match self.dram.next_event() {
+            Some(at) if !at.is_horizon() => {
+                self.dram.advance(at);
+                self.collect();
+                true
+            }
+            Some(_) => false,
+            None => {
+                let stopped = "requests wait and nothing will happen".to_owned();
+                self.tally.stopped.get_or_insert(stopped);
+                false
+            }
+        }
+    }
+
+    #[inline]
+    fn collect(&mut self) {
+        while let Some(done) = self.dram.pop_completion() {
+            self.tally.completed += 1;
+            if done.kind == Kind::Read {
+                self.tally.latencies.add(done.at.since(Ps(done.id)));
+            }
+        }
+    }
+
+    /// Hands the commands so far to those who want them.
+    fn hand_on(&mut self) -> Result<(), DramError> {
+        if self.sinks.is_empty() {
+            return Ok(());
+        }
+        for record in self.dram.take_commands() {
+            self.tally.commands += 1;
+            for sink in &mut self.sinks {
+                sink.put(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets what is queued end.
+    fn finish(&mut self) -> Result<(), DramError> {
+        if self.tally.stopped.is_none() {
+            while let Some(at) = self.dram.next_event() {
+                self.dram.advance(at);
+                self.collect();
+                if at.is_horizon() {
+                    break;
+                }
+            }
+        }
+        self.hand_on()?;
+        self.tally.end = self.dram.now();
+        for sink in &mut self.sinks {
+            sink.end(self.tally.end)?;
+        }
+        Ok(())
+    }
+}
