@@ -275,6 +275,15 @@ impl Machine {
         self.dram.unloaded_read()
     }
 
+    /// Starts or stops recording DDR5 commands; what has been recorded is dropped.
+    pub fn record_commands(&mut self, on: bool) {
+        self.dram.record_commands(on);
+    }
+    /// Takes the DDR5 commands recorded since the last call, in order of time.
+    pub fn take_commands(&mut self) -> Vec<mktme::dram::CommandRecord> {
+        self.dram.take_commands()
+    }
+
     fn bus(&mut self) -> (Bus<'_>, &mut Hierarchy) {
         let timed = self.options.speed == Speed::Timed;
         let bus = Bus {

@@ -6,15 +6,17 @@
 //! row, column. A subchannel of DDR5 has its own command bus, so it is a channel there; DRAMsim3 has no DDR5 and no command
 //! for PREab, which is written as `precharge_all`.
 
+pub use mktme::dram::CommandRecord;
 use mktme::dram::organisation::Organisation;
 use mktme::dram::timing::Parameter;
-use mktme::dram::{Command, CommandRecord, Timing};
+use mktme::dram::{Command, Timing};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sim_core::platform::{DramSpec, RefreshMode};
 use sim_core::{PlatformSpec, Ps};
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use verify::ddr5::{self, Checker, Cmd, Rules};
 
 /// The form of a command trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, JsonSchema)]
@@ -73,6 +75,11 @@ impl<W: Write> CommandWriter<W> {
         self.written
     }
 
+    /// What it writes to.
+    pub const fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// What it was given to write to.
     pub fn into_inner(self) -> W {
         self.out
@@ -101,6 +108,89 @@ impl<W: Write> CommandSink for CommandWriter<W> {
             writeln!(self.out, "# end {clock}")?;
         }
         self.out.flush()
+    }
+}
+
+/// Shows commands to `verify`'s checker, which knows the rules of DDR5 and nothing of the controller.
+#[derive(Debug)]
+pub struct CommandCheck {
+    checker: Checker,
+    tck: Ps,
+}
+
+impl CommandCheck {
+    /// A checker for a platform's DRAM.
+    ///
+    /// # Errors
+    /// The platform's parameters are none that the checker takes: the two disagree on what DDR5 is.
+    pub fn new(spec: &PlatformSpec) -> Result<CommandCheck, String> {
+        let timing = Timing::of(&spec.dram).map_err(|error| error.to_string())?;
+        let text = rules(&spec.dram, &timing);
+        let rules = Rules::parse(text.as_bytes()).map_err(|error| error.to_string())?;
+        if let Some(sanity) = rules.insane().next() {
+            return Err(format!("{} does not hold ({})", sanity.text, sanity.cite));
+        }
+        let mut checker = Checker::new(rules);
+        for package in 0..u16::from(spec.cpu.packages) {
+            for channel in 0..u16::from(spec.dram.channels) {
+                for subchannel in 0..2 {
+                    checker.watch(ddr5::Place { package, channel, subchannel });
+                }
+            }
+        }
+        Ok(CommandCheck { checker, tck: timing.tck() })
+    }
+
+    /// How many commands it has seen.
+    pub const fn commands(&self) -> u64 {
+        self.checker.commands()
+    }
+
+    /// What it has found: the first of them one by one, then how many more.
+    pub fn violations(&self) -> Vec<String> {
+        let kept = self.checker.violations();
+        let mut lines: Vec<String> = kept.iter().take(8).map(ToString::to_string).collect();
+        let more = self.checker.total().saturating_sub(lines.len() as u64);
+        if more > 0 {
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    }
+}
+
+impl CommandSink for CommandCheck {
+    fn put(&mut self, record: &CommandRecord) -> io::Result<()> {
+        let p = &record.place;
+        self.checker.check(&ddr5::Record {
+            clock: record.at.0.checked_div(self.tck.0).unwrap_or(0),
+            place: ddr5::Place {
+                package: record.package.into(),
+                channel: p.channel.into(),
+                subchannel: p.subchannel.into(),
+            },
+            cmd: match record.command {
+                Command::Act => Cmd::Act,
+                Command::Pre => Cmd::Pre,
+                Command::PreAb => Cmd::PreAb,
+                Command::Rd => Cmd::Rd,
+                Command::Rda => Cmd::Rda,
+                Command::Wr => Cmd::Wr,
+                Command::Wra => Cmd::Wra,
+                Command::RefAb => Cmd::RefAb,
+                Command::RefSb => Cmd::RefSb,
+            },
+            rank: p.rank,
+            group: p.bank_group,
+            bank: p.bank,
+            row: u32::try_from(p.row).unwrap_or(u32::MAX),
+            column: p.column.into(),
+        });
+        Ok(())
+    }
+
+    fn end(&mut self, at: Ps) -> io::Result<()> {
+        self.checker.finish(at.0.checked_div(self.tck.0).unwrap_or(0));
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod rows;
 
 pub use rows::{RULES, STATISTICS};
 
+use machine::{LEVELS, Level, Machine};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -138,6 +139,19 @@ pub fn statistic(name: &str) -> Option<&'static Statistic> {
     STATISTICS.iter().find(|s| s.name == name)
 }
 
+/// A level as names of statistics have it.
+const fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::L1 => "l1",
+        Level::L2 => "l2",
+        Level::Llc => "llc",
+        Level::PeerClean => "peer_clean",
+        Level::PeerModified => "peer_modified",
+        Level::PeerRemote => "peer_remote",
+        Level::Memory => "memory",
+    }
+}
+
 impl Values {
     /// Sets a value; the later of two for one name stays.
     pub fn set(&mut self, name: &str, value: u64) {
@@ -155,6 +169,27 @@ impl Values {
         if let Ok(value) = serde_json::to_value(counters) {
             self.take_json(group, &value);
         }
+    }
+
+    /// The counters of a machine: its own, its caches', its memory controllers' and its DRAM's.
+    pub fn of_machine(machine: &Machine) -> Values {
+        let mut values = Values::default();
+        let counts = machine.counts();
+        values.take("machine", counts);
+        for ((level, _), n) in LEVELS.iter().zip(counts.by_level) {
+            values.set(&format!("machine.hits.{}", level_name(*level)), n);
+        }
+        let trace = machine.trace();
+        let births = trace.births().len() as u64;
+        values.set("machine.births", births);
+        values.set("machine.deaths", trace.deaths().into());
+        values.set("machine.live_poison", births.saturating_sub(trace.deaths().into()));
+        values.set("machine.poison_locations", trace.poison_locations());
+        values.take("cache", machine.caches().stats());
+        values.take("controller", machine.memory().stats());
+        values.set("controller.births", births);
+        values.take("dram", &machine.dram().stats());
+        values
     }
 
     fn take_json(&mut self, name: &str, value: &serde_json::Value) {

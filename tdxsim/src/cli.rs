@@ -1,6 +1,6 @@
 //! The arguments.
 
-use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// A cycle-level simulator of the hardware that protects TDX memory.
@@ -178,9 +178,10 @@ pub struct Replay {
 
 /// `dram`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("work").required(true).args(["trace", "pattern"]))]
 pub struct Dram {
     /// The trace, plain or compressed. Records with cycles keep them, others are offered as fast as the queues take them.
-    #[arg(value_name = "TRACE", required_unless_present = "pattern", conflicts_with = "pattern")]
+    #[arg(value_name = "TRACE")]
     pub trace: Option<PathBuf>,
     /// Requests made up by rule, on one channel of one package unless --set dram.channels and cpu.packages say more.
     #[arg(long, value_name = "NAME", value_parser = ["sequential-read", "sequential-write", "random-read", "mix",

@@ -5,14 +5,15 @@ use crate::cli::{CommandFormArg, CommandTrace, Dram, DramFormat, Format, Replay}
 use crate::exit::Exit;
 use crate::output::{self, NewFile};
 use indicatif::{ProgressBar, ProgressStyle};
-use scenarios::commands::{CommandForm, CommandSink, CommandWriter};
+use scenarios::commands::{CommandCheck, CommandForm, CommandRecord, CommandSink, CommandWriter};
 use scenarios::dram::{
     DramError, DramReport, Outside, Pattern, PatternSettings, Settings, TraceSettings, run_pattern,
     run_trace,
 };
 use scenarios::platform::{Origin, Override, Platform, load_with};
 use scenarios::trace::{self, Format as TraceFormat};
-use sim_core::units;
+use sim_core::{PlatformSpec, Ps, units};
+use std::io;
 use std::path::Path;
 
 pub(super) fn dram(args: &Dram) -> Exit {
@@ -66,13 +67,23 @@ fn try_dram(args: &Dram) -> Result<Exit, Exit> {
         #[cfg(feature = "planted-fault")]
         lose_completion: args.lose_completion,
     };
-    let mut file = CommandFile::create(&args.commands, &platform)?;
+    let mut file = CommandFile::create(&args.commands, &platform.spec)?;
     let bar = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {human_pos} requests, {per_sec}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let mut progress = |requests| bar.set_position(requests);
+    let mut check = match args.check {
+        true => Some(CommandCheck::new(&platform.spec).map_err(|error| {
+            output::message(&format!("--check: {error}"));
+            Exit::Broken
+        })?),
+        false => None,
+    };
     let mut sinks: Vec<&mut dyn CommandSink> = Vec::new();
+    if let Some(check) = &mut check {
+        sinks.push(check);
+    }
     if let Some(file) = &mut file {
         sinks.push(&mut file.writer);
     }
@@ -86,9 +97,18 @@ fn try_dram(args: &Dram) -> Result<Exit, Exit> {
         }
     };
     bar.finish_and_clear();
-    let report = report.map_err(|error| failed(&error, &args.commands))?;
+    let mut report = report.map_err(|error| match (&error, &file) {
+        (DramError::Write(error), Some(file)) => file.failed(error),
+        _ => {
+            output::message(&error.to_string());
+            Exit::BadInput
+        }
+    })?;
     if let Some(file) = file {
         file.keep()?;
+    }
+    if let Some(check) = check {
+        report.checked(check.commands(), check.violations());
     }
     let exit = exit_of(report.verdict);
     Ok(match args.format {
@@ -148,21 +168,6 @@ fn trace(
     Ok(run_trace(&mut reader, &name, platform, &how, settings, outside))
 }
 
-/// Reports why a run was not finished.
-fn failed(error: &DramError, commands: &CommandTrace) -> Exit {
-    match error {
-        DramError::Write(error) => {
-            let path = commands.command_trace.as_deref().unwrap_or(Path::new("commands"));
-            output::message(&format!("cannot write {}: {error}", path.display()));
-            Exit::NotWritten
-        }
-        other => {
-            output::message(&other.to_string());
-            Exit::BadInput
-        }
-    }
-}
-
 /// The file that `--command-trace` names.
 pub(super) struct CommandFile {
     /// Takes the commands.
@@ -173,7 +178,7 @@ impl CommandFile {
     /// Begins it, if there is to be one.
     pub(super) fn create(
         args: &CommandTrace,
-        platform: &Platform,
+        spec: &PlatformSpec,
     ) -> Result<Option<CommandFile>, Exit> {
         let Some(path) = &args.command_trace else { return Ok(None) };
         let form = match args.command_trace_format {
@@ -185,9 +190,22 @@ impl CommandFile {
             Exit::NotWritten
         };
         let file = NewFile::create(path).map_err(not_written)?;
-        let writer = CommandWriter::new(file, form, &platform.spec)
+        let writer = CommandWriter::new(file, form, spec)
             .map_err(|error| not_written(format!("cannot write {}: {error}", path.display())))?;
         Ok(Some(CommandFile { writer }))
+    }
+
+    /// Writes all commands of a run that lasted until `end` or until the last of them.
+    pub(super) fn put_all(&mut self, commands: &[CommandRecord], end: Ps) -> Result<(), Exit> {
+        let end = commands.iter().map(|c| c.at).fold(end, Ps::max);
+        let put = commands.iter().try_for_each(|command| self.writer.put(command));
+        put.and_then(|()| self.writer.end(end)).map_err(|error| self.failed(&error))
+    }
+
+    /// Says that it cannot be written.
+    pub(super) fn failed(&self, error: &io::Error) -> Exit {
+        output::message(&self.writer.get_ref().failure(error));
+        Exit::NotWritten
     }
 
     /// Puts it in its place.

@@ -1,12 +1,14 @@
 //! `tdxsim replay`
 
+use super::dram::CommandFile;
 use super::{TOOL, dram, exit_of, json, refuse, run};
 use crate::cli::{Format, Replay};
 use crate::exit::Exit;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
+use scenarios::commands::CommandSink;
 use scenarios::platform::{Origin, Platform, load_with};
-use scenarios::replay::{Place, Settings};
+use scenarios::replay::{Place, ReplayError, Settings, replay_with};
 use scenarios::trace::{self, Format as TraceFormat};
 use sim_core::KeyId;
 
@@ -50,12 +52,22 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let name = args.file.to_string_lossy();
-    let report =
-        scenarios::replay::replay(&mut reader, &name, TOOL, &platform, &settings, |records| {
-            bar.set_position(records)
-        });
+    let mut file = CommandFile::create(&args.commands, &platform.spec)?;
+    let progress = |records| bar.set_position(records);
+    let sink = file.as_mut().map(|file| &mut file.writer as &mut dyn CommandSink);
+    let report = replay_with(&mut reader, &name, TOOL, &platform, &settings, sink, progress);
     bar.finish_and_clear();
-    let report = report.map_err(bad_trace)?;
+    let report = report.map_err(|error| match (error, &file) {
+        (ReplayError::Write(error), Some(file)) => file.failed(&error),
+        (ReplayError::Write(error), None) => {
+            output::message(&error.to_string());
+            Exit::NotWritten
+        }
+        (ReplayError::Trace(error), _) => bad_trace(error),
+    })?;
+    if let Some(file) = file {
+        file.keep()?;
+    }
     let exit = exit_of(report.verdict);
     Ok(match args.format {
         Format::Human => output::data(&report.to_string(), exit),
