@@ -269,6 +269,12 @@ impl Hierarchy {
         self.expel(at, Why::Chosen, true, port)
     }
 
+    /// Whether a core's L1 has a line. Changes nothing.
+    pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
+        let c = self.core_index(core);
+        self.slab.find(at).is_some_and(|slot| self.cores.at(c).l1.holds(at, slot))
+    }
+
     /// The package of a core.
     #[inline]
     pub fn package_of(&self, core: u16) -> u8 {

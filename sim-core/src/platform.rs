@@ -4,8 +4,10 @@
 //! whatever is not sourced is marked there as assumed (docs/DEVIATIONS.md).
 
 mod tdx;
+mod uncore;
 
 pub use tdx::{TdxCost, TdxSpec};
+pub use uncore::UncoreSpec;
 
 use crate::addr::Line;
 use crate::keyid::{KeyIdLayout, LayoutError};
@@ -60,6 +62,8 @@ pub struct PlatformSpec {
     pub memory: MemorySpec,
     /// Cores, caches and buffers.
     pub cpu: CpuSpec,
+    /// Between the cores and the memory controllers.
+    pub uncore: UncoreSpec,
     /// Latencies outside DRAM.
     pub latency: LatencySpec,
     /// Costs in functional mode.
@@ -105,6 +109,26 @@ pub struct CpuSpec {
     pub l2: CacheGeometry,
     /// Last-level cache of a package.
     pub llc: CacheGeometry,
+    /// Core clocks from a load to its data when it hits L1D (timing.md §1.2).
+    pub l1_clocks: u8,
+    /// The same when it hits L2.
+    pub l2_clocks: u8,
+    /// Core clocks that a load spends in its own core when it misses L2: from the miss to the mesh, and from the mesh to
+    /// its data.
+    pub miss_clocks: u8,
+    /// Instructions in flight: an instruction begins only when all but the last so many have retired, 1 to 4096.
+    pub window: u16,
+    /// Instructions that begin in one core clock, 1 to 16.
+    pub width: u8,
+    /// L1D fill buffers (LFB): lines that the core waits for, 1 to 64 (timing.md §1.4).
+    pub fill_buffers: u8,
+    /// Entries of the L2's superqueue: lines that the core's L2 waits for, 1 to 63 (timing.md §1.4).
+    pub superqueue: u8,
+    /// Stores that have retired and wait to be written into L1D, in order, 1 to 256.
+    pub store_buffer: u8,
+    /// Direct stores (MOVDIR64B, MOVDIRI) and full write-combining buffers of a core that are on their way to a
+    /// controller, 1 to 64.
+    pub direct_stores: u8,
     /// Sub-blocks of the WBINVDP and WBNOINVDP registers (architecture.md §13 MC-14).
     pub flush_sub_blocks: u32,
     /// Buffers that write-combining stores may occupy (timing.md §1.4), 1 to 64.
@@ -138,31 +162,10 @@ impl CacheGeometry {
     }
 }
 
-/// Latencies outside DRAM: load-to-use, except where said.
+/// Latencies that are no part of [`UncoreSpec`] or DRAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencySpec {
-    /// L1D hit.
-    #[serde(with = "serde_text::time")]
-    pub l1_hit: Ps,
-    /// L2 hit.
-    #[serde(with = "serde_text::time")]
-    pub l2_hit: Ps,
-    /// LLC hit.
-    #[serde(with = "serde_text::time")]
-    pub llc_hit: Ps,
-    /// Clean copy in another core.
-    #[serde(with = "serde_text::time")]
-    pub peer_clean: Ps,
-    /// Modified copy in another core.
-    #[serde(with = "serde_text::time")]
-    pub peer_modified: Ps,
-    /// Copy in another package.
-    #[serde(with = "serde_text::time")]
-    pub peer_remote: Ps,
-    /// From the core to the controller's queue and back, without DRAM and crypto.
-    #[serde(with = "serde_text::time")]
-    pub memory_path: Ps,
     /// Decryption of a line after its data has come, on fills.
     #[serde(with = "serde_text::time")]
     pub xts: Ps,
@@ -175,7 +178,7 @@ pub struct LatencySpec {
     /// Issue cost of a store that hits, of a fence with nothing pending, and of other operations without a row.
     #[serde(with = "serde_text::time")]
     pub issue: Ps,
-    /// Issue cost of MOVDIR64B, MOVDIRI and non-temporal stores.
+    /// Issue cost of MOVDIRI and of non-temporal stores that do not fill their buffer.
     #[serde(with = "serde_text::time")]
     pub direct_store: Ps,
     /// CLFLUSH of one line.
@@ -397,6 +400,19 @@ impl PlatformSpec {
             }
         }
         in_range("cpu.flush_sub_blocks", cpu.flush_sub_blocks.into(), 1, cpu.llc.sets())?;
+        for (key, value, most) in [
+            ("cpu.l1_clocks", u64::from(cpu.l1_clocks), 255),
+            ("cpu.l2_clocks", cpu.l2_clocks.into(), 255),
+            ("cpu.window", cpu.window.into(), 4096),
+            ("cpu.width", cpu.width.into(), 16),
+            ("cpu.fill_buffers", cpu.fill_buffers.into(), 64),
+            ("cpu.superqueue", cpu.superqueue.into(), 63),
+            ("cpu.store_buffer", cpu.store_buffer.into(), 255),
+            ("cpu.direct_stores", cpu.direct_stores.into(), 64),
+        ] {
+            in_range(key, value, 1, most)?;
+        }
+        self.uncore.validate()?;
         in_range("cpu.wc_buffers", cpu.wc_buffers.into(), 1, 64)?;
         in_range("cpu.weak_slots", cpu.weak_slots.into(), 1, 64)?;
         let dram = &self.dram;
