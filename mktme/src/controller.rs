@@ -4,6 +4,7 @@ use crate::crypto::{
     Ciphers, CryptoKind, Image, MacField, Real, mac_key, power_on, symbolic_decrypt,
     symbolic_mac_matches,
 };
+use crate::dram::{self, AddressMap};
 use crate::keys::{Key, KeyRing, MaterialId};
 use crate::store::{Content, NewLine, Odd, Store, View};
 use crate::tables::{
@@ -52,12 +53,9 @@ pub enum SpecError {
     /// MAC width outside 4 to 28 bits.
     #[error("memory.mac_bits is {0}, expected 4 to 28")]
     MacBits(u8),
-    /// Not a power of two from 1 to 16.
-    #[error("dram.channels is {0}, expected a power of two from 1 to 16")]
-    Channels(u8),
-    /// Less than a line, or not a power of two.
-    #[error("dram.channel_interleave is {0} bytes, expected a power of two of at least 64")]
-    Interleave(u64),
+    /// The address map.
+    #[error("{0}")]
+    Dram(#[from] dram::SpecError),
 }
 
 impl ControllerSpec {
@@ -67,7 +65,7 @@ impl ControllerSpec {
             layout: platform.keyid,
             memory: platform.memory,
             mce: platform.mce,
-            dram: platform.dram,
+            dram: platform.dram.clone(),
             packages: platform.cpu.packages,
             crypto,
             seed,
@@ -83,13 +81,7 @@ impl ControllerSpec {
         if !(4..=28).contains(&self.memory.mac_bits) {
             return Err(SpecError::MacBits(self.memory.mac_bits));
         }
-        if !self.dram.channels.is_power_of_two() || self.dram.channels > 16 {
-            return Err(SpecError::Channels(self.dram.channels));
-        }
-        let interleave = self.dram.channel_interleave;
-        if interleave < 64 || !interleave.is_power_of_two() {
-            return Err(SpecError::Interleave(interleave));
-        }
+        self.dram.validate().map_err(dram::SpecError::from)?;
         Ok(())
     }
 }
@@ -166,6 +158,7 @@ pub struct Probe {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Controller {
     spec: ControllerSpec,
+    map: AddressMap,
     keys: KeyRing,
     mac_key: [u8; 16],
     store: Store,
@@ -192,6 +185,7 @@ impl Controller {
     pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
         spec.validate()?;
         Ok(Controller {
+            map: AddressMap::new(&spec.dram)?,
             keys: KeyRing::new(spec.layout, spec.memory, spec.packages),
             mac_key: mac_key(spec.seed),
             store: Store::default(),
@@ -200,6 +194,10 @@ impl Controller {
             ciphers: Ciphers::default(),
             spec,
         })
+    }
+    /// Which channel of its package serves a line: that of the address map.
+    pub const fn channel_of(&self, line: Line) -> u8 {
+        self.map.channel_of(line)
     }
 
     /// What it is made of.
@@ -729,7 +727,7 @@ impl Controller {
             UcnaCode::Mac if signalled => mce.mscod_mac,
             _ => return birth,
         };
-        let channel = self.spec.dram.channel_of(line);
+        let channel = self.channel_of(line);
         let record = UcnaRecord {
             bank: mce.bank_imc.saturating_add(channel),
             status: McStatus::ucna(mscod, mce.mcacod_imc.saturating_add(channel.into())),

@@ -196,6 +196,8 @@ impl Setting {
             Kind::Frequency => units::parse_frequency(text).map(|_| ()).map_err(unit)?,
             Kind::Area => units::parse_area(text).map(|_| ()).map_err(unit)?,
             Kind::Areas => units::parse_areas(text).map(|_| ()).map_err(unit)?,
+            // What it says depends on the other parameters: checked with the whole platform.
+            Kind::Map => {}
             Kind::Word(words) if words.contains(&text) => {}
             _ => return Err(kind.expected()),
         }

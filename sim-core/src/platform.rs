@@ -3,9 +3,14 @@
 //! A [`PlatformSpec`] is plain data. The files that hold it, with the source of each value, are read by `scenarios`;
 //! whatever is not sourced is marked there as assumed (docs/DEVIATIONS.md).
 
+mod dram;
 mod tdx;
 mod uncore;
 
+pub use dram::{
+    CcdLWrRule, Density, DeviceWidth, DramSpec, FawRule, PagePolicy, RefreshMode, RrdLRule,
+    SpeedBin, SpeedGrade,
+};
 pub use tdx::{TdxCost, TdxSpec};
 pub use uncore::UncoreSpec;
 
@@ -210,75 +215,6 @@ pub struct FunctionalSpec {
     pub op: Ps,
 }
 
-/// Data rate of a DDR5 speed grade.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum SpeedGrade {
-    /// DDR5-4800.
-    #[serde(rename = "ddr5-4800")]
-    Ddr5_4800,
-    /// DDR5-5200.
-    #[serde(rename = "ddr5-5200")]
-    Ddr5_5200,
-    /// DDR5-5600.
-    #[serde(rename = "ddr5-5600")]
-    Ddr5_5600,
-    /// DDR5-6400.
-    #[serde(rename = "ddr5-6400")]
-    Ddr5_6400,
-}
-
-/// When a row is closed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum PagePolicy {
-    /// Left open until another row is wanted.
-    #[serde(rename = "open")]
-    Open,
-    /// Closed when no queued request wants it.
-    #[serde(rename = "closed")]
-    Closed,
-}
-
-/// DDR5 behind the controllers of all packages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DramSpec {
-    /// Speed grade: selects the rows of the timing table in `mktme`.
-    pub grade: SpeedGrade,
-    /// Channels per package, a power of two from 1 to 16, each two 32-bit subchannels.
-    pub channels: u8,
-    /// Ranks per subchannel, a power of two from 1 to 4.
-    pub ranks: u8,
-    /// Bank groups per rank, a power of two from 1 to 8.
-    pub bank_groups: u8,
-    /// Banks per bank group, a power of two from 1 to 4.
-    pub banks_per_group: u8,
-    /// Lines in a row of one subchannel (columns / 16 for x4 and x8 devices), a power of two.
-    pub lines_per_row: u16,
-    /// Read queue entries per subchannel, 1 to 256.
-    pub read_queue: u16,
-    /// Write queue entries per subchannel, 1 to 256.
-    pub write_queue: u16,
-    /// Write-queue entries at which the controller turns to writing.
-    pub write_high: u16,
-    /// Write-queue entries at which it turns back to reading.
-    pub write_low: u16,
-    /// Row policy.
-    pub page_policy: PagePolicy,
-    /// Bytes after which addresses go to the next channel, a power of two, at least 64.
-    #[serde(with = "serde_text::size")]
-    pub channel_interleave: u64,
-}
-
-impl DramSpec {
-    /// Which of a package's channels serves a line: interleaved every `channel_interleave` bytes, the channel number
-    /// XOR-folded with higher address bits. Intel's own hash is not public; this one is assumed (timing.md §2.4).
-    pub const fn channel_of(&self, line: Line) -> u8 {
-        let unit = (line.0 << 6) / self.channel_interleave;
-        let folded = unit ^ unit >> 5 ^ unit >> 11 ^ unit >> 17;
-        (folded & (self.channels as u64 - 1)) as u8
-    }
-}
-
 /// Machine-check banks and capabilities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -415,17 +351,7 @@ impl PlatformSpec {
         self.uncore.validate()?;
         in_range("cpu.wc_buffers", cpu.wc_buffers.into(), 1, 64)?;
         in_range("cpu.weak_slots", cpu.weak_slots.into(), 1, 64)?;
-        let dram = &self.dram;
-        power_of_two("dram.channels", dram.channels.into(), 1, 16)?;
-        power_of_two("dram.ranks", dram.ranks.into(), 1, 4)?;
-        power_of_two("dram.bank_groups", dram.bank_groups.into(), 1, 8)?;
-        power_of_two("dram.banks_per_group", dram.banks_per_group.into(), 1, 4)?;
-        power_of_two("dram.lines_per_row", dram.lines_per_row.into(), 1, 4096)?;
-        in_range("dram.read_queue", dram.read_queue.into(), 1, 256)?;
-        in_range("dram.write_queue", dram.write_queue.into(), 1, 256)?;
-        in_range("dram.write_high", dram.write_high.into(), 1, dram.write_queue.into())?;
-        in_range("dram.write_low", dram.write_low.into(), 0, u64::from(dram.write_high) - 1)?;
-        power_of_two("dram.channel_interleave", dram.channel_interleave, 64, 1 << 30)?;
+        self.dram.validate()?;
         in_range("mce.bank_dcu", self.mce.bank_dcu.into(), 0, 63)?;
         in_range("mce.bank_ifu", self.mce.bank_ifu.into(), 0, 63)?;
         // The channel goes into the low four bits (architecture.md §6.2, "000F 0000 1MMM CCCC").
@@ -439,7 +365,7 @@ impl PlatformSpec {
         in_range("tdx.tlb_entries", self.tdx.tlb_entries.into(), 1, 1 << 16)?;
         in_range("tdx.vp_init_version", self.tdx.vp_init_version.into(), 0, 255)?;
         // One bank for each channel, up to bank 63.
-        in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(dram.channels))
+        in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(self.dram.channels))
     }
 
     /// The package of a core. Cores are numbered package by package.

@@ -5,8 +5,9 @@ use machine::{CryptoKind, StepRecord};
 use sim_core::mca::{McConsequence, McContext, McRecord};
 use sim_core::op::{Base, KeyRef, RegBase, TextOp};
 use sim_core::platform::{
-    CacheGeometry, CpuSpec, DramSpec, FunctionalSpec, IntegrityMode, LatencySpec, MceSpec,
-    MemorySpec, PagePolicy, PlatformSpec, SpeedGrade, UncoreSpec, XtsWidth,
+    CacheGeometry, CcdLWrRule, CpuSpec, Density, DeviceWidth, DramSpec, FawRule, FunctionalSpec,
+    IntegrityMode, LatencySpec, MceSpec, MemorySpec, PagePolicy, PlatformSpec, RefreshMode,
+    RrdLRule, SpeedBin, SpeedGrade, UncoreSpec, XtsWidth,
 };
 use sim_core::port::McHandler;
 use sim_core::time::Clock;
@@ -86,17 +87,26 @@ pub(crate) fn platform() -> PlatformSpec {
         functional: FunctionalSpec { op: Ps::ns(1) },
         dram: DramSpec {
             grade: SpeedGrade::Ddr5_4800,
+            bin: SpeedBin::B,
+            width: DeviceWidth::X4,
+            density: Density::Gb16,
             channels: 2,
             ranks: 1,
-            bank_groups: 8,
-            banks_per_group: 4,
-            lines_per_row: 64,
+            faw: FawRule::Clocks32,
+            ccd_l_wr: CcdLWrRule::Ns20,
+            rrd_l: RrdLRule::Ns5,
+            refresh: RefreshMode::Off,
+            refresh_hot: false,
+            refresh_postpone: 4,
             read_queue: 8,
             write_queue: 8,
             write_high: 6,
             write_low: 2,
+            read_age: 4096,
+            write_age: 16384,
             page_policy: PagePolicy::Open,
-            channel_interleave: 256,
+            map: "hashed".to_owned(),
+            watchdog: 1 << 20,
         },
         mce: MceSpec {
             seam_nr: true,

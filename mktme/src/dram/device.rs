@@ -42,16 +42,7 @@ pub enum Blocked {
     Place,
 }
 
-/// Numbers of ranks, bank groups and banks of a subchannel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Geometry {
-    /// Ranks, 1 to 4.
-    pub ranks: u8,
-    /// Bank groups per rank, 1 to 8.
-    pub bank_groups: u8,
-    /// Banks per bank group, 1 to 4.
-    pub banks_per_group: u8,
-}
+pub use super::organisation::Organisation as Geometry;
 
 /// A bank, flat: rank, and bank within the rank.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -171,25 +162,30 @@ impl Device {
             ranks: geometry.ranks.clamp(1, 4),
             bank_groups: geometry.bank_groups.clamp(1, 8),
             banks_per_group: geometry.banks_per_group.clamp(1, 4),
+            ..geometry
         };
         let rules = Command::ALL.map(|from| {
             let mut rules = Rules::default();
-            for (row, constraint) in (0u8..).zip(&CONSTRAINTS).filter(|(_, c)| c.from == from) {
-                let after = Stamp::new(constraint.clocks(&timing).into(), row);
+            for (row, constraint) in
+                (0u8..).zip(&CONSTRAINTS).filter(|(_, c)| c.from.contains(&from))
+            {
+                let after = |to| Stamp::new(constraint.clocks(&timing, from, to).into(), row);
                 let list = match constraint.scope {
                     Scope::Bank => &mut rules.bank,
+                    // REFsb is not scheduled yet.
+                    Scope::SameBank => continue,
                     Scope::BankGroup => &mut rules.bank_group,
                     Scope::Rank if constraint.window == WINDOW => &mut rules.window,
                     Scope::Rank => &mut rules.rank,
                     Scope::OtherRank => &mut rules.other_rank,
                     Scope::Subchannel => {
-                        rules.bus = after;
+                        rules.bus = after(from);
                         continue;
                     }
                 };
                 for &to in constraint.to {
                     // There is room: no scope has two rows for a pair of commands, which a test checks.
-                    let _ = list.try_push(Rule { to: to as u8, after });
+                    let _ = list.try_push(Rule { to: to as u8, after: after(to) });
                 }
             }
             rules
@@ -230,6 +226,8 @@ impl Device {
             Command::Act => open.is_none(),
             Command::Pre => open.is_some(),
             Command::Rd | Command::Wr => open == Some(place.row),
+            // Not scheduled yet.
+            Command::PreAb | Command::Rda | Command::Wra | Command::RefAb | Command::RefSb => false,
         };
         if !state_fits {
             return Err(Blocked::Row { command, open });
@@ -297,31 +295,31 @@ impl Device {
                 rank.acts[3] = edge + 1;
             }
             Command::Pre => rank.open &= !bank.bit(),
-            Command::Rd | Command::Wr => {}
+            _ => {}
         }
         self.bus.raise(rules.bus.from(edge));
         for rule in &rules.bank {
-            rank.ready[usize::from(rule.to & 3)][b].raise(rule.after.from(edge));
+            rank.ready[usize::from(rule.to)][b].raise(rule.after.from(edge));
         }
         for rule in &rules.bank_group {
             let group = self.geometry.group_of(bank);
-            let ready = &mut rank.ready[usize::from(rule.to & 3)];
+            let ready = &mut rank.ready[usize::from(rule.to)];
             for ready in &mut ready[usize::from(group.start)..usize::from(group.end)] {
                 ready.raise(rule.after.from(edge));
             }
         }
         for rule in &rules.rank {
-            rank.gate[usize::from(rule.to & 3)].raise(rule.after.from(edge));
+            rank.gate[usize::from(rule.to)].raise(rule.after.from(edge));
         }
         if let Some(first) = rank.acts[0].checked_sub(1) {
             for rule in &rules.window {
-                rank.gate[usize::from(rule.to & 3)].raise(rule.after.from(first));
+                rank.gate[usize::from(rule.to)].raise(rule.after.from(first));
             }
         }
         for rule in &rules.other_rank {
             for (i, other) in self.ranks.iter_mut().enumerate() {
                 if i != r {
-                    other.gate[usize::from(rule.to & 3)].raise(rule.after.from(edge));
+                    other.gate[usize::from(rule.to)].raise(rule.after.from(edge));
                 }
             }
         }
@@ -335,7 +333,9 @@ mod tests {
     use super::*;
     use sim_core::platform::SpeedGrade;
 
-    const GEOMETRY: Geometry = Geometry { ranks: 2, bank_groups: 8, banks_per_group: 4 };
+    const GEOMETRY: Geometry =
+        Geometry { ranks: 2, bank_groups: 8, banks_per_group: 4, rows: 1 << 16, columns: 1 << 11 };
+    const SCHEDULED: [Command; 4] = [Command::Act, Command::Pre, Command::Rd, Command::Wr];
 
     fn place(rank: u8, bank_group: u8, bank: u8) -> Place {
         Place { channel: 0, subchannel: 0, rank, bank_group, bank, row: 7, column: 0 }
@@ -343,7 +343,7 @@ mod tests {
 
     /// A timing in which everything takes one clock, but for the parameter that gives a row its name.
     fn only(row: &Constraint) -> Timing {
-        let base = Timing::of(SpeedGrade::Ddr5_4800);
+        let base = Timing::of_grade(SpeedGrade::Ddr5_4800);
         let short = TIMING_TABLE.iter().fold(base, |t, r| t.with(r.parameter, 1));
         short.with(*row.plus.last().unwrap(), 500)
     }
@@ -354,17 +354,24 @@ mod tests {
 
     #[test]
     fn every_constraint_blocks_one_clock_before_its_time_and_not_at_its_time() {
-        for (row, to) in CONSTRAINTS.iter().flat_map(|r| r.to.iter().map(move |&to| (r, to))) {
+        let pairs = |r: &'static Constraint| {
+            let from = r.from.iter().filter(|c| SCHEDULED.contains(c));
+            from.flat_map(move |&from| r.to.iter().map(move |&to| (r, from, to)))
+        };
+        for (row, first, to) in CONSTRAINTS.iter().flat_map(pairs) {
+            if !SCHEDULED.contains(&to) {
+                continue;
+            }
             let mut device = Device::new(only(row), GEOMETRY);
             let a = place(0, 0, 0);
             let b = match row.scope {
-                Scope::Bank => a,
+                Scope::Bank | Scope::SameBank => a,
                 Scope::BankGroup => place(0, 0, 1),
                 Scope::Rank => place(0, 5, 1),
                 Scope::OtherRank | Scope::Subchannel => place(1, 0, 0),
             };
             // Whatever must be open is opened long before.
-            if row.from != Command::Act {
+            if first != Command::Act {
                 device.issue(Command::Act, &a, edge(&device, 0)).unwrap();
             }
             if to != Command::Act && b != a {
@@ -374,12 +381,12 @@ mod tests {
             for n in 0..row.window {
                 let from = Place { bank_group: n, ..a };
                 let at = start + u64::from(n);
-                device.issue(row.from, &from, edge(&device, at)).unwrap();
+                device.issue(first, &from, edge(&device, at)).unwrap();
             }
-            if (row.scope, row.from, to) == (Scope::Bank, Command::Act, Command::Act) {
+            if (row.scope, first, to) == (Scope::Bank, Command::Act, Command::Act) {
                 device.issue(Command::Pre, &a, edge(&device, start + 1)).unwrap();
             }
-            start += u64::from(row.clocks(device.timing()));
+            start += u64::from(row.clocks(device.timing(), first, to));
             let until = edge(&device, start);
             assert_eq!(
                 device.probe(to, &b, edge(&device, start - 1)),
@@ -401,10 +408,10 @@ mod tests {
         for (from, to, b, by, clocks) in [
             (Act, Rd, (0, 0, 0), "tRCD", 39),
             (Act, Wr, (0, 0, 0), "tRCD", 39),
-            (Act, Pre, (0, 0, 0), "tRAS", 77),
+            (Act, Pre, (0, 0, 0), "tRAS", 77 + 1),
             (Pre, Act, (0, 0, 0), "tRP", 39),
-            (Rd, Pre, (0, 0, 0), "tRTP", 18),
-            (Wr, Pre, (0, 0, 0), "tWR", 38 + 8 + 72),
+            (Rd, Pre, (0, 0, 0), "tRTP", 18 + 1),
+            (Wr, Pre, (0, 0, 0), "tWR", 38 + 8 + 72 + 1),
             (Act, Act, (0, 0, 1), "tRRD_L", 12),
             (Act, Act, (0, 1, 0), "tRRD_S", 8),
             (Rd, Rd, (0, 0, 0), "tCCD_L", 12),
@@ -414,7 +421,7 @@ mod tests {
             (Wr, Wr, (0, 1, 0), "tCCD_S_WR", 8),
             (Wr, Rd, (0, 0, 1), "tWTR_L", 38 + 8 + 24),
             (Wr, Rd, (0, 1, 0), "tWTR_S", 38 + 8 + 6),
-            (Rd, Wr, (0, 0, 0), "tRTW", 40 + 8 + 2 - 38),
+            (Rd, Wr, (0, 0, 0), "tRTW", 40 + 8 + 4 - 38),
             (Pre, Pre, (0, 1, 0), "tPPD", 2),
             (Rd, Rd, far, "tCS RD-RD", 10),
             (Wr, Wr, far, "tCS WR-WR", 10),
@@ -424,7 +431,7 @@ mod tests {
             (Rd, Pre, far, "command bus", 2),
             (Pre, Act, far, "command bus", 1),
         ] {
-            let mut device = Device::new(Timing::of(SpeedGrade::Ddr5_4800), GEOMETRY);
+            let mut device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
             let (a, b) = (place(0, 0, 0), place(b.0, b.1, b.2));
             if from != Act {
                 device.issue(Act, &a, edge(&device, 0)).unwrap();
@@ -442,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_fifth_activate_waits_for_the_first_one_in_the_window() {
-        let timing = Timing::of(SpeedGrade::Ddr5_4800).with(Parameter::Faw, 48);
+        let timing = Timing::of_grade(SpeedGrade::Ddr5_4800).with(Parameter::Faw, 48);
         let mut device = Device::new(timing, GEOMETRY);
         for group in 0..4 {
             device
@@ -464,7 +471,7 @@ mod tests {
 
     #[test]
     fn commands_that_do_not_fit_the_open_row_are_refused_and_change_nothing() {
-        let mut device = Device::new(Timing::of(SpeedGrade::Ddr5_4800), GEOMETRY);
+        let mut device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
         let (here, other) = (place(0, 0, 0), Place { row: 8, ..place(0, 0, 0) });
         let late = |n: u64| Ps(416 * 1000 * n);
         for command in [Command::Pre, Command::Rd, Command::Wr] {
@@ -490,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_command_between_two_clock_edges_waits_for_the_next_edge() {
-        let device = Device::new(Timing::of(SpeedGrade::Ddr5_4800), GEOMETRY);
+        let device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
         assert_eq!(
             device.probe(Command::Act, &place(0, 0, 0), Ps(417)),
             Err(Blocked::Timing { command: Command::Act, by: "tCK", until: Ps(832) })
@@ -499,13 +506,17 @@ mod tests {
 
     #[test]
     fn every_rule_of_the_table_finds_room() {
-        let device = Device::new(Timing::of(SpeedGrade::Ddr5_4800), GEOMETRY);
+        let device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
         let lists = |r: &Rules| {
             let all = [&r.bank, &r.bank_group, &r.rank, &r.other_rank, &r.window];
             all.map(|list| list.len()).iter().sum::<usize>() + COMMAND_COUNT
         };
         let kept: usize = device.rules.iter().map(lists).sum();
-        assert_eq!(kept, CONSTRAINTS.iter().map(|r| r.to.len()).sum::<usize>());
+        let pairs = |r: &Constraint| match r.scope {
+            Scope::SameBank => 0,
+            _ => r.from.len() * r.to.len(),
+        };
+        assert_eq!(kept, CONSTRAINTS.iter().map(pairs).sum::<usize>());
         assert!(CONSTRAINTS.iter().all(|r| r.window == 1 || r.window == WINDOW));
     }
 }

@@ -5,6 +5,7 @@
 //! higher bits), bank group, column, bank, rank, row; bank group, bank and rank are XORed with the folded row.
 
 use super::SpecError;
+use super::organisation::Organisation;
 use serde::{Deserialize, Serialize};
 use sim_core::Line;
 use sim_core::platform::DramSpec;
@@ -29,16 +30,18 @@ pub struct Place {
 }
 
 /// The map between lines and places: a bijection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AddressMap {
-    spec: DramSpec,
-    unit_bits: u32,
+    channels: u8,
     channel_bits: u32,
     group_bits: u32,
     column_bits: u32,
     bank_bits: u32,
     rank_bits: u32,
 }
+
+/// Lines after which addresses go to the next channel: 256 bytes (timing.md §2.4 [A]).
+const UNIT_BITS: u32 = 2;
 
 const fn mask(bits: u32) -> u64 {
     (1u64 << bits) - 1
@@ -59,27 +62,44 @@ impl AddressMap {
     /// The map of a specification.
     ///
     /// # Errors
-    /// A number outside its range ([`DramSpec`] says which).
+    /// A number outside its range, or a map that is not one.
     pub fn new(spec: &DramSpec) -> Result<AddressMap, SpecError> {
-        super::check_spec(spec)?;
+        AddressMap::with_organisation(spec, &Organisation::of(spec))
+    }
+
+    /// As [`AddressMap::new`], for subchannels of another shape.
+    ///
+    /// # Errors
+    /// Those of [`AddressMap::new`].
+    pub fn with_organisation(
+        spec: &DramSpec,
+        organisation: &Organisation,
+    ) -> Result<AddressMap, SpecError> {
+        super::check_spec(spec, organisation)?;
         Ok(AddressMap {
-            spec: *spec,
-            unit_bits: spec.channel_interleave.trailing_zeros() - 6,
+            channels: spec.channels,
             channel_bits: spec.channels.trailing_zeros(),
-            group_bits: spec.bank_groups.trailing_zeros(),
-            column_bits: spec.lines_per_row.trailing_zeros(),
-            bank_bits: spec.banks_per_group.trailing_zeros(),
-            rank_bits: spec.ranks.trailing_zeros(),
+            group_bits: organisation.bank_groups.trailing_zeros(),
+            column_bits: organisation.lines_per_row().trailing_zeros(),
+            bank_bits: organisation.banks_per_group.trailing_zeros(),
+            rank_bits: organisation.ranks.trailing_zeros(),
         })
+    }
+
+    /// Which channel of its package serves a line.
+    pub const fn channel_of(&self, line: Line) -> u8 {
+        let unit = line.0 >> UNIT_BITS;
+        let folded = unit ^ unit >> 5 ^ unit >> 11 ^ unit >> 17;
+        (folded & (self.channels as u64 - 1)) as u8
     }
 
     /// Where a line is.
     pub const fn decode(&self, line: Line) -> Place {
-        let channel = self.spec.channel_of(line);
+        let channel = self.channel_of(line);
         // The number of the line among those of its channel: the channel bits are cut out.
         let mut rest = line.0;
-        let within = take(&mut rest, self.unit_bits);
-        rest = (rest >> self.channel_bits) << self.unit_bits | within;
+        let within = take(&mut rest, UNIT_BITS);
+        rest = (rest >> self.channel_bits) << UNIT_BITS | within;
 
         let low = take(&mut rest, 1);
         let subchannel = low ^ parity(rest);
@@ -109,11 +129,11 @@ impl AddressMap {
         rest = rest << self.column_bits | place.column as u64 & mask(self.column_bits);
         rest = rest << self.group_bits | (place.bank_group as u64 ^ hash.0) & mask(self.group_bits);
         rest = rest << 1 | (place.subchannel as u64 ^ parity(rest)) & 1;
-        let within = take(&mut rest, self.unit_bits);
+        let within = take(&mut rest, UNIT_BITS);
         // The channel number is the XOR of its own bits, zero so far, with higher ones: what is missing is the rest.
-        let line = Line(rest << (self.unit_bits + self.channel_bits) | within);
-        let missing = (self.spec.channel_of(line) ^ place.channel) as u64 & mask(self.channel_bits);
-        Line(line.0 | missing << self.unit_bits)
+        let line = Line(rest << (UNIT_BITS + self.channel_bits) | within);
+        let missing = (self.channel_of(line) ^ place.channel) as u64 & mask(self.channel_bits);
+        Line(line.0 | missing << UNIT_BITS)
     }
 
     /// What is XORed into bank group, bank and rank: all row bits, folded to the width of the three, so that lines a power
@@ -137,55 +157,53 @@ mod tests {
 
     prop_compose! {
         fn geometries()(
-            channels in 0u32..5, ranks in 0u32..3, groups in 0u32..4, banks in 0u32..3,
-            lines in 0u32..13, interleave in 6u32..31,
-        ) -> DramSpec {
-            DramSpec {
-                channels: 1 << channels,
+            channels in 0u32..5, ranks in 0u32..3, groups in 0u32..4, banks in 0u32..3, lines in 0u32..13,
+        ) -> (DramSpec, Organisation) {
+            let organisation = Organisation {
                 ranks: 1 << ranks,
                 bank_groups: 1 << groups,
                 banks_per_group: 1 << banks,
-                lines_per_row: 1 << lines,
-                channel_interleave: 1 << interleave,
-                ..spec()
-            }
+                rows: 1 << 16,
+                columns: 16 << lines,
+            };
+            (DramSpec { channels: 1 << channels, ranks: 1 << ranks, ..spec() }, organisation)
         }
     }
 
     proptest! {
         #[test]
-        fn every_line_has_its_own_place(spec in geometries(), line in 0u64..1 << 46) {
-            let map = AddressMap::new(&spec).unwrap();
+        fn every_line_has_its_own_place((spec, shape) in geometries(), line in 0u64..1 << 46) {
+            let map = AddressMap::with_organisation(&spec, &shape).unwrap();
             let place = map.decode(Line(line));
             prop_assert_eq!(map.encode(&place), Line(line));
-            prop_assert_eq!(place.channel, spec.channel_of(Line(line)));
+            prop_assert_eq!(place.channel, map.channel_of(Line(line)));
             prop_assert!(place.channel < spec.channels && place.subchannel < 2);
-            prop_assert!(place.rank < spec.ranks && place.bank_group < spec.bank_groups);
-            prop_assert!(place.bank < spec.banks_per_group && place.column < spec.lines_per_row);
+            prop_assert!(place.rank < shape.ranks && place.bank_group < shape.bank_groups);
+            prop_assert!(place.bank < shape.banks_per_group && u32::from(place.column) < shape.lines_per_row());
         }
 
         #[test]
         fn every_place_has_its_own_line(
-            spec in geometries(), row in 0u64..1 << 20, random: u64,
+            (spec, shape) in geometries(), row in 0u64..1 << 20, random: u64,
         ) {
-            let map = AddressMap::new(&spec).unwrap();
+            let map = AddressMap::with_organisation(&spec, &shape).unwrap();
             let place = Place {
                 channel: random as u8 & (spec.channels - 1),
                 subchannel: (random >> 8) as u8 & 1,
-                rank: (random >> 16) as u8 & (spec.ranks - 1),
-                bank_group: (random >> 24) as u8 & (spec.bank_groups - 1),
-                bank: (random >> 32) as u8 & (spec.banks_per_group - 1),
+                rank: (random >> 16) as u8 & (shape.ranks - 1),
+                bank_group: (random >> 24) as u8 & (shape.bank_groups - 1),
+                bank: (random >> 32) as u8 & (shape.banks_per_group - 1),
                 row,
-                column: (random >> 40) as u16 & (spec.lines_per_row - 1),
+                column: (random >> 40) as u16 & (shape.lines_per_row() - 1) as u16,
             };
             prop_assert_eq!(map.decode(map.encode(&place)), place);
         }
 
         #[test]
-        fn any_64_bit_line_number_decodes_without_a_panic(spec in geometries(), line: u64) {
-            let map = AddressMap::new(&spec).unwrap();
+        fn any_64_bit_line_number_decodes_without_a_panic((spec, shape) in geometries(), line: u64) {
+            let map = AddressMap::with_organisation(&spec, &shape).unwrap();
             let place = map.decode(Line(line));
-            prop_assert!(place.rank < spec.ranks && place.column < spec.lines_per_row);
+            prop_assert!(place.rank < shape.ranks && u32::from(place.column) < shape.lines_per_row());
         }
     }
 

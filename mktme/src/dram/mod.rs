@@ -16,6 +16,7 @@
 pub mod constraint;
 pub mod device;
 pub mod map;
+pub mod organisation;
 mod queue;
 pub mod stats;
 pub mod subchannel;
@@ -24,12 +25,13 @@ pub mod timing;
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
 pub use map::{AddressMap, Place};
+pub use organisation::Organisation;
 pub use stats::{DramStats, Imbalance};
 pub use subchannel::{CommandRecord, Subchannel, SubchannelSpec};
 pub use timing::Timing;
 
 use serde::{Deserialize, Serialize};
-use sim_core::platform::{DramSpec, home_of};
+use sim_core::platform::{DramSpec, PlatformError, home_of};
 use sim_core::{Line, Ps};
 use std::collections::VecDeque;
 use subchannel::NEVER;
@@ -77,16 +79,22 @@ pub struct Completion {
 pub struct Full;
 
 /// Why a specification is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum SpecError {
     /// A number outside its range.
-    #[error("{key} is {found}, which is out of range or not a power of two")]
-    Value {
-        /// Dotted name of the parameter.
-        key: &'static str,
+    #[error("{0}")]
+    Value(#[from] PlatformError),
+    /// A shape beyond the limits ([`Organisation`]).
+    #[error("{what}: {found} is out of range or not a power of two")]
+    Organisation {
+        /// Which number.
+        what: &'static str,
         /// As given.
         found: u64,
     },
+    /// Packages outside 1 to 8.
+    #[error("cpu.packages is {0}, expected 1 to 8")]
+    Packages(u8),
     /// The timing.
     #[error("dram timing: {0}")]
     Timing(#[from] TimingError),
@@ -94,31 +102,9 @@ pub enum SpecError {
 
 /// Checks the numbers that shape this model, with the ranges of
 /// [`PlatformSpec::validate`](sim_core::PlatformSpec::validate).
-fn check_spec(spec: &DramSpec) -> Result<(), SpecError> {
-    for (key, found, most, power) in [
-        ("dram.channels", u64::from(spec.channels), 16, true),
-        ("dram.ranks", u64::from(spec.ranks), 4, true),
-        ("dram.bank_groups", u64::from(spec.bank_groups), 8, true),
-        ("dram.banks_per_group", u64::from(spec.banks_per_group), 4, true),
-        ("dram.lines_per_row", u64::from(spec.lines_per_row), 4096, true),
-        ("dram.read_queue", u64::from(spec.read_queue), 256, false),
-        ("dram.write_queue", u64::from(spec.write_queue), 256, false),
-        ("dram.write_high", u64::from(spec.write_high), u64::from(spec.write_queue), false),
-        ("dram.channel_interleave", spec.channel_interleave, 1 << 30, true),
-    ] {
-        if found == 0 || found > most || power && !found.is_power_of_two() {
-            return Err(SpecError::Value { key, found });
-        }
-    }
-    if spec.channel_interleave < 64 {
-        let found = spec.channel_interleave;
-        return Err(SpecError::Value { key: "dram.channel_interleave", found });
-    }
-    if spec.write_low >= spec.write_high {
-        let found = u64::from(spec.write_low);
-        return Err(SpecError::Value { key: "dram.write_low", found });
-    }
-    Ok(())
+fn check_spec(spec: &DramSpec, organisation: &Organisation) -> Result<(), SpecError> {
+    spec.validate()?;
+    organisation.check().map_err(|(what, found)| SpecError::Organisation { what, found })
 }
 
 /// The memory of a platform: every subchannel of every package.
@@ -147,11 +133,11 @@ impl Dram {
     /// # Errors
     /// A number outside its range.
     pub fn new(spec: &DramSpec, packages: u8) -> Result<Dram, SpecError> {
-        Dram::with_subchannels(spec, packages, SubchannelSpec::of(spec))
+        Dram::with_subchannels(spec, packages, SubchannelSpec::of(spec)?)
     }
 
-    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing and age bounds. Ranks and
-    /// banks remain those of `spec`, which the address map uses.
+    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing, shape and age bounds.
+    /// Of `spec`, channels and map count.
     ///
     /// # Errors
     /// A number outside its range, or a timing that does not fit together.
@@ -160,12 +146,10 @@ impl Dram {
         packages: u8,
         subchannel: SubchannelSpec,
     ) -> Result<Dram, SpecError> {
-        let map = AddressMap::new(spec)?;
-        let subchannel =
-            SubchannelSpec { geometry: SubchannelSpec::of(spec).geometry, ..subchannel };
+        let map = AddressMap::with_organisation(spec, &subchannel.geometry)?;
         subchannel.timing.check()?;
         if !(1..=8).contains(&packages) {
-            return Err(SpecError::Value { key: "cpu.packages", found: packages.into() });
+            return Err(SpecError::Packages(packages));
         }
         let subchannels: Vec<_> = (0..packages)
             .flat_map(|p| (0..spec.channels).flat_map(move |c| (0..2).map(move |s| (p, c, s))))

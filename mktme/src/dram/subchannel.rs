@@ -20,7 +20,7 @@ use super::map::Place;
 use super::queue::{Entry, Found, NIL, Queue, Want, bits};
 use super::stats::{DramStats, Imbalance};
 use super::timing::{Parameter, Timing};
-use super::{Completion, Full, Kind};
+use super::{Completion, Full, Kind, SpecError};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
 use sim_core::platform::{DramSpec, PagePolicy};
@@ -52,29 +52,23 @@ pub struct SubchannelSpec {
     pub write_age: u32,
 }
 
-/// Default of [`SubchannelSpec::read_age`]: 1.7 us at 4800, above the loaded latency of full queues.
-pub const READ_AGE: u32 = 4096;
-/// Default of [`SubchannelSpec::write_age`]. Nobody waits for a posted write.
-pub const WRITE_AGE: u32 = 16384;
-
 impl SubchannelSpec {
     /// The subchannels of a platform.
-    pub fn of(spec: &DramSpec) -> SubchannelSpec {
-        SubchannelSpec {
-            timing: Timing::of(spec.grade),
-            geometry: Geometry {
-                ranks: spec.ranks,
-                bank_groups: spec.bank_groups,
-                banks_per_group: spec.banks_per_group,
-            },
+    ///
+    /// # Errors
+    /// A bin that the speed grade does not have.
+    pub fn of(spec: &DramSpec) -> Result<SubchannelSpec, SpecError> {
+        Ok(SubchannelSpec {
+            timing: Timing::of(spec)?,
+            geometry: Geometry::of(spec),
             read_queue: spec.read_queue,
             write_queue: spec.write_queue,
             write_high: spec.write_high,
             write_low: spec.write_low,
             page_policy: spec.page_policy,
-            read_age: READ_AGE,
-            write_age: WRITE_AGE,
-        }
+            read_age: spec.read_age,
+            write_age: spec.write_age,
+        })
     }
 }
 
@@ -660,7 +654,7 @@ impl Subchannel {
                 }
                 self.stats.pres += 1;
             }
-            Command::Rd | Command::Wr => {
+            _ => {
                 let entry = queue.remove(slot, Some(row));
                 column = entry.column;
                 match entry.found {

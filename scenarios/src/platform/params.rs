@@ -17,6 +17,8 @@ pub enum Kind {
     Area,
     /// Ranges of addresses as text, with spaces between them; empty for none.
     Areas,
+    /// An address map as text: `mktme::dram::map`.
+    Map,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -33,6 +35,9 @@ impl Kind {
             Kind::Area => "a range as text, such as \"0x100000-0x77800000\", not empty".to_owned(),
             Kind::Areas => {
                 "ranges as text, such as \"0x100000-0x77800000 0x100000000-0x200000000\"".to_owned()
+            }
+            Kind::Map => {
+                "an address map: a preset such as \"hashed\", or a function per bit".to_owned()
             }
             Kind::Word(words) => format!("one of {}", words.join(", ")),
         }
@@ -124,17 +129,26 @@ pub const PARAMS: &[Param] = &[
     p("latency.dma_path",       Kind::Time, "device to controller and back, without DRAM",      "timing.md §1.4"),
     p("functional.op",          Kind::Time, "every operation in functional mode",               "DESIGN §4"),
     p("dram.grade",             Kind::Word(&["ddr5-4800", "ddr5-5200", "ddr5-5600", "ddr5-6400"]), "speed grade", "timing.md §2.2"),
+    p("dram.bin",               Kind::Word(&["b", "an"]), "bin of the grade: JEDEC's B or Ramulator's AN", "timing.md §2.1, §2.2"),
+    p("dram.width",             Kind::Word(&["x4", "x8"]), "data width of the devices",         "timing.md §2.1"),
+    p("dram.density",           Kind::Word(&["8Gb", "16Gb", "24Gb", "32Gb"]), "capacity of the devices", "timing.md §2.1"),
     p("dram.channels",          U8,  "channels per package, each two 32-bit subchannels",       "timing.md §1.1"),
     p("dram.ranks",             U8,  "ranks per subchannel",                                    "timing.md §2.4"),
-    p("dram.bank_groups",       U8,  "bank groups per rank",                                    "timing.md §2.1"),
-    p("dram.banks_per_group",   U8,  "banks per bank group",                                    "timing.md §2.1"),
-    p("dram.lines_per_row",     U16, "lines in a row of one subchannel",                        "timing.md §2.1"),
+    p("dram.faw",               Kind::Word(&["32-clocks", "20ns"]), "rule for tFAW",            "timing.md §2.2"),
+    p("dram.ccd_l_wr",          Kind::Word(&["20ns", "10ns", "ccd_l"]), "rule for tCCD_L_WR",   "timing.md §2.2"),
+    p("dram.rrd_l",             Kind::Word(&["5ns", "8-clocks"]), "rule for tRRD_L",            "timing.md §2.2"),
+    p("dram.refresh",           Kind::Word(&["all-bank", "same-bank", "off"]), "how rows are refreshed", "timing.md §2.2"),
+    p("dram.refresh_hot",       Kind::Bool, "above 85 °C: refresh intervals are halved",        "timing.md §2.2"),
+    p("dram.refresh_postpone",  U8,  "refresh commands of a rank that may be postponed while requests are queued", "verification.md §2.11 Q8"),
     p("dram.read_queue",        U16, "read queue entries per subchannel",                       "timing.md §1.4"),
     p("dram.write_queue",       U16, "write queue entries per subchannel",                      "timing.md §1.4"),
     p("dram.write_high",        U16, "write-queue entries at which the controller turns to writing", "timing.md §1.4"),
     p("dram.write_low",         U16, "write-queue entries at which it turns back to reading",   "timing.md §1.4"),
-    p("dram.page_policy",       Kind::Word(&["open", "closed"]), "row policy",                  "timing.md §2.4"),
-    p("dram.channel_interleave", Kind::Size, "bytes after which addresses go to the next channel", "timing.md §2.4"),
+    p("dram.read_age",          U32, "clocks after which a read is overdue",                    "verification.md §2.11 Q16"),
+    p("dram.write_age",         U32, "clocks after which a write is overdue",                   "verification.md §2.11 Q16"),
+    p("dram.page_policy",       Kind::Word(&["open", "closed", "adaptive"]), "row policy",      "timing.md §2.4"),
+    p("dram.map",               Kind::Map, "from addresses to channels, banks, rows and columns", "timing.md §2.1, §2.4"),
+    p("dram.watchdog",          U32, "clocks without progress after which a run is stopped",    "verification.md §2.11 Q16"),
     p("mce.seam_nr",            Kind::Bool, "MCG_CAP[12]: MCG_STATUS tells SEAM non-root",      "architecture.md §6.2"),
     p("mce.lmce",               Kind::Bool, "local machine-check exceptions are on",            "architecture.md §6.3"),
     p("mce.emca2",              Kind::Bool, "EMCA2: machine checks of the core banks are signalled as MSMI", "architecture.md §6.3"),
