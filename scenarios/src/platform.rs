@@ -15,6 +15,7 @@ use crate::diag::envelope::{Envelope, Field, Section};
 use crate::diag::{Diag, SourceFile, nearest};
 use serde::{Deserialize, Serialize};
 use sim_core::PlatformSpec;
+use sim_core::platform::XorMasks;
 use sim_core::units::{self, UnitError};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -196,6 +197,7 @@ impl Setting {
             Kind::Frequency => units::parse_frequency(text).map(|_| ()).map_err(unit)?,
             Kind::Area => units::parse_area(text).map(|_| ()).map_err(unit)?,
             Kind::Areas => units::parse_areas(text).map(|_| ()).map_err(unit)?,
+            Kind::Masks => text.parse::<XorMasks>().map(|_| ()).map_err(|_| kind.expected())?,
             Kind::Word(words) if words.contains(&text) => {}
             _ => return Err(kind.expected()),
         }

@@ -6,7 +6,7 @@ use sim_core::mca::{McConsequence, McContext, McRecord};
 use sim_core::op::{Base, KeyRef, RegBase, TextOp};
 use sim_core::platform::{
     CacheGeometry, CpuSpec, DramSpec, FunctionalSpec, IntegrityMode, LatencySpec, MceSpec,
-    MemorySpec, PagePolicy, PlatformSpec, SpeedGrade, XtsWidth,
+    MemorySpec, PagePolicy, PlatformSpec, SnoopFilterGeometry, SpeedGrade, XorMasks, XtsWidth,
 };
 use sim_core::port::McHandler;
 use sim_core::time::Clock;
@@ -38,6 +38,9 @@ pub(crate) fn platform() -> PlatformSpec {
             l1d: CacheGeometry { size: 512, ways: 2 },
             l2: CacheGeometry { size: 1024, ways: 4 },
             llc: CacheGeometry { size: 2048, ways: 4 },
+            llc_slices: 2,
+            slice_hash: XorMasks::new(&[0x40]),
+            snoop_filter: SnoopFilterGeometry { sets: 8, ways: 16 },
             flush_sub_blocks: 2,
             wc_buffers: 2,
             weak_slots: 4,

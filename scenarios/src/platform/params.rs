@@ -17,6 +17,8 @@ pub enum Kind {
     Area,
     /// Ranges of addresses as text, with spaces between them; empty for none.
     Areas,
+    /// Masks of address bits as text, such as `"0x21082040 0x42104080"`; empty for none.
+    Masks,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Areas => {
                 "ranges as text, such as \"0x100000-0x77800000 0x100000000-0x200000000\"".to_owned()
             }
+            Kind::Masks => "masks as text, such as \"0x21082040 0x42104080\"".to_owned(),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -82,6 +85,10 @@ pub const PARAMS: &[Param] = &[
     p("cpu.l2.ways",            U8,  "L2: ways",                                                "timing.md §1.1"),
     p("cpu.llc.size",           Kind::Size, "last-level cache of a package: capacity",          "timing.md §1.1"),
     p("cpu.llc.ways",           U8,  "last-level cache: ways",                                  "timing.md §1.1"),
+    p("cpu.llc_slices",         U16, "slices of the last-level cache of a package",             "timing.md §1.1"),
+    p("cpu.slice_hash",         Kind::Masks, "address bits whose parities number a line's slice", "timing.md §1.1"),
+    p("cpu.snoop_filter.sets",  U32, "snoop filter of a slice: sets",                           "timing.md §1.1"),
+    p("cpu.snoop_filter.ways",  U8,  "snoop filter of a slice: ways",                           "timing.md §1.1"),
     p("cpu.flush_sub_blocks",   U32, "sub-blocks of the WBINVDP and WBNOINVDP registers",       "architecture.md §13 MC-14"),
     p("cpu.wc_buffers",         U8,  "buffers that write-combining stores may occupy",          "timing.md §1.4"),
     p("cpu.weak_slots",         U8,  "weakly ordered operations a core may have in flight",     "timing.md §1.4"),
