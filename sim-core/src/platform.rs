@@ -14,12 +14,13 @@ pub use dram::{
 pub use tdx::{TdxCost, TdxSpec};
 pub use uncore::UncoreSpec;
 
-use crate::addr::Line;
+use crate::addr::{Hpa, Line};
 use crate::keyid::{KeyIdLayout, LayoutError};
 use crate::time::{Clock, Ps};
 use crate::units::serde_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// The two integrity modes (architecture.md §1.3).
@@ -112,7 +113,7 @@ pub struct CpuSpec {
     pub l1d: CacheGeometry,
     /// L2 of a core.
     pub l2: CacheGeometry,
-    /// Last-level cache of a package.
+    /// Last-level cache of a package, all slices together.
     pub llc: CacheGeometry,
     /// Core clocks from a load to its data when it hits L1D (timing.md §1.2).
     pub l1_clocks: u8,
@@ -134,6 +135,13 @@ pub struct CpuSpec {
     /// Direct stores (MOVDIR64B, MOVDIRI) and full write-combining buffers of a core that are on their way to a
     /// controller, 1 to 64.
     pub direct_stores: u8,
+    /// Slices (CHAs) of a package's LLC: a power of two, 1 to 128, at most its sets (timing.md §1.1 "L3 per slice").
+    pub llc_slices: u16,
+    /// Which slice is home to a line: bit `i` of its number is the parity of the address bits in mask `i`
+    /// (timing.md §1.1 "LLC slice hash": undocumented).
+    pub slice_hash: XorMasks,
+    /// Snoop filter of a slice (timing.md §1.1 "Snoop-filter geometry").
+    pub snoop_filter: SnoopFilterGeometry,
     /// Sub-blocks of the WBINVDP and WBNOINVDP registers (architecture.md §13 MC-14).
     pub flush_sub_blocks: u32,
     /// Buffers that write-combining stores may occupy (timing.md §1.4), 1 to 64.
@@ -147,6 +155,98 @@ pub struct CpuSpec {
     pub fast_string_no_rfo: bool,
     /// A store whose RFO brings poison raises #MC at once (architecture.md §13 MC-30).
     pub rfo_poison_mc: bool,
+}
+
+/// The snoop filter of one LLC slice: one entry for each physical line that a core of the package holds in L1 or L2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnoopFilterGeometry {
+    /// Sets in a slice: a power of two, at most 2^20.
+    pub sets: u32,
+    /// Ways, 1 to 16.
+    pub ways: u8,
+}
+
+/// Masks of physical address bits, each of which gives one bit of a number: the parity (XOR) of the bits it names. As text,
+/// hexadecimal with spaces between them, the lowest bit's first: `"0x21082040 0x42104080"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct XorMasks([u64; XorMasks::MOST]);
+
+impl XorMasks {
+    /// Most masks.
+    pub const MOST: usize = 7;
+
+    /// These masks; those beyond [`XorMasks::MOST`] are left out. A mask of zero ends the list.
+    pub const fn new(masks: &[u64]) -> XorMasks {
+        let mut all = [0; XorMasks::MOST];
+        let mut i = 0;
+        while i < masks.len() && i < XorMasks::MOST {
+            all[i] = masks[i];
+            i += 1;
+        }
+        XorMasks(all)
+    }
+    /// The masks, the lowest bit's first.
+    pub fn masks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().copied().take_while(|mask| *mask != 0)
+    }
+    /// The number that the first `bits` masks give for an address.
+    pub fn number(&self, hpa: Hpa, bits: u32) -> u32 {
+        let parities = self.masks().take(bits as usize).map(|mask| (hpa.0 & mask).count_ones() & 1);
+        parities.enumerate().fold(0, |number, (bit, parity)| number | parity << bit)
+    }
+}
+
+impl fmt::Display for XorMasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mask) in self.masks().enumerate() {
+            write!(f, "{}{mask:#x}", if i == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+impl From<XorMasks> for String {
+    fn from(masks: XorMasks) -> String {
+        masks.to_string()
+    }
+}
+
+impl FromStr for XorMasks {
+    type Err = String;
+    fn from_str(text: &str) -> Result<XorMasks, String> {
+        let mut all = [0; XorMasks::MOST];
+        let mut places = all.iter_mut();
+        for word in text.split_whitespace() {
+            let digits = word.strip_prefix("0x").unwrap_or_default();
+            let mask = match u64::from_str_radix(digits, 16) {
+                Ok(mask) if mask != 0 && !digits.starts_with('+') => mask,
+                _ => {
+                    return Err(format!(
+                        "found {word:?}, expected a mask such as 0x21082040, not zero"
+                    ));
+                }
+            };
+            match places.next() {
+                Some(place) => *place = mask,
+                None => {
+                    return Err(format!(
+                        "found {word:?}, expected at most {} masks",
+                        XorMasks::MOST
+                    ));
+                }
+            }
+        }
+        Ok(XorMasks(all))
+    }
+}
+
+impl TryFrom<String> for XorMasks {
+    type Error = String;
+    fn try_from(text: String) -> Result<XorMasks, String> {
+        text.parse()
+    }
 }
 
 /// A set-associative cache.
@@ -335,6 +435,20 @@ impl PlatformSpec {
                 });
             }
         }
+        power_of_two("cpu.llc_slices", cpu.llc_slices.into(), 1, cpu.llc.sets().min(128))?;
+        let wanted = cpu.llc_slices.trailing_zeros() as usize;
+        if cpu.slice_hash.masks().count() < wanted || cpu.slice_hash.masks().any(|m| m & 63 != 0) {
+            return Err(PlatformError::Value {
+                key: "cpu.slice_hash",
+                found: format!("{:?}", cpu.slice_hash.to_string()),
+                expected: format!(
+                    "{wanted} masks or more, for {} slices, of address bits 6 and up",
+                    cpu.llc_slices
+                ),
+            });
+        }
+        power_of_two("cpu.snoop_filter.sets", cpu.snoop_filter.sets.into(), 1, 1 << 20)?;
+        in_range("cpu.snoop_filter.ways", cpu.snoop_filter.ways.into(), 1, 16)?;
         in_range("cpu.flush_sub_blocks", cpu.flush_sub_blocks.into(), 1, cpu.llc.sets())?;
         for (key, value, most) in [
             ("cpu.l1_clocks", u64::from(cpu.l1_clocks), 255),

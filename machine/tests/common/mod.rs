@@ -7,7 +7,7 @@ use sim_core::op::{Base, KeyRef, RegBase, TextOp};
 use sim_core::platform::{
     CacheGeometry, CcdLWrRule, CpuSpec, Density, DeviceWidth, DramSpec, FawRule, FunctionalSpec,
     IntegrityMode, LatencySpec, MceSpec, MemorySpec, PagePolicy, PlatformSpec, RefreshMode,
-    RrdLRule, SpeedBin, SpeedGrade, UncoreSpec, XtsWidth,
+    RrdLRule, SnoopFilterGeometry, SpeedBin, SpeedGrade, UncoreSpec, XorMasks, XtsWidth,
 };
 use sim_core::port::McHandler;
 use sim_core::time::Clock;
@@ -48,6 +48,9 @@ pub(crate) fn platform() -> PlatformSpec {
             superqueue: 8,
             store_buffer: 8,
             direct_stores: 4,
+            llc_slices: 2,
+            slice_hash: XorMasks::new(&[0x40]),
+            snoop_filter: SnoopFilterGeometry { sets: 8, ways: 16 },
             flush_sub_blocks: 2,
             wc_buffers: 2,
             weak_slots: 4,

@@ -437,12 +437,8 @@ impl Device {
         let own = match command {
             Command::Act => self.bank(bank).act.max(self.group(bank).act).max(rank.act),
             Command::Pre => self.bank(bank).pre.max(rank.pre),
-            Command::Rd | Command::Rda => {
-                self.bank(bank).col.max(self.group(bank).rd).max(rank.rd)
-            }
-            Command::Wr | Command::Wra => {
-                self.bank(bank).col.max(self.group(bank).wr).max(rank.wr)
-            }
+            Command::Rd | Command::Rda => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
+            Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
             Command::PreAb => rank.pre_ab,
             Command::RefAb => rank.ref_ab,
             Command::RefSb => rank.ref_sb.max(rank.same[self.number(bank)]),

@@ -21,16 +21,18 @@ pub mod map;
 pub mod organisation;
 mod queue;
 mod refresh;
-mod wheel;
 pub mod stats;
 pub mod subchannel;
 pub mod timing;
+mod wheel;
 
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
 pub use map::{AddressMap, Place};
 pub use organisation::Organisation;
-pub use stats::{CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram};
+pub use stats::{
+    CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram,
+};
 pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
@@ -261,13 +263,7 @@ impl Dram {
         }
     }
 
-    fn take(
-        &mut self,
-        request: &Request,
-        index: usize,
-        place: &Place,
-        at: Ps,
-    ) -> Result<(), Full> {
+    fn take(&mut self, request: &Request, index: usize, place: &Place, at: Ps) -> Result<(), Full> {
         let edge = self.timing.edge_from(at);
         let sub = &mut self.subchannels[index];
         let was_idle = sub.is_idle();

@@ -589,8 +589,7 @@ impl Subchannel {
                 break;
             }
             if to - edge > self.refresh.rounds(IDLE_ROUNDS) {
-                let rounds =
-                    if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
+                let rounds = if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
                 self.skip_idle(to, rounds);
             }
             let edge = self.next_change();

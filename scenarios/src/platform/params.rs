@@ -19,6 +19,8 @@ pub enum Kind {
     Areas,
     /// An address map as text: `mktme::dram::map`.
     Map,
+    /// Masks of address bits as text, such as `"0x21082040 0x42104080"`; empty for none.
+    Masks,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -39,6 +41,7 @@ impl Kind {
             Kind::Map => {
                 "an address map: a preset such as \"hashed\", or a function per bit".to_owned()
             }
+            Kind::Masks => "masks as text, such as \"0x21082040 0x42104080\"".to_owned(),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -96,6 +99,10 @@ pub const PARAMS: &[Param] = &[
     p("cpu.superqueue",         U8,  "entries of the L2's superqueue",                          "timing.md §1.4"),
     p("cpu.store_buffer",       U8,  "retired stores that wait to be written into L1D",         "no sheet has it"),
     p("cpu.direct_stores",      U8,  "direct stores of a core on their way to a controller",    "timing.md §4.1, §5.2"),
+    p("cpu.llc_slices",         U16, "slices of the last-level cache of a package",             "timing.md §1.1"),
+    p("cpu.slice_hash",         Kind::Masks, "address bits whose parities number a line's slice", "timing.md §1.1"),
+    p("cpu.snoop_filter.sets",  U32, "snoop filter of a slice: sets",                           "timing.md §1.1"),
+    p("cpu.snoop_filter.ways",  U8,  "snoop filter of a slice: ways",                           "timing.md §1.1"),
     p("cpu.flush_sub_blocks",   U32, "sub-blocks of the WBINVDP and WBNOINVDP registers",       "architecture.md §13 MC-14"),
     p("cpu.wc_buffers",         U8,  "buffers that write-combining stores may occupy",          "timing.md §1.4"),
     p("cpu.weak_slots",         U8,  "weakly ordered operations a core may have in flight",     "timing.md §1.4"),
