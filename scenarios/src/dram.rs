@@ -5,7 +5,8 @@
 //! bears poison; that never changes when anything happens (architecture.md §13 MC-31).
 //!
 //! A trace with cycles keeps them: a record is not offered before its cycle of the DRAM clock. One without is a closed loop:
-//! each record is offered as soon as the one before is taken. At the end nothing is left in flight, and what was accepted
+//! each record is offered as soon as the one before is taken; bubbles of instructions do not count, as there is no core. A
+//! place in DRAM is taken as it is, the trace's channels being subchannels here. At the end nothing is left in flight, and what was accepted
 //! and what was completed are counted apart (verification.md §2.11 Q1, Q14).
 
 mod drive;
@@ -23,7 +24,7 @@ use crate::platform::Platform;
 use crate::replay::Place;
 use crate::trace::{TraceError, TraceReader};
 use drive::{Drive, Integrity, Requests, Tally};
-use mktme::dram::{Dram, SpecError as DramSpecError, Timing};
+use mktme::dram::{AddressMap, Dram, SpecError as DramSpecError, Timing};
 use mktme::{Controller, ControllerSpec, CryptoKind};
 use pattern::PatternRequests;
 use records::TraceRequests;
@@ -175,8 +176,9 @@ pub fn run_trace<R: BufRead>(
     );
     let format = reader.format();
     let tck = dram_clock(spec);
+    let map = AddressMap::new(&spec.dram)?;
     let mut source =
-        TraceRequests::new(reader, tck, (end, refusal), trace.limit, trace.allow_truncated);
+        TraceRequests::new(reader, tck, (map, spec.dram.channels), (end, refusal), trace.limit, trace.allow_truncated);
     let outstanding = settings.outstanding.unwrap_or(0);
     let tool = outside.tool.to_owned();
     let end = run(platform, &mut source, outstanding, settings, outside)?;

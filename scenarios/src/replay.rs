@@ -1,7 +1,8 @@
 //! `tdxsim replay`: the address trace of a real program, run through caches and memory controller.
 //!
-//! The program runs on core 0, one access after the other. Lackey traces hold virtual addresses: a page gets the next
-//! frame when it is first touched. The others hold physical addresses, used as they are. In a TD a page is accepted at
+//! The program runs on core 0, one access after the other. Lackey and ChampSim traces hold virtual addresses: a page gets the
+//! next frame when it is first touched. The others hold physical addresses, used as they are, but for those of address vectors,
+//! which are refused. Cycles and times of a trace are waited for. In a TD a page is accepted at
 //! first touch, as TDG.MEM.PAGE.ACCEPT does it: 64 MOVDIR64B of zeros under the HKID and a fence (timing.md §5.1).
 
 use crate::commands::CommandSink;
@@ -9,7 +10,9 @@ use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
 use crate::stats::{StatValue, Values};
-use crate::trace::{Access, AccessKind, Format, TraceError, TraceErrorKind, TraceReader};
+use crate::trace::{
+    Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When,
+};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
@@ -157,6 +160,7 @@ struct Replay<'a> {
     module: AgentId,
     place: Place,
     pages: Pages,
+    sized: bool,
     accepted: u64,
     controller_clock: Clock,
     platform: &'a Platform,
@@ -181,16 +185,22 @@ impl Replay<'_> {
     }
 
     fn access(&mut self, access: &Access) {
-        if let Some(cycle) = access.cycle {
-            let due = self.controller_clock.cycles(cycle);
+        let due = match access.when {
+            When::Cycle(cycle) => Some(self.controller_clock.cycles(cycle)),
+            When::Time(time) => Some(time),
+            // One access is done before the next begins.
+            When::Delay(cycles) => Some(self.machine.now() + self.controller_clock.cycles(cycles)),
+            // How long an instruction takes is not modelled here.
+            When::Unsaid | When::Gap(_) => None,
+        };
+        if let Some(due) = due {
             let wait = due.since(self.machine.now());
             if wait > Ps::ZERO {
                 self.run(self.agent, &Op::Delay { time: wait });
             }
         }
-        // Formats without sizes mean the line that holds the address.
-        let sized = access.cycle.is_none() && self.pages.virtual_addresses;
-        let mut addr = if sized { access.addr } else { access.addr & !63 };
+        // Forms without sizes mean the line that holds the address.
+        let mut addr = if self.sized { access.addr } else { access.addr & !63 };
         let mut left = access.bytes;
         while left > 0 {
             // A piece stays within 64 bytes and within its page, whose neighbour may lie elsewhere.
@@ -293,7 +303,13 @@ pub fn replay_with<R: BufRead>(
     let module =
         AgentSpec { name: "module".to_owned(), kind: AgentKind::Seam, core: 0, keyid, vcpu: None };
     let module = machine.add_agent(module);
-    let format = reader.format();
+    let form = reader.format().row();
+    if form.addresses == Addresses::Places {
+        return Err(reader.refuse(
+            format!("the form {}", form.name),
+            "addresses: a place in DRAM has none but by the address map of the traced controller, which the trace does not hold",
+        ));
+    }
     let mut replay = Replay {
         machine,
         os: linux(&platform.spec),
@@ -303,8 +319,9 @@ pub fn replay_with<R: BufRead>(
         pages: Pages {
             frames: FxHashMap::default(),
             last: (u64::MAX, 0),
-            virtual_addresses: format == Format::Lackey,
+            virtual_addresses: form.addresses == Addresses::Virtual,
         },
+        sized: form.sized,
         accepted: 0,
         controller_clock: machine::controller_clock(&platform.spec),
         platform,

@@ -1,6 +1,7 @@
 //! The arguments.
 
 use clap::{ArgGroup, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use scenarios::trace::FORMATS;
 use std::path::PathBuf;
 
 /// A cycle-level simulator of the hardware that protects TDX memory.
@@ -144,11 +145,11 @@ pub struct Run {
 /// `replay`.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The trace, plain or gzip.
+    /// The trace, plain, gzip or xz.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Form of the trace; found out where absent.
-    #[arg(long, value_name = "FORM", value_parser = ["lackey", "ramulator", "dramsim3"])]
+    /// Form of the trace (docs/traces.md); found out where absent.
+    #[arg(long, value_name = "FORM", value_parser = FORMATS.map(|row| row.name))]
     pub trace_format: Option<String>,
     /// Place the program in a TD: its pages are accepted at first touch and used under a private KeyID.
     #[arg(long, conflicts_with = "keyid")]
@@ -199,8 +200,8 @@ pub struct Dram {
     /// Requests in flight at most; 0 for as many as the queues take (default: 1 for chain, else 0).
     #[arg(long, value_name = "N")]
     pub outstanding: Option<u64>,
-    /// Form of the trace; found out where absent.
-    #[arg(long, value_name = "FORM", conflicts_with = "pattern")]
+    /// Form of the trace (docs/traces.md); found out where absent.
+    #[arg(long, value_name = "FORM", value_parser = FORMATS.map(|row| row.name), conflicts_with = "pattern")]
     pub trace_format: Option<String>,
     /// Stop after so many records of the trace.
     #[arg(long, value_name = "N", conflicts_with = "pattern")]

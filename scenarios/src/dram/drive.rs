@@ -24,6 +24,8 @@ pub(super) struct Wanted {
     pub(super) mask: ByteMask,
     /// Not before then.
     pub(super) due: Ps,
+    /// Whether `due` counts from the moment at which nothing is in flight any more.
+    pub(super) behind: bool,
 }
 
 /// Where requests come from, in order of `due`.

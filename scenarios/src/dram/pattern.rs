@@ -128,7 +128,7 @@ impl Requests for PatternRequests {
         let [even, odd] = self.row.kinds;
         let kind = if hash & 1 == 0 { even } else { odd };
         let mask = ByteMask(0xff);
-        Ok(Some(Wanted { line: Line(line), kind, mask, due: self.gap.times(i) }))
+        Ok(Some(Wanted { line: Line(line), kind, mask, due: self.gap.times(i), behind: false }))
     }
 }
 

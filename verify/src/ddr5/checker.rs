@@ -425,6 +425,7 @@ impl Subchannel {
             let needed = due.deadline(&plan.rules);
             if clock > needed && !due.overdue {
                 due.overdue = true;
+                log.witnesses[LATE] += 1;
                 let detail = Detail::Clock { found: clock, needed };
                 log.broken(LATE, place, (due.last, second), detail);
             }

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 /// The first line.
 pub const VERSION: &str = "# tdxsim command trace 1";
 /// How the second line begins.
-pub const RULES: &str = "# rules:";
+pub(super) const RULES: &str = "# rules:";
 /// How the last line begins.
 pub const END: &str = "# end ";
 /// A line may be this long, in bytes.
