@@ -5,7 +5,7 @@ use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
 use crate::seam::{SeamOp, is_seam_msr};
 use crate::uncore::Whence;
-use cache::{Access, FenceKind as Fence, Level};
+use cache::{Access, Alias, FenceKind as Fence, Level};
 use mktme::dram::Kind;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
@@ -413,11 +413,19 @@ impl Machine {
     }
 
     fn latency_of_miss(&self, core: u16, hit: &Access, at: Tagged) -> (Ps, Ps) {
-        let slice = self.caches.sub_block_of(at.line());
+        let slice = hit.slice.into();
         let whence = match hit.level {
-            Level::Memory => return (self.spec.latency.issue, self.after_read(core, at)),
-            Level::PeerClean => Whence::Peer { core, modified: false },
-            Level::PeerModified => Whence::Peer { core, modified: true },
+            Level::Memory => {
+                let alias = match (hit.alias, hit.peer) {
+                    (Alias::None, _) | (_, None) => None,
+                    (alias, Some(peer)) => Some((peer, alias == Alias::Modified)),
+                };
+                return (self.spec.latency.issue, self.after_read(core, at, alias));
+            }
+            Level::PeerClean | Level::PeerModified => {
+                let modified = hit.level == Level::PeerModified;
+                Whence::Peer { core: hit.peer.unwrap_or(core), modified }
+            }
             Level::PeerRemote => Whence::Remote,
             _ => Whence::Llc,
         };
@@ -426,19 +434,19 @@ impl Machine {
 
     /// What an access of a core that memory answers spends outside DRAM: mesh, home agent and controller, decryption and
     /// MAC.
-    fn after_read(&self, core: u16, at: Tagged) -> Ps {
+    fn after_read(&self, core: u16, at: Tagged, alias: Option<(u16, bool)>) -> Ps {
         let line = at.line();
-        let slice = self.caches.sub_block_of(line);
+        let slice = self.caches.slice_of(line).into();
         let channel = self.dram.map().decode(line).channel;
         let remote = self.spec.home_of(line) != self.spec.package_of(core);
-        let path = self.uncore.memory(core, slice, channel, remote, None);
+        let path = self.uncore.memory(core, slice, channel, remote, alias);
         path + self.crypto_latency(at)
     }
 
     /// How long a direct store of a core occupies a place for one; the home agent remembers the line from now on.
     pub(crate) fn direct_occupancy(&mut self, core: u16, at: Tagged) -> Ps {
         let line = at.line();
-        let slice = self.caches.sub_block_of(line);
+        let slice = self.caches.slice_of(line).into();
         let channel = self.dram.map().decode(line).channel;
         let home = usize::from(self.spec.home_of(line));
         let known = self.direct_lines.get_mut(home).is_some_and(|lines| lines.touch(line));
@@ -468,21 +476,19 @@ impl Machine {
     }
 
     /// The latency of a load of a core when everything is idle and `from` answers, outside DRAM: the sum of the parts of
-    /// docs/validation.md. For a peer, one at the core's own tile.
-    pub fn idle_latency(&self, core: u16, at: Tagged, from: Level) -> Ps {
-        let slice = self.caches.sub_block_of(at.line());
+    /// docs/validation.md. `peer` is the core that answers, if one does.
+    pub fn idle_latency(&self, core: u16, at: Tagged, from: Level, peer: u16) -> Ps {
+        let slice = self.caches.slice_of(at.line()).into();
         match from {
             Level::L1 => self.uncore.l1,
             Level::L2 => self.uncore.l2,
             Level::Llc => self.uncore.cached(core, slice, Whence::Llc),
-            Level::PeerClean => {
-                self.uncore.cached(core, slice, Whence::Peer { core, modified: false })
-            }
-            Level::PeerModified => {
-                self.uncore.cached(core, slice, Whence::Peer { core, modified: true })
+            Level::PeerClean | Level::PeerModified => {
+                let modified = from == Level::PeerModified;
+                self.uncore.cached(core, slice, Whence::Peer { core: peer, modified })
             }
             Level::PeerRemote => self.uncore.cached(core, slice, Whence::Remote),
-            Level::Memory => self.after_read(core, at),
+            Level::Memory => self.after_read(core, at, None),
         }
     }
 
@@ -538,7 +544,7 @@ impl Machine {
             let (mut bus, caches) = self.bus();
             let fill = caches.uc_load(core, p.at, &mut bus);
             gather.add(&p, &fill.data, fill.class, fill.poison);
-            after_read = after_read.max(self.after_read(core, p.at));
+            after_read = after_read.max(self.after_read(core, p.at, None));
         }
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }

@@ -68,7 +68,7 @@ impl Uncore {
         let tiles = usize::from(columns) * usize::from(rows);
         let tile = |i: usize| ((i % usize::from(columns)) as u8, (i / usize::from(columns)) as u8);
         let cores = usize::from(cpu.cores / u16::from(cpu.packages.max(1))).max(1);
-        let slices = (cpu.flush_sub_blocks as usize).max(1);
+        let slices = usize::from(cpu.llc_slices).max(1);
         let channels = usize::from(spec.dram.channels).max(1);
         let in_core = cpu.core_clock.cycles(u64::from(cpu.l2_clocks) + u64::from(cpu.miss_clocks));
         let issue = cpu.core_clock.cycles(1);

@@ -41,7 +41,7 @@ fn touches(rig: &Rig, leaf: Leaf, [rcx, rdx, r8, r9]: [u64; 4]) -> Vec<Touch> {
 fn warm(rig: &Rig, touches: &[Touch]) -> Ps {
     let l = rig.m.spec().latency;
     let anywhere = Addr::new(Hpa(0), KeyId::TME).tagged();
-    let l1_hit = rig.m.idle_latency(0, anywhere, Level::L1);
+    let l1_hit = rig.m.idle_latency(0, anywhere, Level::L1, 0);
     let cost = |touch: &Touch| match touch {
         Touch::Load { .. } => l1_hit,
         Touch::Store { locked: false, .. } => l.issue,
@@ -119,7 +119,7 @@ fn a_cold_page_add_waits_for_memory_once_for_every_line_that_it_reads() {
     assert!(writes >= 64, "{writes}");
     let l = rig.m.spec().latency;
     // The way to the nearest slice and controller is at least a half of the way to the average one.
-    let path = rig.m.idle_latency(0, Addr::new(Hpa(IMAGE), KeyId::TME).tagged(), Level::Memory);
+    let path = rig.m.idle_latency(0, Addr::new(Hpa(IMAGE), KeyId::TME).tagged(), Level::Memory, 0);
     let least = Ps(path.0 / 2).times(reads);
     let most = (path.times(2) + l.mac + rig.m.unloaded_dram_read().times(3)).times(reads);
     let short = duration(&mut rig, Leaf::MEM_PAGE_ADD, [0x1000, td.tdr, warm, IMAGE]);

@@ -471,19 +471,19 @@ fn latencies_are_sums_of_their_parts() {
     let host = time(&mut m, "cpu0", "load [0x1234568000] 8");
     let latency = &spec.latency;
     let at = Addr::new(Hpa(0x1234568000), KeyId::TME).tagged();
-    let sum = m.idle_latency(0, at, Level::Memory) + m.unloaded_dram_read();
-    assert!(m.idle_latency(0, at, Level::Memory) > latency.xts);
+    let sum = m.idle_latency(0, at, Level::Memory, 0) + m.unloaded_dram_read();
+    assert!(m.idle_latency(0, at, Level::Memory, 0) > latency.xts);
     assert!(host >= sum && host < sum + Ps(417), "{host} is not {sum}");
     time(&mut m, "cpu0", "delay 10us");
-    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), m.idle_latency(0, at, Level::L1));
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), m.idle_latency(0, at, Level::L1, 0));
     assert_eq!(
         time(&mut m, "cpu1", "load [0x1234568000] 8"),
-        m.idle_latency(1, at, Level::PeerClean)
+        m.idle_latency(1, at, Level::PeerClean, 0)
     );
     time(&mut m, "cpu1", "store [0x1234568000] 8");
     assert_eq!(
         time(&mut m, "cpu0", "load [0x1234568000] 8"),
-        m.idle_latency(0, at, Level::PeerModified)
+        m.idle_latency(0, at, Level::PeerModified, 1)
     );
     // In Ci a private line is checked: once per fill (verification.md Q15).
     let td = time(&mut m, "td2", "load [0x1000] 8");

@@ -72,7 +72,7 @@ fn a_chain_of_dependent_loads_takes_the_sum_of_its_latencies() {
     let sum = stats.load_latency.0;
     let width = 200 * 500;
     assert!(span(&stats) >= sum && span(&stats) <= sum + width, "{} {sum}", span(&stats));
-    let outside = m.idle_latency(0, scattered(7).tagged(), Level::Memory).0;
+    let outside = m.idle_latency(0, scattered(7).tagged(), Level::Memory, 0).0;
     let mean = sum / 200;
     assert!(mean > outside / 2 + m.unloaded_dram_read().0, "{mean}");
     assert!(mean < outside * 2 + 2 * m.unloaded_dram_read().0, "{mean}");
@@ -152,7 +152,7 @@ fn a_second_load_of_a_line_on_its_way_waits_for_it_and_asks_nobody() {
     let least = 2 * m.unloaded_dram_read().0;
     assert!(stats.load_latency.0 > least, "{} {least}", stats.load_latency.0);
     let warm = run(&mut m, "cpu0", vec![StreamOp::new(StreamKind::Load, line(0))]);
-    assert_eq!(warm.load_latency, m.idle_latency(0, line(0).tagged(), Level::L1));
+    assert_eq!(warm.load_latency, m.idle_latency(0, line(0).tagged(), Level::L1, 0));
 }
 
 #[test]
