@@ -23,7 +23,7 @@ use crate::commands::CommandSink;
 use crate::platform::Platform;
 use crate::replay::Place;
 use crate::trace::{TraceError, TraceReader};
-use drive::{Drive, Integrity, Requests, Tally};
+use drive::{Drive, Integrity, Requests, Taken, Tally};
 use mktme::dram::{AddressMap, Dram, SpecError as DramSpecError, Timing};
 use mktme::{Controller, ControllerSpec, CryptoKind};
 use pattern::PatternRequests;
@@ -31,7 +31,7 @@ use records::TraceRequests;
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::{LINE_BYTES, PAGE_BYTES, Page, PlatformSpec, Ps};
-use std::io::{self, BufRead};
+use std::io::{self, Read};
 use thiserror::Error;
 
 /// How to drive DRAM, whatever from.
@@ -159,7 +159,7 @@ pub fn run_pattern(
 /// # Errors
 /// A platform that does not fit, a record that cannot be read or is beyond its addresses, or commands that cannot be
 /// written.
-pub fn run_trace<R: BufRead>(
+pub fn run_trace<R: Read>(
     reader: &mut TraceReader<R>,
     name: &str,
     platform: &Platform,
@@ -177,8 +177,14 @@ pub fn run_trace<R: BufRead>(
     let format = reader.format();
     let tck = dram_clock(spec);
     let map = AddressMap::new(&spec.dram)?;
-    let mut source =
-        TraceRequests::new(reader, tck, (map, spec.dram.channels), (end, refusal), trace.limit, trace.allow_truncated);
+    let mut source = TraceRequests::new(
+        reader,
+        tck,
+        (map, &spec.dram),
+        (end, refusal),
+        trace.limit,
+        trace.allow_truncated,
+    );
     let outstanding = settings.outstanding.unwrap_or(0);
     let tool = outside.tool.to_owned();
     let end = run(platform, &mut source, outstanding, settings, outside)?;
@@ -217,6 +223,8 @@ fn run<R: Requests>(
         sinks: outside.sinks,
         progress: outside.progress,
         tally: Tally::default(),
+        taken: Taken::default(),
+        idle_steps: 0,
     };
     drive.run(source)?;
     #[cfg(feature = "planted-fault")]

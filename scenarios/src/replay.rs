@@ -10,9 +10,7 @@ use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
 use crate::stats::{StatValue, Values};
-use crate::trace::{
-    Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When,
-};
+use crate::trace::{Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
@@ -22,7 +20,7 @@ use sim_core::op::{MemType, Op, Value};
 use sim_core::time::Clock;
 use sim_core::{Addr, Hpa, KeyId, Outcome, PAGE_BYTES, Ps};
 use std::fmt::{self, Display};
-use std::io::{self, BufRead};
+use std::io::{self, Read};
 use thiserror::Error;
 
 /// Name and version of the JSON form.
@@ -239,7 +237,7 @@ impl Replay<'_> {
 ///
 /// # Errors
 /// [`TraceError`]: a record that cannot be read, or whose address is beyond the platform's memory.
-pub fn replay<R: BufRead>(
+pub fn replay<R: Read>(
     reader: &mut TraceReader<R>,
     name: &str,
     tool: &str,
@@ -273,7 +271,7 @@ const CHUNK: u64 = 1 << 10;
 ///
 /// # Errors
 /// Those of [`replay`], or a command that cannot be written.
-pub fn replay_with<R: BufRead>(
+pub fn replay_with<R: Read>(
     reader: &mut TraceReader<R>,
     name: &str,
     tool: &str,
@@ -305,10 +303,11 @@ pub fn replay_with<R: BufRead>(
     let module = machine.add_agent(module);
     let form = reader.format().row();
     if form.addresses == Addresses::Places {
-        return Err(reader.refuse(
+        let error = reader.refuse(
             format!("the form {}", form.name),
             "addresses: a place in DRAM has none but by the address map of the traced controller, which the trace does not hold",
-        ));
+        );
+        return Err(error.into());
     }
     let mut replay = Replay {
         machine,

@@ -9,6 +9,7 @@ mod rows;
 pub use rows::{RULES, STATISTICS};
 
 use machine::{LEVELS, Level, Machine};
+use mktme::dram::Dram;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -188,8 +189,14 @@ impl Values {
         values.take("cache", machine.caches().stats());
         values.take("controller", machine.memory().stats());
         values.set("controller.births", births);
-        values.take("dram", &machine.dram().stats());
+        values.of_dram(machine.dram());
         values
+    }
+
+    /// Adds the counters of DRAM and what is in it at this moment.
+    pub fn of_dram(&mut self, dram: &Dram) {
+        self.take("dram", &dram.stats());
+        self.take("dram.in_flight", &dram.in_flight());
     }
 
     fn take_json(&mut self, name: &str, value: &serde_json::Value) {

@@ -80,14 +80,54 @@ pub(super) struct Tally {
     pub(super) wait_max: Ps,
     pub(super) latencies: Latencies,
     pub(super) commands: u64,
+    pub(super) commands_lost: u64,
     /// When nothing was left to do.
     pub(super) end: Ps,
     /// Why the run was cut short, if it was.
     pub(super) stopped: Option<String>,
 }
 
-/// How often, in requests, commands are handed on and progress is told.
-const CHUNK: u64 = 1 << 12;
+/// When the requests in flight were taken. A completion brings back the slot of its request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Taken {
+    slots: Vec<Ps>,
+    free: Vec<u32>,
+}
+
+impl Taken {
+    /// A slot of its own for a request that is about to be offered. As many are made as are ever in flight at once.
+    #[inline]
+    fn open(&mut self) -> u64 {
+        match self.free.pop() {
+            Some(slot) => slot.into(),
+            None => {
+                self.slots.push(Ps::ZERO);
+                self.slots.len() as u64 - 1
+            }
+        }
+    }
+    #[inline]
+    fn set(&mut self, slot: u64, at: Ps) {
+        if let Some(taken) = self.slots.get_mut(slot as usize) {
+            *taken = at;
+        }
+    }
+    #[inline]
+    fn close(&mut self, slot: u64) -> Ps {
+        self.free.push(slot as u32);
+        self.slots.get(slot as usize).copied().unwrap_or(Ps::ZERO)
+    }
+}
+
+/// How often, in requests, progress is told.
+const CHUNK: u64 = 1 << 14;
+/// How often commands are handed on: what is recorded between two times is a few for each.
+const HAND_ON: u64 = 1 << 10;
+/// The longest time that is run at once while commands are recorded, refreshes being commands: far below what
+/// [`mktme::dram::Dram::record_commands`] has room for.
+const STRIDE: Ps = Ps(1_000_000_000);
+/// Steps without a completion after which the watchdog is asked.
+const PATIENCE: u32 = 1 << 10;
 
 /// A run in progress.
 pub(super) struct Drive<'a> {
@@ -99,6 +139,9 @@ pub(super) struct Drive<'a> {
     pub(super) sinks: Vec<&'a mut dyn CommandSink>,
     pub(super) progress: &'a mut dyn FnMut(u64),
     pub(super) tally: Tally,
+    pub(super) taken: Taken,
+    /// Steps since the last completion.
+    pub(super) idle_steps: u32,
 }
 
 impl Drive<'_> {
@@ -106,64 +149,103 @@ impl Drive<'_> {
     pub(super) fn run<R: Requests>(&mut self, source: &mut R) -> Result<(), DramError> {
         while let Some(wanted) = source.next()? {
             self.tally.offered += 1;
-            if !self.place(&wanted) {
+            if !self.place(&wanted)? {
                 break;
             }
             if let Some(integrity) = &mut self.integrity {
                 integrity.admit(&wanted);
             }
-            if self.tally.accepted.is_multiple_of(CHUNK) {
+            if self.tally.accepted.is_multiple_of(HAND_ON) {
                 self.hand_on()?;
-                (self.progress)(self.tally.accepted);
+                if self.tally.accepted.is_multiple_of(CHUNK) {
+                    (self.progress)(self.tally.accepted);
+                }
             }
         }
         self.finish()
     }
 
+    const fn in_flight(&self) -> u64 {
+        self.tally.accepted - self.tally.completed
+    }
+
     /// Waits until the request is taken. False when time or the controller stands still: the run is over.
     #[inline]
-    fn place(&mut self, wanted: &Wanted) -> bool {
-        while self.outstanding > 0 && self.tally.accepted - self.tally.completed >= self.outstanding
-        {
+    fn place(&mut self, wanted: &Wanted) -> Result<bool, DramError> {
+        while self.outstanding > 0 && self.in_flight() >= self.outstanding {
             if !self.step() {
-                return false;
+                return Ok(false);
             }
         }
-        loop {
-            let at = wanted.due.max(self.dram.now());
-            // The moment of arrival comes back as the number of the completion.
-            let request = Request { id: at.0, line: wanted.line, kind: wanted.kind, at };
-            if self.dram.enqueue(request).is_ok() {
-                let wait = at.since(wanted.due);
-                if wanted.due > Ps::ZERO {
-                    self.tally.wait += wait;
-                    self.tally.wait_max = self.tally.wait_max.max(wait);
+        let mut due = wanted.due;
+        if wanted.behind {
+            while self.in_flight() > 0 {
+                if !self.step() {
+                    return Ok(false);
                 }
+            }
+            due = self.dram.now() + due;
+        }
+        if !self.sinks.is_empty() {
+            self.walk_to(due)?;
+        }
+        let id = self.taken.open();
+        let at = due.max(self.dram.now());
+        match self.dram.offer(Request { id, line: wanted.line, kind: wanted.kind, at }) {
+            Ok(at) => {
+                self.taken.set(id, at);
                 self.tally.accepted += 1;
                 if let Some(count) = self.tally.by_kind.get_mut(wanted.kind as usize) {
                     *count += 1;
                 }
+                if due > Ps::ZERO {
+                    let wait = at.since(due);
+                    self.tally.wait += wait;
+                    self.tally.wait_max = self.tally.wait_max.max(wait);
+                }
                 self.collect();
-                return !at.is_horizon();
+                Ok(!at.is_horizon())
             }
-            if !self.step() {
-                return false;
+            Err(wait) => {
+                self.collect();
+                self.tally.stopped = Some(wait.to_string());
+                Ok(false)
             }
         }
     }
 
-    /// Goes to the next moment at which something changes.
+    /// Goes to a moment in strides, handing commands on in between.
+    fn walk_to(&mut self, to: Ps) -> Result<(), DramError> {
+        while self.dram.now() + STRIDE < to {
+            self.dram.advance(self.dram.now() + STRIDE);
+            self.collect();
+            self.hand_on()?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the next moment at which something changes. False when there is none.
     fn step(&mut self) -> bool {
         match self.dram.next_event() {
             Some(at) if !at.is_horizon() => {
                 self.dram.advance(at);
+                self.idle_steps += 1;
                 self.collect();
+                if self.idle_steps > PATIENCE {
+                    self.idle_steps = 0;
+                    if let Err(wait) = self.dram.check_progress() {
+                        self.tally.stopped = Some(wait.to_string());
+                        return false;
+                    }
+                }
                 true
             }
-            Some(_) => false,
+            Some(at) => {
+                self.dram.advance(at);
+                false
+            }
             None => {
-                let stopped = "requests wait and nothing will happen".to_owned();
-                self.tally.stopped.get_or_insert(stopped);
+                self.tally.stopped = Some("requests wait and nothing will happen".to_owned());
                 false
             }
         }
@@ -173,8 +255,10 @@ impl Drive<'_> {
     fn collect(&mut self) {
         while let Some(done) = self.dram.pop_completion() {
             self.tally.completed += 1;
+            self.idle_steps = 0;
+            let taken = self.taken.close(done.id);
             if done.kind == Kind::Read {
-                self.tally.latencies.add(done.at.since(Ps(done.id)));
+                self.tally.latencies.add(done.at.since(taken));
             }
         }
     }
@@ -195,16 +279,9 @@ impl Drive<'_> {
 
     /// Lets what is queued end.
     fn finish(&mut self) -> Result<(), DramError> {
-        if self.tally.stopped.is_none() {
-            while let Some(at) = self.dram.next_event() {
-                self.dram.advance(at);
-                self.collect();
-                if at.is_horizon() {
-                    break;
-                }
-            }
-        }
+        while self.tally.stopped.is_none() && self.dram.next_event().is_some() && self.step() {}
         self.hand_on()?;
+        self.tally.commands_lost = self.dram.lost_commands();
         self.tally.end = self.dram.now();
         for sink in &mut self.sinks {
             sink.end(self.tally.end)?;

@@ -2,10 +2,11 @@
 
 use super::drive::{Requests, Wanted};
 use crate::trace::{Access, AccessKind, DramPlace, TraceError, TraceErrorKind, TraceReader, When};
-use mktme::dram::{AddressMap, Kind, Place};
+use mktme::dram::{AddressMap, Kind, Organisation, Place};
 use sim_core::data::ByteMask;
+use sim_core::platform::DramSpec;
 use sim_core::{LINE_BYTES, Line, Ps};
-use std::io::BufRead;
+use std::io::Read;
 
 /// A record of which some lines are left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,7 @@ pub(super) struct TraceRequests<'a, R> {
     /// Clock of the controller.
     tck: Ps,
     map: AddressMap,
+    shape: Organisation,
     channels: u8,
     /// Whether records say how many bytes they touch.
     sized: bool,
@@ -40,11 +42,11 @@ pub(super) struct TraceRequests<'a, R> {
     pub(super) truncated: bool,
 }
 
-impl<'a, R: BufRead> TraceRequests<'a, R> {
+impl<'a, R: Read> TraceRequests<'a, R> {
     pub(super) fn new(
         reader: &'a mut TraceReader<R>,
         tck: Ps,
-        (map, channels): (AddressMap, u8),
+        (map, dram): (AddressMap, &DramSpec),
         (end, refusal): (u64, String),
         limit: Option<u64>,
         allow_truncated: bool,
@@ -52,7 +54,22 @@ impl<'a, R: BufRead> TraceRequests<'a, R> {
         let (rest, kinds) = (None, [0; 4]);
         let truncated = false;
         let sized = reader.format().row().sized;
-        TraceRequests { reader, tck, end, refusal, limit, allow_truncated, rest, kinds, truncated }
+        let (shape, channels) = (Organisation::of(dram), dram.channels);
+        TraceRequests {
+            reader,
+            tck,
+            map,
+            shape,
+            channels,
+            sized,
+            end,
+            refusal,
+            limit,
+            allow_truncated,
+            rest,
+            kinds,
+            truncated,
+        }
     }
 
     /// The next record.
@@ -76,7 +93,9 @@ impl<'a, R: BufRead> TraceRequests<'a, R> {
         };
         let last = addr.saturating_add(u64::from(bytes).saturating_sub(1));
         if addr.max(last) >= self.end {
-            return Err(self.reader.refuse(format!("address {:#x}", addr.max(last)), &self.refusal));
+            return Err(self
+                .reader
+                .refuse(format!("address {:#x}", addr.max(last)), &self.refusal));
         }
         if let Some(count) = self.kinds.get_mut(kind as usize) {
             *count += 1;
@@ -98,7 +117,7 @@ impl<'a, R: BufRead> TraceRequests<'a, R> {
     /// The address of a place in DRAM. Channels of the trace are our subchannels, two to a channel.
     #[cold]
     fn address(&mut self, place: DramPlace) -> Result<u64, TraceError> {
-        let shape = self.map.organisation();
+        let shape = self.shape;
         let DramPlace { channel, rank, bank_group, bank, row, column } = place;
         for (name, found, least) in [
             ("channel", channel, u16::from(self.channels) * 2),
@@ -126,7 +145,7 @@ impl<'a, R: BufRead> TraceRequests<'a, R> {
     }
 }
 
-impl<R: BufRead> Requests for TraceRequests<'_, R> {
+impl<R: Read> Requests for TraceRequests<'_, R> {
     #[inline]
     fn next(&mut self) -> Result<Option<Wanted>, TraceError> {
         let rest = match self.rest.take() {

@@ -184,9 +184,8 @@ impl DramReport {
         };
         let tck = super::dram_clock(spec);
         let simulated = end.tally.end;
-        let count = |name| values.get(name).unwrap_or(0);
         let line = LINE_BYTES as u64;
-        let bytes = (count("dram.rds") + count("dram.wrs")).saturating_mul(line);
+        let bytes = end.dram.stats().column_commands().saturating_mul(line);
         // A subchannel moves a line in the eight clocks of a burst (timing.md §2.1).
         let buses = u64::from(spec.cpu.packages) * u64::from(spec.dram.channels) * 2;
         let peak = scaled(buses * line / 8, PS_PER_SECOND, tck.0);
@@ -282,6 +281,7 @@ fn values(end: &End, trace: Option<(u64, [u64; 4])>) -> Values {
         ("run.read_latency", t.latencies.sum().0),
         ("run.latency_samples", t.latencies.samples()),
         ("run.commands_written", t.commands),
+        ("run.commands_lost", t.commands_lost),
     ] {
         values.set(name, value);
     }
@@ -311,7 +311,7 @@ fn values(end: &End, trace: Option<(u64, [u64; 4])>) -> Values {
         }
         values.set("controller.reads_poisoned", integrity.poisoned);
     }
-    values.take("dram", &end.dram.stats());
+    values.of_dram(&end.dram);
     values
 }
 
@@ -408,7 +408,7 @@ impl Display for DramReport {
         let peak = gigabytes(self.peak_bandwidth);
         let share = percent(self.bandwidth, self.peak_bandwidth);
         writeln!(f, "  {:28} {:>14}  {share} of {peak}", "bandwidth", gigabytes(self.bandwidth))?;
-        let columns = n("dram.rds") + n("dram.wrs");
+        let columns = self.bytes / LINE_BYTES as u64;
         for (label, name) in [
             ("row hits", "dram.row_hits"),
             ("row misses", "dram.row_misses"),

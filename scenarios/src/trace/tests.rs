@@ -35,9 +35,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 /// All records, or the first error; an error and the end must both stay what they are.
-fn drain<R: Read>(
-    opened: Result<TraceReader<R>, TraceError>,
-) -> Result<Vec<Access>, TraceError> {
+fn drain<R: Read>(opened: Result<TraceReader<R>, TraceError>) -> Result<Vec<Access>, TraceError> {
     let mut reader = opened?;
     let mut all = Vec::new();
     loop {
@@ -170,9 +168,7 @@ fn every_word_of_every_form_is_read_as_its_kind_and_listed_in_errors() {
                     let want = Access { when: When::Gap(7), ip: Some(0x80), ..plain };
                     (format!("7 {text} 0x40 0x80"), want)
                 }
-                Format::Usimm => {
-                    (format!("7 {text} 0x40"), Access { when: When::Gap(7), ..plain })
-                }
+                Format::Usimm => (format!("7 {text} 0x40"), Access { when: When::Gap(7), ..plain }),
                 Format::Dramsys => (format!("7: {text} 0x40"), at_cycle(word.kind, 0x40, 7)),
                 Format::DramsysRelative => {
                     (format!("7: {text} 0x40"), Access { when: When::Delay(7), ..plain })
@@ -1090,7 +1086,11 @@ fn good_line(format: Format) -> BoxedStrategy<String> {
         Format::Dramsys | Format::DramsysRelative => {
             let addr = addr.min(u64::MAX - 63);
             let given = if size <= 64 { format!("({size}) ") } else { String::new() };
-            let data = if flag { format!(" 0x{}", "5a".repeat(size as usize % 65)) } else { String::new() };
+            let data = if flag {
+                format!(" 0x{}", "5a".repeat(size as usize % 65))
+            } else {
+                String::new()
+            };
             let data = if size <= 64 || size % 65 > 0 { data } else { String::new() };
             format!("{cycle}: {given}{word} {addr:#x}{data}")
         }

@@ -198,7 +198,10 @@ fn an_instruction_of_six_operands_hands_out_all_in_order() {
     assert_eq!(reader.format(), Format::Champsim);
     let mut addrs = Vec::new();
     while let Some(access) = reader.next().unwrap() {
-        assert_eq!((access.ip, access.bytes, access.kind == Store), (Some(0x1234), 64, access.addr > 0x100));
+        assert_eq!(
+            (access.ip, access.bytes, access.kind == Store),
+            (Some(0x1234), 64, access.addr > 0x100)
+        );
         assert_eq!(access.when, When::Gap(u64::from(addrs.is_empty())));
         addrs.push(access.addr);
     }
@@ -315,9 +318,8 @@ fn every_bad_binary_trace_is_refused_with_its_place_and_what_was_expected() {
     let good = packet(10, 1, 0x40, 64);
     let of = |packets: &[Packet]| gem5_trace(PS, packets);
     let raw = |bytes: &[u8]| [of(std::slice::from_ref(&good)), bytes.to_vec()].concat();
-    let header = |header: PacketHeader| {
-        [b"gem5".to_vec(), header.encode_length_delimited_to_vec()].concat()
-    };
+    let header =
+        |header: PacketHeader| [b"gem5".to_vec(), header.encode_length_delimited_to_vec()].concat();
     let name = || Some("x".to_owned());
     let mut branchy = load(0x40, 0, 0).encode();
     branchy[9] = 7;
@@ -402,8 +404,7 @@ fn every_bad_binary_trace_is_refused_with_its_place_and_what_was_expected() {
 fn a_gem5_trace_cut_anywhere_is_an_error_or_some_packets_short() {
     let packets: Vec<Packet> = (0..4).map(|i| packet(i * 1000, 1, i << 20, 64)).collect();
     let bytes = gem5_trace(PS, &packets);
-    let ends: Vec<usize> =
-        (1..=4).map(|count| gem5_trace(PS, &packets[..count]).len()).collect();
+    let ends: Vec<usize> = (1..=4).map(|count| gem5_trace(PS, &packets[..count]).len()).collect();
     for len in 4..bytes.len() {
         let whole = ends.iter().filter(|end| **end <= len).count();
         match read(&bytes[..len], None) {
@@ -428,10 +429,7 @@ fn a_caller_can_refuse_the_last_binary_record_at_its_place() {
 fn instruction() -> impl Strategy<Value = Instruction> {
     let addr = || prop_oneof![2 => Just(0), 1 => any::<u64>()];
     let register = || prop_oneof![Just(0u8), 0..30u8, any::<u8>()];
-    let registers = (
-        proptest::array::uniform2(register()),
-        proptest::array::uniform4(register()),
-    );
+    let registers = (proptest::array::uniform2(register()), proptest::array::uniform4(register()));
     let memory = (proptest::array::uniform2(addr()), proptest::array::uniform4(addr()));
     (any::<u64>(), 0..2u8, 0..2u8, registers, memory).prop_map(
         |(ip, is_branch, branch_taken, (writes, reads), (stores, loads))| Instruction {
