@@ -4,7 +4,7 @@ use crate::crypto::{
     Ciphers, CryptoKind, Image, MacField, Real, mac_key, power_on, symbolic_decrypt,
     symbolic_mac_matches,
 };
-use crate::dram::{self, AddressMap};
+use crate::dram::{self, AddressMap, ChannelMap};
 use crate::keys::{Key, KeyRing, MaterialId};
 use crate::store::{Content, NewLine, Odd, Store, View};
 use crate::tables::{
@@ -158,7 +158,7 @@ pub struct Probe {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Controller {
     spec: ControllerSpec,
-    map: AddressMap,
+    channels: ChannelMap,
     keys: KeyRing,
     mac_key: [u8; 16],
     store: Store,
@@ -185,7 +185,7 @@ impl Controller {
     pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
         spec.validate()?;
         Ok(Controller {
-            map: AddressMap::new(&spec.dram)?,
+            channels: AddressMap::new(&spec.dram)?.channels(),
             keys: KeyRing::new(spec.layout, spec.memory, spec.packages),
             mac_key: mac_key(spec.seed),
             store: Store::default(),
@@ -196,8 +196,8 @@ impl Controller {
         })
     }
     /// Which channel of its package serves a line: that of the address map.
-    pub const fn channel_of(&self, line: Line) -> u8 {
-        self.map.channel_of(line)
+    pub fn channel_of(&self, line: Line) -> u8 {
+        self.channels.channel_of(line)
     }
 
     /// What it is made of.

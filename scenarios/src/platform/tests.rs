@@ -343,6 +343,17 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         &[("dram.refresh_postpone", "9")],
         &[("dram.read_age", "0")],
         &[("dram.watchdog", "65535")],
+        &[("dram.map", "")],
+        &[("dram.map", "rowbank")],
+        &[("dram.map", "channel=8-10; subchannel=6; bank_group=7,11^,13; bank=14-15")],
+        &[(
+            "dram.map",
+            "channel=8-10; subchannel=6; bank_group=7,11,12; bank=13-14; column=16-22; row=23-38",
+        )],
+        &[(
+            "dram.map",
+            "channel=8-9,8; subchannel=6; rank=10; bank_group=7,11,12; bank=13-14; column=16-22; row=23-38",
+        )],
         &[("dram.read_queue", "0")],
         &[("dram.write_queue", "0")],
         &[("dram.write_low", "26")],
@@ -472,6 +483,16 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
             --set:1:15: found `dram.read_age` = 0, expected 1 to 16777216
         "dram.watchdog=65535"
             --set:1:15: found `dram.watchdog` = 65535, expected 65536 to 2147483648
+        "dram.map="
+            --set:1:10: found in `dram.map` nothing at character 1, expected hashed, RoBaRaCoCh, ChRaBaRoCo, MOP4CLXOR, or one of channel, subchannel, rank, bank_group, bank, column, row
+        "dram.map=rowbank"
+            --set:1:10: found in `dram.map` "rowbank" at character 1, expected hashed, RoBaRaCoCh, ChRaBaRoCo, MOP4CLXOR, or one of channel, subchannel, rank, bank_group, bank, column, row
+        "dram.map=channel=8-10; subchannel=6; bank_group=7,11^,13; bank=14-15"
+            --set:1:10: found in `dram.map` nothing at character 45, expected an address bit from 6 to 51
+        "dram.map=channel=8-10; subchannel=6; bank_group=7,11,12; bank=13-14; column=16-22; row=23-38"
+            --set:1:10: found in `dram.map` functions for 0 bits of rank, expected 1: dram.ranks
+        "dram.map=channel=8-9,8; subchannel=6; rank=10; bank_group=7,11,12; bank=13-14; column=16-22; row=23-38"
+            --set:1:10: found in `dram.map` that channel[0] ^ channel[2] is 0 for every address, expected a bijection
         "dram.read_queue=0"
             --set:1:17: found `dram.read_queue` = 0, expected 1 to 256
         "dram.write_queue=0"
