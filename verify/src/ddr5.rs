@@ -17,13 +17,11 @@
 //! end      = "# end " clock                            the clock at which the run ended; nothing follows it
 //!
 //! place    = package "." channel "." subchannel        three decimal numbers: "0.3.1"
-//! operation = "ACT"                rank " " group " " bank " " row
-//!           | ( "RD" | "RDA" | "WR" | "WRA" )
-//!                                  rank " " group " " bank " " row " " column
-//!           | "PRE"                rank " " group " " bank
-//!           | ( "PREab" | "REFab" ) rank
-//!           | "REFsb"              rank " " bank        the bank of this index in every bank group
-//!                                                       (a space stands between the name and the rank)
+//! operation = "ACT " rank " " group " " bank " " row
+//!           | ( "RD " | "RDA " | "WR " | "WRA " ) rank " " group " " bank " " row " " column
+//!           | "PRE " rank " " group " " bank
+//!           | ( "PREab " | "REFab " ) rank
+//!           | "REFsb " rank " " bank                   the bank of this index in every bank group
 //! clock, package, channel, subchannel, rank, group, bank, column = decimal, no sign, no leading zero but "0" itself
 //! row      = "0x" lower-case hexadecimal digits without leading zeros (read: decimal too, and any case)
 //! ```
