@@ -104,7 +104,7 @@ pub use checker::{Checker, Detail, KEPT, MAX_SUBCHANNELS, Violation};
 pub use command::{Cmd, Place, Record};
 pub use rules::{
     PARAMS, Param, ParamRow, Refresh, Rules, RulesError, SANITY, Sanity, Term, example_rules,
-    sum_text,
+    params_markdown, sanity_markdown, sum_text,
 };
 pub use table::{FREE, Kind, RULES, Rule, Scope, rules_markdown};
 pub use trace::{END, Fault, LONGEST, Reader, TraceError, VERSION, head, tail};

@@ -414,6 +414,27 @@ pub const SANITY: &[Sanity] = &[
     Sanity { left: &[Plus(Trefi)], strict: true, right: &[Plus(Trtp), Plus(Trp), Plus(TrfcSb), Plus(Trcd)], when: Some(Refresh::SameBank), text: "time is left between refreshes of a bank", cite: "verification.md Q12" },
 ];
 
+/// The parameters as a page.
+pub fn params_markdown() -> String {
+    let mut out =
+        String::from("| Key | Meaning | Least | Most | Source |\n|---|---|---|---|---|\n");
+    for r in &PARAMS {
+        let (key, meaning, least, most, cite) = (r.key, r.meaning, r.least, r.most, r.cite);
+        let _ = writeln!(out, "| {key} | {meaning} | {least} | {most} | {cite} |");
+    }
+    out
+}
+
+/// The sanity rules as a page.
+pub fn sanity_markdown() -> String {
+    let mut out = String::from("| Holds | With refresh | Why | Source |\n|---|---|---|---|\n");
+    for r in SANITY {
+        let when = r.when.map_or("any", Refresh::name);
+        let _ = writeln!(out, "| {r} | {when} | {} | {} |", r.text, r.cite);
+    }
+    out
+}
+
 /// The rules of DDR5-4800B, 16 Gb x4, two ranks, all-bank refresh (timing.md §2.1, §2.2): what examples and tests begin with.
 pub fn example_rules() -> Rules {
     Rules {
