@@ -8,9 +8,7 @@
 use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
-use crate::trace::{
-    Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When,
-};
+use crate::trace::{Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
@@ -20,7 +18,7 @@ use sim_core::op::{MemType, Op, Value};
 use sim_core::time::Clock;
 use sim_core::{Addr, Hpa, KeyId, Outcome, PAGE_BYTES, Ps};
 use std::fmt::{self, Display};
-use std::io::BufRead;
+use std::io::Read;
 
 /// Name and version of the JSON form.
 pub const SCHEMA: &str = "tdxsim.replay/1";
@@ -234,7 +232,7 @@ impl Replay<'_> {
 ///
 /// # Errors
 /// [`TraceError`]: a record that cannot be read, or whose address is beyond the platform's memory.
-pub fn replay<R: BufRead>(
+pub fn replay<R: Read>(
     reader: &mut TraceReader<R>,
     name: &str,
     tool: &str,

@@ -81,8 +81,7 @@ impl Instruction {
 pub(super) fn is_likely(bytes: &[u8]) -> bool {
     let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
     let good = |record| {
-        Instruction::decode(record)
-            .is_ok_and(|one| one.ip != 0 && matches!(one.ip >> 56, 0 | 0xff))
+        Instruction::decode(record).is_ok_and(|one| one.ip != 0 && matches!(one.ip >> 56, 0 | 0xff))
     };
     !records.is_empty() && records.iter().all(good)
 }

@@ -118,15 +118,7 @@ impl Access {
 
     /// An access of which no more than this is known.
     pub const fn new(kind: AccessKind, addr: u64, bytes: u32) -> Access {
-        Access {
-            kind,
-            addr,
-            bytes,
-            when: When::Unsaid,
-            ip: None,
-            depends_on: None,
-            place: None,
-        }
+        Access { kind, addr, bytes, when: When::Unsaid, ip: None, depends_on: None, place: None }
     }
 
     /// The earliest clock cycle of the memory controller, where the form has it.
@@ -256,10 +248,22 @@ pub(super) const DRAMSIM3_WORDS: &[Word] = &[
     Word::new("WRITE", AccessKind::Store, "peers.md §2.3"),
     Word::new("read", AccessKind::Load, "DRAMSim2 TraceBasedSim.cpp, misc traces (peers.md §2.4)"),
     Word::new("write", AccessKind::Store, "peers.md §2.3"),
-    Word::new("P_MEM_RD", AccessKind::Load, "DRAMSim2 TraceBasedSim.cpp, k6 traces (peers.md §2.4)"),
+    Word::new(
+        "P_MEM_RD",
+        AccessKind::Load,
+        "DRAMSim2 TraceBasedSim.cpp, k6 traces (peers.md §2.4)",
+    ),
     Word::new("P_MEM_WR", AccessKind::Store, "peers.md §2.3"),
-    Word::new("P_FETCH", AccessKind::Fetch, "DRAMSim2 TraceBasedSim.cpp, k6 traces (peers.md §2.4)"),
-    Word::new("IFETCH", AccessKind::Fetch, "DRAMSim2 TraceBasedSim.cpp, mase traces (peers.md §2.4)"),
+    Word::new(
+        "P_FETCH",
+        AccessKind::Fetch,
+        "DRAMSim2 TraceBasedSim.cpp, k6 traces (peers.md §2.4)",
+    ),
+    Word::new(
+        "IFETCH",
+        AccessKind::Fetch,
+        "DRAMSim2 TraceBasedSim.cpp, mase traces (peers.md §2.4)",
+    ),
     Word::new("BOFF", AccessKind::Store, "peers.md §2.3"),
 ];
 

@@ -160,7 +160,10 @@ pub(super) fn packet(message: &[u8], freq: u64, before: Ps) -> Result<Option<Acc
         return Err(fault(found, "ticks that never go backwards"));
     }
     let Some(row) = COMMANDS.iter().find(|row| row.number == cmd) else {
-        return Err(fault(format!("cmd {cmd}"), "the command of a request, as gem5 24.0 numbers them"));
+        return Err(fault(
+            format!("cmd {cmd}"),
+            "the command of a request, as gem5 24.0 numbers them",
+        ));
     };
     let Some(mut kind) = row.kind else { return Ok(None) };
     if kind == AccessKind::Load && packet.flags.unwrap_or(0) & INST_FETCH != 0 {

@@ -47,7 +47,7 @@ pub(super) struct Fault {
 }
 
 /// The value of each byte as a digit; 255 where it is none.
-const DIGITS: [u8; 256] = {
+pub(super) const DIGITS: [u8; 256] = {
     let mut table = [255; 256];
     let mut i: u8 = 0;
     while i < 16 {
@@ -358,11 +358,7 @@ fn lackey(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
 
 /// An address in decimal, or in hexadecimal with its prefix.
 fn address(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
-    if cursor.hex_prefix() {
-        cursor.number::<16>(ADDRESS)
-    } else {
-        cursor.number::<10>(ADDRESS)
-    }
+    if cursor.hex_prefix() { cursor.number::<16>(ADDRESS) } else { cursor.number::<10>(ADDRESS) }
 }
 
 fn ramulator(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
@@ -467,8 +463,7 @@ fn usimm(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
     let kind = operation(cursor, Format::Usimm)?;
     blanks(cursor, BLANK_BEHIND)?;
     let addr = hex(cursor, HEX_ADDRESS)?;
-    let mut access =
-        Access { when: When::Gap(gap), ..Access::new(kind, addr, TRANSACTION_BYTES) };
+    let mut access = Access { when: When::Gap(gap), ..Access::new(kind, addr, TRANSACTION_BYTES) };
     if kind == AccessKind::Load {
         blanks(cursor, if cursor.peek().is_none() { POINTER } else { HEX_ADDRESS })?;
         access.ip = Some(hex(cursor, POINTER)?);

@@ -35,9 +35,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 /// All records, or the first error; an error and the end must both stay what they are.
-fn drain<R: Read>(
-    opened: Result<TraceReader<R>, TraceError>,
-) -> Result<Vec<Access>, TraceError> {
+fn drain<R: Read>(opened: Result<TraceReader<R>, TraceError>) -> Result<Vec<Access>, TraceError> {
     let mut reader = opened?;
     let mut all = Vec::new();
     loop {
@@ -170,9 +168,7 @@ fn every_word_of_every_form_is_read_as_its_kind_and_listed_in_errors() {
                     let want = Access { when: When::Gap(7), ip: Some(0x80), ..plain };
                     (format!("7 {text} 0x40 0x80"), want)
                 }
-                Format::Usimm => {
-                    (format!("7 {text} 0x40"), Access { when: When::Gap(7), ..plain })
-                }
+                Format::Usimm => (format!("7 {text} 0x40"), Access { when: When::Gap(7), ..plain }),
                 Format::Dramsys => (format!("7: {text} 0x40"), at_cycle(word.kind, 0x40, 7)),
                 Format::DramsysRelative => {
                     (format!("7: {text} 0x40"), Access { when: When::Delay(7), ..plain })
@@ -395,6 +391,51 @@ fn the_dramsim3_sample_is_its_rule() {
     let path = data("dramsim3.trace");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     assert_eq!(drain(open_path(&path, None)), Ok(want));
+}
+
+#[test]
+fn every_other_sample_of_text_is_its_rule() {
+    let kind = |i: u64| if i % 3 == 2 { AccessKind::Store } else { AccessKind::Load };
+    let addr = |i: u64| 64 * (37 * i % 4096);
+    let plain = |i: u64| access(kind(i), addr(i), 64);
+    let check = |name: &str, format, rule: &dyn Fn(u64) -> Vec<Access>| {
+        let want: Vec<Access> = (0..200).flat_map(rule).collect();
+        assert_eq!(drain(open_path(&data(name), Some(format))), Ok(want.clone()), "{name}");
+        if !UNDETECTED.contains(&format) {
+            let found = open_path(&data(name), None).unwrap();
+            assert_eq!((found.format(), drain(Ok(found))), (format, Ok(want)), "{name}");
+        }
+    };
+    check("ramulator-vector.trace", Format::RamulatorVector, &|i| {
+        let place = DramPlace {
+            channel: (i % 2) as u16,
+            rank: (i / 2 % 2) as u16,
+            bank_group: (i % 8) as u16,
+            bank: (i / 8 % 4) as u16,
+            row: (37 * i % 65536) as u32,
+            column: (16 * i % 1024) as u32,
+        };
+        vec![Access { place: Some(place), addr: Access::NO_ADDR, ..plain(i) }]
+    });
+    check("ramulator-dram.trace", Format::RamulatorDram, &|i| vec![plain(i)]);
+    check("simple-o3.trace", Format::SimpleO3, &|i| {
+        let when = When::Gap(i % 7);
+        let load = Access { when, ..access(AccessKind::Load, addr(i), 64) };
+        let store = access(AccessKind::Store, 64 * (41 * i % 4096), 64);
+        let store = (i % 4 == 3).then_some(Access { when: When::Gap(0), ..store });
+        [load].into_iter().chain(store).collect()
+    });
+    check("usimm.trace", Format::Usimm, &|i| {
+        let ip = (i % 3 != 2).then_some(0x40_0000 + 4 * i);
+        vec![Access { when: When::Gap(i % 11), ip, ..plain(i) }]
+    });
+    check("dramsys.stl", Format::Dramsys, &|i| {
+        let bytes = [64, 32, 64, 4][i as usize % 4];
+        vec![Access { when: When::Cycle(30 + 7 * i), bytes, ..plain(i) }]
+    });
+    check("dramsys.rstl", Format::DramsysRelative, &|i| {
+        vec![Access { when: When::Delay(i % 13), ..plain(i) }]
+    });
 }
 
 // Bad traces.
@@ -1090,7 +1131,11 @@ fn good_line(format: Format) -> BoxedStrategy<String> {
         Format::Dramsys | Format::DramsysRelative => {
             let addr = addr.min(u64::MAX - 63);
             let given = if size <= 64 { format!("({size}) ") } else { String::new() };
-            let data = if flag { format!(" 0x{}", "5a".repeat(size as usize % 65)) } else { String::new() };
+            let data = if flag {
+                format!(" 0x{}", "5a".repeat(size as usize % 65))
+            } else {
+                String::new()
+            };
             let data = if size <= 64 || size % 65 > 0 { data } else { String::new() };
             format!("{cycle}: {given}{word} {addr:#x}{data}")
         }

@@ -186,6 +186,56 @@ fn stack_and_instruction_pointer_make_no_dependence_but_a_computed_stack_pointer
 }
 
 #[test]
+fn the_champsim_sample_is_its_rule() {
+    let mut reader = open_path(&data("champsim.trace.xz"), None).unwrap();
+    assert_eq!(reader.format(), Format::Champsim);
+    let mut gap = 0;
+    for i in (0..300u64).filter(|i| i % 3 != 1) {
+        let got = reader.next().unwrap().unwrap();
+        let (want, depends_on) = if i % 3 == 0 {
+            // Register 1 is loaded by the even instructions, six instructions or four accesses apart.
+            let back = match i {
+                0 => 0,
+                i if i % 2 == 0 => 4,
+                _ => 2,
+            };
+            (access(Load, 0x7f00_0000_0000 + 64 * (37 * i % 4096), 64), back)
+        } else {
+            // Through register 3, the load before.
+            (access(Store, 0x7f00_0010_0000 + 64 * (i % 512), 64), 1)
+        };
+        let (ip, when) = (Some(0x40_0000 + 4 * (i % 64)), When::Gap(gap));
+        let depends_on = NonZeroU32::new(depends_on);
+        assert_eq!(got, Access { ip, when, depends_on, ..want }, "instruction {i}");
+        gap = u64::from(i % 3 == 0);
+    }
+    assert_eq!(reader.next(), Ok(None));
+    assert_eq!((reader.records(), reader.line()), (200, 300));
+}
+
+#[test]
+fn the_gem5_sample_is_its_rule() {
+    let want = (0..200u64)
+        .map(|i| Access {
+            when: When::Time(Ps(1000 * i)),
+            ip: (i % 2 == 1).then_some(0x40_0000 + 4 * i),
+            ..access(
+                match i % 4 {
+                    0 if i % 20 == 0 => AccessKind::Fetch,
+                    0 | 2 => Load,
+                    _ => Store,
+                },
+                64 * (37 * i % 4096),
+                64,
+            )
+        })
+        .collect();
+    let reader = open_path(&data("gem5.trace.gz"), None).unwrap();
+    assert_eq!(reader.format(), Format::Gem5);
+    assert_eq!(drain(Ok(reader)), Ok(want));
+}
+
+#[test]
 fn an_instruction_of_six_operands_hands_out_all_in_order() {
     let one = Instruction {
         ip: 0x1234,
@@ -198,7 +248,10 @@ fn an_instruction_of_six_operands_hands_out_all_in_order() {
     assert_eq!(reader.format(), Format::Champsim);
     let mut addrs = Vec::new();
     while let Some(access) = reader.next().unwrap() {
-        assert_eq!((access.ip, access.bytes, access.kind == Store), (Some(0x1234), 64, access.addr > 0x100));
+        assert_eq!(
+            (access.ip, access.bytes, access.kind == Store),
+            (Some(0x1234), 64, access.addr > 0x100)
+        );
         assert_eq!(access.when, When::Gap(u64::from(addrs.is_empty())));
         addrs.push(access.addr);
     }
@@ -315,9 +368,8 @@ fn every_bad_binary_trace_is_refused_with_its_place_and_what_was_expected() {
     let good = packet(10, 1, 0x40, 64);
     let of = |packets: &[Packet]| gem5_trace(PS, packets);
     let raw = |bytes: &[u8]| [of(std::slice::from_ref(&good)), bytes.to_vec()].concat();
-    let header = |header: PacketHeader| {
-        [b"gem5".to_vec(), header.encode_length_delimited_to_vec()].concat()
-    };
+    let header =
+        |header: PacketHeader| [b"gem5".to_vec(), header.encode_length_delimited_to_vec()].concat();
     let name = || Some("x".to_owned());
     let mut branchy = load(0x40, 0, 0).encode();
     branchy[9] = 7;
@@ -402,8 +454,7 @@ fn every_bad_binary_trace_is_refused_with_its_place_and_what_was_expected() {
 fn a_gem5_trace_cut_anywhere_is_an_error_or_some_packets_short() {
     let packets: Vec<Packet> = (0..4).map(|i| packet(i * 1000, 1, i << 20, 64)).collect();
     let bytes = gem5_trace(PS, &packets);
-    let ends: Vec<usize> =
-        (1..=4).map(|count| gem5_trace(PS, &packets[..count]).len()).collect();
+    let ends: Vec<usize> = (1..=4).map(|count| gem5_trace(PS, &packets[..count]).len()).collect();
     for len in 4..bytes.len() {
         let whole = ends.iter().filter(|end| **end <= len).count();
         match read(&bytes[..len], None) {
@@ -428,10 +479,7 @@ fn a_caller_can_refuse_the_last_binary_record_at_its_place() {
 fn instruction() -> impl Strategy<Value = Instruction> {
     let addr = || prop_oneof![2 => Just(0), 1 => any::<u64>()];
     let register = || prop_oneof![Just(0u8), 0..30u8, any::<u8>()];
-    let registers = (
-        proptest::array::uniform2(register()),
-        proptest::array::uniform4(register()),
-    );
+    let registers = (proptest::array::uniform2(register()), proptest::array::uniform4(register()));
     let memory = (proptest::array::uniform2(addr()), proptest::array::uniform4(addr()));
     (any::<u64>(), 0..2u8, 0..2u8, registers, memory).prop_map(
         |(ip, is_branch, branch_taken, (writes, reads), (stores, loads))| Instruction {
