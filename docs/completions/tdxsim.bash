@@ -372,7 +372,7 @@ _tdxsim() {
             fi
             case "${prev}" in
                 --trace-format)
-                    COMPREPLY=($(compgen -W "lackey ramulator dramsim3" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "lackey ramulator ramulator-vector ramulator-dram simple-o3 dramsim3 usimm dramsys dramsys-relative champsim gem5" -- "${cur}"))
                     return 0
                     ;;
                 --keyid)

@@ -50,9 +50,17 @@ complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l all -d 'Run every 
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l check -d 'Check every operation against the reference model'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s q -l quiet -d 'Only the verdicts'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace; found out where absent' -r -f -a "lackey\t''
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace (docs/traces.md); found out where absent' -r -f -a "lackey\t''
 ramulator\t''
-dramsim3\t''"
+ramulator-vector\t''
+ramulator-dram\t''
+simple-o3\t''
+dramsim3\t''
+usimm\t''
+dramsys\t''
+dramsys-relative\t''
+champsim\t''
+gem5\t''"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l keyid -d 'Use this shared KeyID instead of KeyID 0' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l limit -d 'Stop after so many records' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l platform -d 'Platform: spr, emr, gnr or a platform file. Replaces the scenario\'s own' -r

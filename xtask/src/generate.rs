@@ -202,6 +202,7 @@ pub fn files() -> Vec<(String, String)> {
                         scenarios::diag::bytes_rules_markdown(),
                     ),
                     ("Trace formats", scenarios::trace::formats_markdown()),
+                    ("Commands of gem5 packets", scenarios::trace::commands_markdown()),
                     ("Platform parameters", scenarios::platform::params_markdown()),
                     ("Exit codes", exit_codes()),
                 ],
