@@ -399,6 +399,12 @@ impl Hierarchy {
         self.expel(at, Why::Chosen, true, port)
     }
 
+    /// Whether a core's L1 has a line. Changes nothing.
+    pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
+        let c = self.core_index(core);
+        self.slab.find(at).is_some_and(|slot| self.cores.at(c).l1.holds(at.line().0, slot))
+    }
+
     /// The LLC slice that is home to a line in each package, whatever its KeyID: 0 to `cpu.llc_slices` - 1.
     #[inline]
     pub fn slice_of(&self, line: Line) -> u8 {

@@ -3,40 +3,51 @@
 use super::timing::Parameter as P;
 use super::*;
 use proptest::prelude::*;
-use sim_core::platform::{PagePolicy, SpeedGrade};
+use sim_core::platform::{
+    CcdLWrRule, Density, DeviceWidth, FawRule, PagePolicy, RefreshMode, RrdLRule, SpeedBin,
+    SpeedGrade,
+};
 use sim_core::prng::Prng;
 use std::collections::BTreeMap;
 
 pub(super) fn spec() -> DramSpec {
     DramSpec {
         grade: SpeedGrade::Ddr5_4800,
+        bin: SpeedBin::B,
+        width: DeviceWidth::X4,
+        density: Density::Gb16,
         channels: 8,
         ranks: 2,
-        bank_groups: 8,
-        banks_per_group: 4,
-        lines_per_row: 128,
+        faw: FawRule::Clocks32,
+        ccd_l_wr: CcdLWrRule::Ns20,
+        rrd_l: RrdLRule::Ns5,
+        refresh: RefreshMode::Off,
+        refresh_hot: false,
+        refresh_postpone: 4,
         read_queue: 64,
         write_queue: 64,
         write_high: 48,
         write_low: 16,
+        read_age: 4096,
+        write_age: 16384,
         page_policy: PagePolicy::Open,
-        channel_interleave: 256,
+        map: "hashed".to_owned(),
+        watchdog: 1 << 20,
     }
 }
 
 /// One channel of few banks and short queues: much happens in little traffic.
 fn small() -> DramSpec {
-    DramSpec {
-        channels: 1,
-        bank_groups: 2,
-        banks_per_group: 2,
-        lines_per_row: 4,
-        read_queue: 6,
-        write_queue: 8,
-        write_high: 6,
-        write_low: 2,
-        ..spec()
-    }
+    DramSpec { channels: 1, read_queue: 6, write_queue: 8, write_high: 6, write_low: 2, ..spec() }
+}
+
+/// Few banks and rows of four lines, for [`small`].
+fn few(ranks: u8) -> Organisation {
+    Organisation { ranks, bank_groups: 2, banks_per_group: 2, rows: 1 << 16, columns: 64 }
+}
+
+fn small_subchannel(spec: &DramSpec) -> SubchannelSpec {
+    SubchannelSpec { geometry: few(spec.ranks), ..SubchannelSpec::of(spec).unwrap() }
 }
 
 // ---- The checker -----------------------------------------------------------------------------------------------------
@@ -57,7 +68,7 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
     let data = |c: Command| match c {
         Rd => Some(cl),
         Wr => Some(cwl),
-        Act | Pre => None,
+        _ => None,
     };
     // Nothing reaches further back than this.
     let horizon =
@@ -73,6 +84,7 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
         let fits = match b.command {
             Act => open.is_none(),
             Pre | Rd | Wr => open == Some(b.place.row),
+            other => return Err(format!("{other} is not scheduled yet")),
         };
         if !fits {
             return Err(format!("{b:?} with open row {open:?}"));
@@ -80,7 +92,7 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
         match b.command {
             Act => _ = rows.insert(key, b.place.row),
             Pre => _ = rows.remove(&key),
-            Rd | Wr => {}
+            _ => {}
         }
         let mut acts = 0;
         for a in commands[..i].iter().rev() {
@@ -104,12 +116,13 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
                         need.push(t(P::Rc));
                     }
                 }
-                (Act, Pre) if bank => need.push(t(P::Ras)),
+                // Between last slots, of which ACT, RD and WR have two.
+                (Act, Pre) if bank => need.push(t(P::Ras) + 1),
                 (Act, Rd | Wr) if bank => need.push(t(P::Rcd)),
                 (Pre, Act) if bank => need.push(t(P::Rp)),
                 (Pre, Pre) if rank => need.push(t(P::Ppd)),
-                (Rd, Pre) if bank => need.push(t(P::Rtp)),
-                (Wr, Pre) if bank => need.push(cwl + burst + t(P::Wr)),
+                (Rd, Pre) if bank => need.push(t(P::Rtp) + 1),
+                (Wr, Pre) if bank => need.push(cwl + burst + t(P::Wr) + 1),
                 (Rd, Rd) if rank => need.push(pick(P::CcdL, P::CcdS)),
                 (Wr, Wr) if rank => need.push(pick(P::CcdLWr, P::CcdSWr)),
                 (Wr, Rd) if rank => need.push(cwl + burst + pick(P::WtrL, P::WtrS)),
@@ -170,7 +183,7 @@ fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
     (grade, policy, 0u32..3, prop::bool::ANY, age, 0u16..3).prop_map(
         |(grade, page_policy, ranks, tight_faw, age, write_low)| {
             let spec = DramSpec { grade, page_policy, ranks: 1 << ranks, write_low, ..small() };
-            let mut sub = SubchannelSpec::of(&spec);
+            let mut sub = small_subchannel(&spec);
             (sub.read_age, sub.write_age) = age;
             if tight_faw {
                 sub.timing = sub.timing.with(P::Faw, 48);
@@ -405,7 +418,7 @@ fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
     let shown: Vec<_> = dram.take_commands().iter().map(|c| (c.at.0 / 416, c.command)).collect();
     // tRCD 39, tCCD_L 12, and tRAS 77 is later than RD + tRTP.
     use Command::{Act, Pre, Rd};
-    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rd), (77, Pre)]);
+    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rd), (78, Pre)]);
     while dram.pop_completion().is_some() {}
     let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
     assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
@@ -562,7 +575,7 @@ fn a_younger_row_hit_passes_an_older_row_conflict() {
 /// Feeds row hits as fast as they are taken, and returns how long the victim waited.
 fn starve(victim: Place, hits: impl Fn(u64) -> Place, age: u32) -> u64 {
     let spec = DramSpec { channels: 1, read_queue: 8, ..spec() };
-    let sub = SubchannelSpec { read_age: age, ..SubchannelSpec::of(&spec) };
+    let sub = SubchannelSpec { read_age: age, ..SubchannelSpec::of(&spec).unwrap() };
     let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
     let mut n = 0;
     let mut feed = |dram: &mut Dram| {
@@ -629,7 +642,7 @@ fn neither_row_hits_nor_another_rank_hold_up_a_read_beyond_its_age() {
 #[test]
 fn no_request_waits_beyond_its_age_and_a_full_queue_of_service() {
     let spec = DramSpec { page_policy: PagePolicy::Open, ..small() };
-    let sub = SubchannelSpec { read_age: 400, write_age: 400, ..SubchannelSpec::of(&spec) };
+    let sub = SubchannelSpec { read_age: 400, write_age: 400, ..small_subchannel(&spec) };
     let t = sub.timing;
     // All that both queues hold, each with a row conflict and a turn of the bus.
     let one = [P::Ras, P::Rp, P::Rcd, P::Cwl, P::HalfBurst, P::Wr, P::WtrL].map(|p| t.clocks(p));
@@ -713,42 +726,42 @@ fn the_end_of_time_is_reached_without_a_panic() {
 fn specifications_out_of_range_are_refused_by_name() {
     let good = spec();
     let shown: Vec<String> = [
-        DramSpec { channels: 0, ..good },
-        DramSpec { ranks: 8, ..good },
-        DramSpec { bank_groups: 3, ..good },
-        DramSpec { banks_per_group: 8, ..good },
-        DramSpec { lines_per_row: 0, ..good },
-        DramSpec { read_queue: 257, ..good },
-        DramSpec { write_queue: 0, ..good },
-        DramSpec { write_high: 65, ..good },
-        DramSpec { write_low: 48, ..good },
-        DramSpec { channel_interleave: 32, ..good },
+        DramSpec { channels: 0, ..good.clone() },
+        DramSpec { ranks: 8, ..good.clone() },
+        DramSpec { read_queue: 257, ..good.clone() },
+        DramSpec { write_queue: 0, ..good.clone() },
+        DramSpec { write_high: 65, ..good.clone() },
+        DramSpec { write_low: 48, ..good.clone() },
+        DramSpec { refresh_postpone: 9, ..good.clone() },
+        DramSpec { read_age: 0, ..good.clone() },
+        DramSpec { watchdog: 1, ..good.clone() },
+        DramSpec { grade: SpeedGrade::Ddr5_5200, bin: SpeedBin::An, ..good.clone() },
     ]
     .iter()
     .map(|spec| Dram::new(spec, 1).unwrap_err().to_string())
     .chain([Dram::new(&good, 9).unwrap_err().to_string()])
     .collect();
     expect_test::expect![[r#"
-        dram.channels is 0, which is out of range or not a power of two
-        dram.ranks is 8, which is out of range or not a power of two
-        dram.bank_groups is 3, which is out of range or not a power of two
-        dram.banks_per_group is 8, which is out of range or not a power of two
-        dram.lines_per_row is 0, which is out of range or not a power of two
-        dram.read_queue is 257, which is out of range or not a power of two
-        dram.write_queue is 0, which is out of range or not a power of two
-        dram.write_high is 65, which is out of range or not a power of two
-        dram.write_low is 48, which is out of range or not a power of two
-        dram.channel_interleave is 32, which is out of range or not a power of two
-        cpu.packages is 9, which is out of range or not a power of two"#]]
+        dram.channels is 0, expected a power of two from 1 to 16
+        dram.ranks is 8, expected a power of two from 1 to 4
+        dram.read_queue is 257, expected 1 to 256
+        dram.write_queue is 0, expected 1 to 256
+        dram.write_high is 65, expected 1 to 64
+        dram.write_low is 48, expected 0 to 47
+        dram.refresh_postpone is 9, expected 0 to 8
+        dram.read_age is 0, expected 1 to 16777216
+        dram.watchdog is 1, expected 65536 to 2147483648
+        dram timing: Ddr5_5200 has no AN column (timing.md §2.1)
+        cpu.packages is 9, expected 1 to 8"#]]
     .assert_eq(&shown.join("\n"));
-    let mut sub = SubchannelSpec::of(&good);
+    let mut sub = SubchannelSpec::of(&good).unwrap();
     sub.timing = sub.timing.with(P::Faw, 1);
     assert!(matches!(Dram::with_subchannels(&good, 1, sub), Err(SpecError::Timing(_))));
 }
 
 #[test]
 fn the_checker_itself_refuses_each_kind_of_wrong_command() {
-    let t = Timing::of(SpeedGrade::Ddr5_4800);
+    let t = Timing::of_grade(SpeedGrade::Ddr5_4800);
     let at = |edge: u64, command, rank, bank_group, row| CommandRecord {
         at: Ps(edge * 416),
         package: 0,
@@ -757,18 +770,18 @@ fn the_checker_itself_refuses_each_kind_of_wrong_command() {
     };
     use Command::{Act, Pre, Rd, Wr};
     let legal =
-        [at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 1), at(77, Pre, 0, 0, 1), at(116, Act, 0, 0, 2)];
+        [at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 1), at(78, Pre, 0, 0, 1), at(117, Act, 0, 0, 2)];
     assert_eq!(check_commands(&t, &legal), Ok(()));
     for wrong in [
         vec![at(0, Rd, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(38, Rd, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 2)],
         vec![at(0, Act, 0, 0, 1), at(200, Act, 0, 0, 2)],
-        vec![at(0, Act, 0, 0, 1), at(76, Pre, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(77, Pre, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(7, Act, 0, 1, 1)],
         vec![at(0, Act, 0, 0, 1), at(1, Act, 1, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(8, Act, 1, 0, 1), at(60, Rd, 0, 0, 1), at(69, Rd, 1, 0, 1)],
-        vec![at(0, Act, 0, 0, 1), at(60, Rd, 0, 0, 1), at(71, Wr, 0, 0, 1)],
+        vec![at(0, Act, 0, 0, 1), at(60, Rd, 0, 0, 1), at(73, Wr, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(60, Wr, 0, 0, 1), at(129, Rd, 0, 0, 1)],
     ] {
         assert!(check_commands(&t, &wrong).is_err(), "{wrong:?}");
