@@ -95,10 +95,11 @@ pub fn files() -> Vec<(String, String)> {
             "caches",
             page(
                 "What the caches do",
-                "The tables of `cache`: the state of a core's copy of one (line, KeyID), and what each flush does.",
+                "The tables of `cache`: the state of a core's copy of one (line, KeyID), what each flush does, and what goes to a line's home.",
                 &[
                     ("Transitions", cache::mesi::transitions_markdown()),
                     ("Flushes", cache::flushes::flushes_markdown()),
+                    ("Transactions", cache::transaction::transactions_markdown()),
                 ],
             ),
         ),
