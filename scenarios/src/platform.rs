@@ -15,6 +15,7 @@ use crate::diag::envelope::{Envelope, Field, Section};
 use crate::diag::{Diag, SourceFile, nearest};
 use serde::{Deserialize, Serialize};
 use sim_core::PlatformSpec;
+use sim_core::platform::XorMasks;
 use sim_core::units::{self, UnitError};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -198,6 +199,7 @@ impl Setting {
             Kind::Areas => units::parse_areas(text).map(|_| ()).map_err(unit)?,
             // What it says depends on the other parameters: checked with the whole platform.
             Kind::Map => {}
+            Kind::Masks => text.parse::<XorMasks>().map(|_| ()).map_err(|_| kind.expected())?,
             Kind::Word(words) if words.contains(&text) => {}
             _ => return Err(kind.expected()),
         }

@@ -11,23 +11,29 @@
 //! write that hits it merges at no cost; a partial write that misses it costs one underfill read, which takes a read-queue
 //! entry, and then its write. Two requests for one line are otherwise not ordered: outcomes are decided at admission.
 //!
-//! Not modelled yet: refresh, auto-precharge, power-down, MRDIMM.
+//! Refreshes are made at their times whether or not anybody asks ([`refresh`]); alone they are no work to wait for.
+//!
+//! Not modelled: power-down, MRDIMM, refresh management (RFM).
 
 pub mod constraint;
 pub mod device;
 pub mod map;
 pub mod organisation;
 mod queue;
+mod refresh;
 pub mod stats;
 pub mod subchannel;
 pub mod timing;
+mod wheel;
 
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
 pub use map::{AddressMap, ChannelMap, MapError, Place};
 pub use organisation::Organisation;
-pub use stats::{DramStats, Imbalance};
-pub use subchannel::{CommandRecord, Subchannel, SubchannelSpec};
+pub use stats::{
+    CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram,
+};
+pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
 use serde::{Deserialize, Serialize};
@@ -119,15 +125,22 @@ pub struct Dram {
     channels: u8,
     /// By package, channel and subchannel.
     subchannels: Vec<Subchannel>,
-    /// The next edge at which each can change.
+    /// The next edge at which each can change, as the leaves of a tree of minima; node 1 is the root.
     wakes: Vec<u64>,
-    /// The least of them.
-    next: u64,
+    /// Position of the first leaf.
+    leaves: usize,
+    /// Subchannels in which something is queued or on its way.
+    busy: u32,
     now: Ps,
+    /// The moment of the root: nothing changes before it.
+    next: Ps,
     done: VecDeque<Completion>,
     /// Empty between calls.
     #[serde(skip)]
     landed: Vec<Completion>,
+    /// Runs that brought completions. Zero between calls.
+    #[serde(skip)]
+    sources: u32,
 }
 
 impl Dram {
@@ -158,18 +171,24 @@ impl Dram {
             .flat_map(|p| (0..spec.channels).flat_map(move |c| (0..2).map(move |s| (p, c, s))))
             .map(|(p, c, s)| Subchannel::new(subchannel, p, c, s))
             .collect();
-        Ok(Dram {
+        let leaves = subchannels.len().next_power_of_two();
+        let mut dram = Dram {
             map,
             timing: subchannel.timing,
             packages,
             channels: spec.channels,
-            wakes: vec![NEVER; subchannels.len()],
+            wakes: vec![NEVER; 2 * leaves],
+            leaves,
             subchannels,
-            next: NEVER,
+            busy: 0,
             now: Ps::ZERO,
-            done: VecDeque::new(),
-            landed: Vec::new(),
-        })
+            next: Ps::HORIZON,
+            done: VecDeque::with_capacity(64),
+            landed: Vec::with_capacity(64),
+            sources: 0,
+        };
+        (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
+        Ok(dram)
     }
 
     /// The present moment: the latest to which time was moved.
@@ -192,6 +211,18 @@ impl Dram {
         (channel * 2 + usize::from(place.subchannel), place)
     }
 
+    /// Carries the next edge of a subchannel up the tree.
+    fn renew(&mut self, index: usize) {
+        let mut node = self.leaves + index;
+        self.wakes[node] = self.subchannels[index].next_edge();
+        while node > 1 {
+            let least = self.wakes[node].min(self.wakes[node ^ 1]);
+            node /= 2;
+            self.wakes[node] = least;
+        }
+        self.next = self.timing.moment(self.wakes[1]);
+    }
+
     /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
     pub fn can_accept(&self, line: Line, kind: Kind) -> bool {
         let (index, place) = self.locate(line);
@@ -206,19 +237,59 @@ impl Dram {
         let at = request.at.max(self.now).min(Ps::HORIZON);
         self.advance(at);
         let (index, place) = self.locate(request.line);
+        self.take(&request, index, &place, at)
+    }
+
+    /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
+    /// there is none yet. Gives the moment at which it was taken. This is how a closed loop drives a bare channel: what
+    /// lies between two requests is run in one go.
+    ///
+    /// # Errors
+    /// Nothing moves: what the subchannel waits for. The request was not taken.
+    pub fn offer(&mut self, request: Request) -> Result<Ps, Wait> {
+        let mut at = request.at.max(self.now).min(Ps::HORIZON);
+        self.advance(at);
+        let (index, place) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
-        if sub.enqueue(request.id, request.kind, &place, at)? {
+        if !sub.can_accept(request.kind, &place) {
+            let was_idle = sub.is_idle();
+            let edge = sub.run_until_room(request.kind, &place, &mut self.landed);
+            self.after_run(index, was_idle);
+            let edge = edge.inspect_err(|_| self.deliver())?;
+            at = at.max(self.timing.moment(edge)).min(Ps::HORIZON);
+            self.advance_all(at);
+        }
+        // There is room.
+        match self.take(&request, index, &place, at) {
+            Ok(()) => Ok(at),
+            Err(Full) => Err(self.subchannels[index].stuck(&place)),
+        }
+    }
+
+    fn take(&mut self, request: &Request, index: usize, place: &Place, at: Ps) -> Result<(), Full> {
+        let edge = self.timing.edge_from(at);
+        let sub = &mut self.subchannels[index];
+        let was_idle = sub.is_idle();
+        if sub.enqueue(request.id, request.kind, place, at, edge)? {
             self.done.push_back(Completion { id: request.id, at, kind: request.kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
-        self.wakes[index] = sub.next_edge();
-        if self.wakes[index] <= self.timing.edge_until(at) {
-            sub.run(self.timing.edge_until(at), &mut self.landed);
-            self.wakes[index] = sub.next_edge();
-            self.deliver();
+        if sub.next_edge() <= edge && self.timing.moment(edge) == at {
+            sub.run(edge, &mut self.landed);
         }
-        self.next = self.next.min(self.wakes[index]);
+        self.after_run(index, was_idle);
+        self.deliver();
         Ok(())
+    }
+
+    /// Accounts for what a subchannel has done.
+    fn after_run(&mut self, index: usize, was_idle: bool) {
+        match (was_idle, self.subchannels[index].is_idle()) {
+            (true, false) => self.busy += 1,
+            (false, true) => self.busy -= 1,
+            _ => {}
+        }
+        self.renew(index);
     }
 
     /// How long a read of a closed row takes from its first command to its last data, with nothing else going on:
@@ -230,42 +301,57 @@ impl Dram {
         self.timing.tck().times(clocks as u64)
     }
 
-    /// The next moment at which anything can change, always later than now (but for the horizon). None when idle.
+    /// The next moment at which anything can change, always later than now (but for the horizon). None when nothing is
+    /// queued or on its way: refreshes alone are made at their times by [`Dram::advance`], but nobody need wait for them.
     pub fn next_event(&self) -> Option<Ps> {
-        (self.next != NEVER).then(|| self.timing.moment(self.next))
+        (self.busy > 0 && self.wakes[1] != NEVER).then_some(self.next)
     }
 
     /// Processes everything up to and including `to`. Going back in time does nothing.
     pub fn advance(&mut self, to: Ps) {
         let to = to.max(self.now).min(Ps::HORIZON);
-        self.now = to;
-        if self.next == NEVER {
+        if self.next > to {
+            self.now = to;
             return;
         }
-        let edge = self.timing.edge_until(to);
-        if self.next > edge {
-            return;
-        }
-        let mut next = NEVER;
-        let mut sources = 0;
-        for (sub, wake) in self.subchannels.iter_mut().zip(&mut self.wakes) {
-            if *wake <= edge {
-                let before = self.landed.len();
-                sub.run(edge, &mut self.landed);
-                sources += usize::from(self.landed.len() > before);
-                *wake = sub.next_edge();
-            }
-            next = next.min(*wake);
-        }
-        self.next = next;
-        if sources > 1 {
-            // Stable: at one moment, in the order of subchannels.
-            self.landed.sort_by_key(|c| c.at);
-        }
+        self.advance_all(to);
         self.deliver();
     }
 
+    /// As [`Dram::advance`], without handing out what has come.
+    fn advance_all(&mut self, to: Ps) {
+        self.now = self.now.max(to);
+        let edge = self.timing.edge_until(to);
+        self.run_below(1, edge);
+    }
+
+    /// Runs the subchannels below a node of the tree up to an edge, in their order.
+    fn run_below(&mut self, node: usize, edge: u64) {
+        if self.wakes[node] > edge {
+            return;
+        }
+        if node < self.leaves {
+            self.run_below(2 * node, edge);
+            self.run_below(2 * node + 1, edge);
+            return;
+        }
+        let index = node - self.leaves;
+        let sub = &mut self.subchannels[index];
+        let (before, was_idle) = (self.landed.len(), sub.is_idle());
+        sub.run(edge, &mut self.landed);
+        self.sources += u32::from(self.landed.len() > before);
+        self.after_run(index, was_idle);
+    }
+
     fn deliver(&mut self) {
+        if self.landed.is_empty() {
+            self.sources = 0;
+            return;
+        }
+        if std::mem::take(&mut self.sources) > 1 {
+            // Stable: at one moment, in the order of subchannels.
+            self.landed.sort_by_key(|c| c.at);
+        }
         for completion in self.landed.drain(..) {
             self.done.push_back(completion);
         }
@@ -276,15 +362,34 @@ impl Dram {
         self.done.pop_front()
     }
 
-    /// Runs until nothing is left to do, or to the horizon, and returns the moment.
+    /// Runs until nothing is left to do, or to the horizon, and returns the moment. Ends as well if nothing moves
+    /// ([`Dram::check_progress`]).
     pub fn drain(&mut self) -> Ps {
         while let Some(at) = self.next_event() {
             self.advance(at);
-            if at.is_horizon() {
+            if at.is_horizon() || self.check_progress().is_err() {
                 break;
             }
         }
         self.now
+    }
+
+    /// Checks that requests are served: in no subchannel has the oldest waited for `dram.watchdog` clocks without any other
+    /// being served (verification.md §2.11 Q16).
+    ///
+    /// # Errors
+    /// What the first stuck subchannel waits for, such as "bank 5: PRE blocked by tWR until 12345".
+    pub fn check_progress(&self) -> Result<(), Wait> {
+        if self.busy == 0 {
+            return Ok(());
+        }
+        let edge = self.timing.edge_until(self.now);
+        self.subchannels.iter().try_for_each(|sub| sub.check_progress(edge))
+    }
+
+    /// What the oldest request of every subchannel waits for at this moment.
+    pub fn why_blocked(&self) -> Vec<Wait> {
+        self.subchannels.iter().filter_map(|sub| sub.why_blocked(self.now)).collect()
     }
 
     /// The sum of all subchannels' counters.
@@ -296,29 +401,58 @@ impl Dram {
         sum
     }
 
+    /// What is queued and on its way, over all subchannels.
+    pub fn in_flight(&self) -> InFlight {
+        let mut sum = InFlight::default();
+        for sub in &self.subchannels {
+            sum += sub.in_flight();
+        }
+        sum
+    }
+
+    /// Clock edges at which a scheduler has looked: what the run cost, not what it did.
+    pub fn looks(&self) -> u64 {
+        self.subchannels.iter().map(Subchannel::looks).sum()
+    }
+
     /// Checks that every request is done, queued or on its way (verification.md §2.11 Q1, Q14).
     ///
     /// # Errors
-    /// The kind of request that was lost or made up.
+    /// The rule of [`stats::CONSERVATION_RULES`] that is broken.
     pub fn check_conservation(&self) -> Result<(), Imbalance> {
         self.subchannels.iter().try_for_each(Subchannel::check_conservation)
     }
 
     /// Looks at every clock edge instead of skipping to the next that matters (`--no-skip`). The outcome is the same.
     pub fn look_at_every_edge(&mut self, on: bool) {
-        for sub in &mut self.subchannels {
-            sub.look_at_every_edge(on);
+        for index in 0..self.subchannels.len() {
+            self.subchannels[index].look_at_every_edge(on);
+            self.renew(index);
         }
     }
 
-    /// Starts or stops recording commands; what has been recorded is dropped.
+    /// Starts or stops recording commands; what has been recorded is dropped. Each subchannel keeps
+    /// [`subchannel::RECORDED_COMMANDS`] until [`Dram::take_commands`] is called; what comes beyond is lost and counted.
     pub fn record_commands(&mut self, on: bool) {
         for sub in &mut self.subchannels {
             sub.record_commands(on);
         }
     }
 
-    /// Takes the commands recorded since the last call, in order of time; at one moment, in the order of subchannels.
+    /// The most commands that any subchannel has recorded and not handed out: take them before this comes near
+    /// [`subchannel::RECORDED_COMMANDS`].
+    pub fn recorded_commands(&self) -> usize {
+        self.subchannels.iter().map(|sub| sub.recorded().0).max().unwrap_or(0)
+    }
+
+    /// Commands that were not recorded, because there was no room or, in an idle stretch of a tenth of a second and more,
+    /// because refreshes were skipped in one go. They are in the counters.
+    pub fn lost_commands(&self) -> u64 {
+        self.subchannels.iter().map(|sub| sub.recorded().1).sum()
+    }
+
+    /// Takes the commands recorded since the last call, in order of time; at one moment, in the order of subchannels. Later
+    /// calls give no earlier commands.
     pub fn take_commands(&mut self) -> Vec<CommandRecord> {
         let mut out = Vec::new();
         for sub in &mut self.subchannels {

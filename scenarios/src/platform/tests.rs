@@ -90,6 +90,7 @@ fn every_row_of_the_table_can_be_set_and_changes_the_platform() {
                 (Kind::Area, _) => &[("", "0x80000000-0x90000000")],
                 (Kind::Areas, _) => &[("", "0x1000-0x2000 0x4000-0x8000")],
                 (Kind::Map, _) => &[("", "RoBaRaCoCh")],
+                (Kind::Masks, _) => &[("", "0x40 0x80 0x100 0x200 0x400")],
                 (Kind::Word(words), now) => {
                     let word = words.iter().find(|w| **w != now).unwrap();
                     let changed = load(&Origin::Preset("spr".into()), &set(&[(key, word)]));

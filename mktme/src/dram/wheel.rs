@@ -1,0 +1,124 @@
+//! When banks become ready: a wheel of edges, each with a mask of banks.
+//!
+//! The constraints of a bank run out within a hundred clocks or so, so a wheel of [`SPAN`] edges holds them all; what lies
+//! further off (an experiment with long times) is put as far as the wheel goes, and put again when that edge comes.
+
+use super::device::Bank;
+use serde::{Deserialize, Serialize};
+
+/// Edges that the wheel spans.
+const SPAN: u64 = 256;
+/// Words of the mask of occupied edges.
+const WORDS: usize = (SPAN / 64) as usize;
+
+/// Banks by the edge at which they are to be looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Wheel {
+    /// By edge modulo [`SPAN`], one word for two ranks.
+    banks: Vec<u64>,
+    /// Words per edge, 1 or 2.
+    stride: usize,
+    occupied: [u64; WORDS],
+    /// The earliest edge with a bank; never if there is none.
+    next: u64,
+}
+
+impl Wheel {
+    pub(super) fn new(ranks: u8) -> Wheel {
+        let stride = usize::from(ranks.div_ceil(2)).clamp(1, 2);
+        Wheel {
+            banks: vec![0; SPAN as usize * stride],
+            stride,
+            occupied: [0; WORDS],
+            next: u64::MAX,
+        }
+    }
+
+    /// The earliest edge with a bank; never if there is none.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Puts a bank at an edge later than `now`, which is no earlier than any edge taken so far.
+    pub(super) fn put(&mut self, bank: Bank, edge: u64, now: u64) {
+        // What is in the wheel is later than what was taken, so within a span of `next` if there is any.
+        let base = now.min(self.next);
+        let edge = edge.min(base + SPAN - 1);
+        let slot = (edge % SPAN) as usize;
+        let word = slot * self.stride + usize::from(bank.0 >> 6) % self.stride;
+        self.banks[word] |= 1 << (bank.0 & 63);
+        self.occupied[slot / 64 % WORDS] |= 1 << (slot % 64);
+        self.next = self.next.min(edge);
+    }
+
+    /// Takes all banks of the earliest edge out, if that is no later than `now`: a mask per two ranks.
+    pub(super) fn take(&mut self, now: u64) -> Option<[u64; 2]> {
+        if self.next > now {
+            return None;
+        }
+        let slot = (self.next % SPAN) as usize;
+        let mut banks = [0; 2];
+        let words = slot * self.stride..(slot + 1) * self.stride;
+        for (to, from) in banks.iter_mut().zip(&mut self.banks[words]) {
+            *to = std::mem::take(from);
+        }
+        self.occupied[slot / 64 % WORDS] &= !(1 << (slot % 64));
+        self.next = self.after(slot);
+        Some(banks)
+    }
+
+    /// The earliest occupied edge, all being later than `next`, which is at `slot`.
+    fn after(&self, slot: usize) -> u64 {
+        for step in 0..=WORDS {
+            let word = (slot / 64 + step) % WORDS;
+            let mut bits = self.occupied[word];
+            if step == 0 {
+                // Later in this turn of the wheel.
+                bits &= u64::MAX << (slot % 64);
+            }
+            if bits != 0 {
+                let found = word * 64 + bits.trailing_zeros() as usize;
+                let distance = (found + SPAN as usize - slot) % SPAN as usize;
+                return self.next + distance as u64;
+            }
+        }
+        u64::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// Against a sorted set; what lies too far off comes out early, at least half a span after it was put.
+        #[test]
+        fn banks_come_out_in_the_order_of_their_edges(
+            ranks in 1u8..=4, puts in prop::collection::vec((0u8..128, 1u64..300, 0u64..200), 1..200),
+        ) {
+            let (mut wheel, mut set, mut now) = (Wheel::new(ranks), BTreeSet::new(), 0);
+            for (bank, ahead, step) in puts {
+                let bank = Bank(bank % (ranks * 32));
+                let base = now.min(wheel.next());
+                let edge = (now + ahead).min(base + SPAN - 1);
+                wheel.put(bank, now + ahead, now);
+                prop_assert!(edge > now);
+                set.insert((edge, bank.0));
+                now += step;
+                prop_assert_eq!(wheel.next(), set.first().map_or(u64::MAX, |f| f.0));
+                while let Some(edge) = set.first().map(|f| f.0).filter(|&edge| edge <= now) {
+                    prop_assert_eq!(wheel.next(), edge);
+                    let mut want = [0; 2];
+                    while let Some(&(_, bank)) = set.first().filter(|f| f.0 == edge) {
+                        want[usize::from(bank >> 6)] |= 1u64 << (bank & 63);
+                        set.pop_first();
+                    }
+                    prop_assert_eq!(wheel.take(now), Some(want));
+                }
+                prop_assert_eq!(wheel.take(now), None);
+            }
+        }
+    }
+}
