@@ -668,7 +668,8 @@ mod tests {
         };
         let plain = dram(|_| ());
         assert_eq!(plain, GRADES.map(Timing::of_grade));
-        let cases: [(fn(&mut DramSpec), &[(Parameter, [u32; 4])]); 9] = [
+        type Case = (fn(&mut DramSpec), &'static [(Parameter, [u32; 4])]);
+        let cases: [Case; 9] = [
             (|s| s.faw = FawRule::Ns20, &[(P::Faw, [48, 52, 56, 64])]),
             (|s| s.ccd_l_wr = CcdLWrRule::Ns10, &[(P::CcdLWr, [24, 26, 28, 32])]),
             (|s| s.ccd_l_wr = CcdLWrRule::CcdL, &[(P::CcdLWr, [12, 13, 14, 16])]),
