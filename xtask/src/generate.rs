@@ -218,6 +218,20 @@ pub fn files() -> Vec<(String, String)> {
             ),
         ),
         (
+            "ddr5-rules",
+            page(
+                "What the DDR5 checker knows",
+                "The tables of `verify::ddr5`, which judges command traces and knows nothing of the controller \
+                 (verification.md §2.11, §5.2). A pair that is of the same bank is of the same rank too and keeps both rows.",
+                &[
+                    ("Rules", verify::ddr5::rules_markdown()),
+                    ("Parameters", verify::ddr5::params_markdown()),
+                    ("Parameters that can be true together", verify::ddr5::sanity_markdown()),
+                    ("Checks of a run", verify::ddr5::run::timing_markdown()),
+                ],
+            ),
+        ),
+        (
             "invariants",
             page(
                 "Invariants of the reference model",
