@@ -106,11 +106,13 @@ pub fn files() -> Vec<(String, String)> {
         (
             "dram",
             page(
-                "DDR5 timing",
+                "DDR5",
                 "The tables of `mktme::dram`. Rows whose standing is not \"Verified\" are recalled or assumed.",
                 &[
                     ("Parameters", mktme::dram::timing::timing_markdown()),
                     ("Constraints", mktme::dram::constraint::constraints_markdown()),
+                    ("Organisation", mktme::dram::organisation::organisation_markdown()),
+                    ("Address maps", mktme::dram::map::map_markdown()),
                 ],
             ),
         ),
