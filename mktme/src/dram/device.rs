@@ -22,6 +22,9 @@ pub(super) const BANKS_PER_RANK: usize = 32;
 const GROUPS_PER_RANK: usize = 8;
 /// Most ranks.
 pub(super) const RANKS: usize = 4;
+/// Most banks.
+pub(super) const BANKS: usize = RANKS * BANKS_PER_RANK;
+const GROUPS: usize = RANKS * GROUPS_PER_RANK;
 /// The one window that is not 1 in [`CONSTRAINTS`]: tFAW's.
 const WINDOW: u8 = 4;
 
@@ -292,9 +295,14 @@ impl Clocks {
     }
 }
 
+#[inline]
 fn raise(edge: &mut u64, from: u64, clocks: u32) {
     *edge = (*edge).max(from + u64::from(clocks));
 }
+
+/// The last edges of a command, by bank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct LastEdges(#[serde(with = "super::arrays")] [u64; BANKS]);
 
 /// The devices of a subchannel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -303,16 +311,17 @@ pub struct Device {
     geometry: Geometry,
     clocks: Clocks,
     /// Shift from a bank's index to its group.
-    group_shift: u8,
-    banks: Vec<BankEdges>,
-    groups: Vec<GroupEdges>,
+    group_shift: u32,
+    #[serde(with = "super::arrays")]
+    banks: [BankEdges; BANKS],
+    groups: [GroupEdges; GROUPS],
     pub(super) ranks: [RankEdges; RANKS],
     /// Banks with an open row, by rank.
     open: [u32; RANKS],
     bus: u64,
-    /// By bank and command: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
+    /// By command and bank: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
     /// rank, REFsb under the bank of its number in bank group 0. Read by explanations alone.
-    last: Vec<[u64; COMMAND_COUNT]>,
+    last: [LastEdges; COMMAND_COUNT],
 }
 
 impl Device {
@@ -320,18 +329,17 @@ impl Device {
     /// the rest is [`Blocked::Place`].
     pub fn new(timing: Timing, geometry: Geometry) -> Device {
         let geometry = geometry.clamped();
-        let ranks = usize::from(geometry.ranks);
         Device {
             timing,
             geometry,
             clocks: Clocks::of(&timing),
-            group_shift: geometry.banks_per_group.trailing_zeros() as u8,
-            banks: vec![BankEdges::default(); ranks * BANKS_PER_RANK],
-            groups: vec![GroupEdges::default(); ranks * GROUPS_PER_RANK],
+            group_shift: geometry.banks_per_group.trailing_zeros(),
+            banks: [BankEdges::default(); BANKS],
+            groups: [GroupEdges::default(); GROUPS],
             ranks: [RankEdges::default(); RANKS],
             open: [0; RANKS],
             bus: 0,
-            last: vec![[0; COMMAND_COUNT]; ranks * BANKS_PER_RANK],
+            last: [LastEdges([0; BANKS]); COMMAND_COUNT],
         }
     }
 
@@ -410,23 +418,29 @@ impl Device {
         self.geometry.bank(&place).ok_or(Blocked::Place)
     }
 
+    #[inline]
     pub(super) fn bank(&self, bank: Bank) -> &BankEdges {
         &self.banks[bank.flat()]
     }
+    #[inline]
     pub(super) fn group(&self, bank: Bank) -> &GroupEdges {
         &self.groups[self.group_of(bank)]
     }
+    #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3))
+        (bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3))) % GROUPS
     }
     /// The earliest edge of any command, by the command bus alone.
+    #[inline]
     pub(super) const fn bus(&self) -> u64 {
         self.bus
     }
     /// Banks of a rank with an open row.
+    #[inline]
     pub(super) const fn open_mask(&self, rank: usize) -> u32 {
         self.open[rank & 3]
     }
+    #[inline]
     pub(super) fn row_of(&self, bank: Bank) -> Option<u64> {
         (self.open_mask(bank.rank()) & bank.bit() != 0).then(|| self.bank(bank).row)
     }
@@ -451,6 +465,7 @@ impl Device {
     }
 
     /// Number of a bank in its bank group.
+    #[inline]
     const fn number(&self, bank: Bank) -> usize {
         (bank.index() & (self.geometry.banks_per_group - 1) & 3) as usize
     }
@@ -470,10 +485,12 @@ impl Device {
         }
     }
 
+    #[inline]
     fn note(&mut self, command: Command, bank: Bank, edge: u64) {
-        self.last[bank.flat()][command as usize] = edge + 1;
+        self.last[command as usize].0[bank.flat()] = edge + 1;
     }
 
+    #[inline]
     pub(super) fn apply_act(&mut self, bank: Bank, row: u64, edge: u64) {
         self.note(Command::Act, bank, edge);
         let (c, group, number) = (&self.clocks, self.group_of(bank), self.number(bank));
@@ -500,6 +517,7 @@ impl Device {
         self.bus = edge + u64::from(c.two_slots);
     }
 
+    #[inline]
     pub(super) fn apply_pre(&mut self, bank: Bank, edge: u64) {
         self.note(Command::Pre, bank, edge);
         let (c, number) = (&self.clocks, self.number(bank));
@@ -513,6 +531,7 @@ impl Device {
         self.bus = edge + u64::from(c.one_slot);
     }
 
+    #[inline]
     pub(super) fn apply_column<const WRITE: bool, const AUTO: bool>(
         &mut self,
         bank: Bank,
@@ -628,8 +647,8 @@ impl Device {
             Scope::OtherRank => bank.rank() != around.rank(),
             Scope::Subchannel => true,
         };
-        let banks = (0u8..).zip(&self.last).filter(|&(n, _)| inside(Bank(n)));
-        banks.map(|(_, last)| last[command as usize]).max().unwrap_or(0)
+        let banks = (0u8..).zip(&self.last[command as usize].0).filter(|&(n, _)| inside(Bank(n)));
+        banks.map(|(_, &last)| last).max().unwrap_or(0)
     }
 
     /// Whether the two answers to when a command is legal are the same.
