@@ -158,15 +158,26 @@ pub(super) struct RankEdges {
     pub(super) pre: u64,
     pub(super) rd: u64,
     pub(super) wr: u64,
-    pre_ab: u64,
-    ref_ab: u64,
-    ref_sb: u64,
-    /// REFsb, by the number of the bank.
-    same: [u64; 4],
+    /// By command: the edge of the last one in the rank plus one, zero if none. What refreshes wait for is worked out from
+    /// these when it is asked, as they are few.
+    last: [u64; COMMAND_COUNT],
     /// Edges of the last four ACTs plus one (zero: none), a ring.
     acts: [u64; 4],
     /// Where the oldest of them is.
     oldest: u8,
+}
+
+impl RankEdges {
+    /// The earliest edge of a command, from the clocks until it by preceding command.
+    fn until(&self, clocks: &[u32; COMMAND_COUNT]) -> u64 {
+        let mut edge = 0;
+        for (&last, &clocks) in self.last.iter().zip(clocks) {
+            if last != 0 && clocks != 0 {
+                edge = edge.max(last - 1 + u64::from(clocks));
+            }
+        }
+        edge
+    }
 }
 
 /// What a column command raises, in clocks.
@@ -180,12 +191,8 @@ struct ColumnClocks {
     turn_rank: u32,
     same_other: u32,
     turn_other: u32,
-    pre_ab: u32,
     /// With auto-precharge.
     auto_act: u32,
-    auto_pre_ab: u32,
-    auto_ref_ab: u32,
-    auto_ref_sb: u32,
 }
 
 /// The clocks of [`CONSTRAINTS`], by preceding command.
@@ -197,33 +204,22 @@ struct Clocks {
     act_act_group: u32,
     act_act_rank: u32,
     faw: u32,
-    act_pre_ab: u32,
-    act_ref_ab: u32,
-    act_ref_sb: u32,
-    act_ref_sb_same: u32,
     rd: ColumnClocks,
     wr: ColumnClocks,
     pre_act: u32,
     pre_pre: u32,
-    pre_pre_ab: u32,
-    pre_ref_ab: u32,
-    pre_ref_sb_same: u32,
     pre_ab_act: u32,
     pre_ab_pre: u32,
-    pre_ab_pre_ab: u32,
-    pre_ab_ref_ab: u32,
-    pre_ab_ref_sb: u32,
     ref_ab_act: u32,
     ref_ab_pre: u32,
-    ref_ab_pre_ab: u32,
-    ref_ab_ref_ab: u32,
-    ref_ab_ref_sb: u32,
     ref_sb_act_same: u32,
     ref_sb_act: u32,
-    ref_sb_pre_ab: u32,
-    ref_sb_ref_ab: u32,
-    ref_sb_ref_sb: u32,
-    ref_sb_ref_sb_same: u32,
+    /// By preceding command: until PREab, REFab and REFsb of the rank.
+    pre_ab: [u32; COMMAND_COUNT],
+    ref_ab: [u32; COMMAND_COUNT],
+    ref_sb: [u32; COMMAND_COUNT],
+    /// By preceding command: until REFsb of the banks of the same number.
+    ref_sb_same: [u32; COMMAND_COUNT],
     /// Slots of the command bus.
     two_slots: u32,
     one_slot: u32,
@@ -249,12 +245,9 @@ impl Clocks {
             turn_rank: c(Rank, kind, other),
             same_other: c(OtherRank, kind, kind),
             turn_other: c(OtherRank, kind, other),
-            pre_ab: c(Rank, kind, PreAb),
             auto_act: c(Bank, auto, Act),
-            auto_pre_ab: c(Rank, auto, PreAb),
-            auto_ref_ab: c(Rank, auto, RefAb),
-            auto_ref_sb: c(SameBank, auto, RefSb),
         };
+        let until = |scope, to| Command::ALL.map(|from| c(scope, from, to));
         Clocks {
             act_act: c(Bank, Act, Act),
             act_col: c(Bank, Act, Rd),
@@ -262,33 +255,20 @@ impl Clocks {
             act_act_group: c(BankGroup, Act, Act),
             act_act_rank: c(Rank, Act, Act),
             faw: window(WINDOW, Rank, Act, Act),
-            act_pre_ab: c(Rank, Act, PreAb),
-            act_ref_ab: c(Rank, Act, RefAb),
-            act_ref_sb: c(Rank, Act, RefSb),
-            act_ref_sb_same: c(SameBank, Act, RefSb),
             rd: column(Rd, Rda, Wr),
             wr: column(Wr, Wra, Rd),
             pre_act: c(Bank, Pre, Act),
             pre_pre: c(Rank, Pre, Pre),
-            pre_pre_ab: c(Rank, Pre, PreAb),
-            pre_ref_ab: c(Rank, Pre, RefAb),
-            pre_ref_sb_same: c(SameBank, Pre, RefSb),
             pre_ab_act: c(Rank, PreAb, Act),
             pre_ab_pre: c(Rank, PreAb, Pre),
-            pre_ab_pre_ab: c(Rank, PreAb, PreAb),
-            pre_ab_ref_ab: c(Rank, PreAb, RefAb),
-            pre_ab_ref_sb: c(Rank, PreAb, RefSb),
             ref_ab_act: c(Rank, RefAb, Act),
             ref_ab_pre: c(Rank, RefAb, Pre),
-            ref_ab_pre_ab: c(Rank, RefAb, PreAb),
-            ref_ab_ref_ab: c(Rank, RefAb, RefAb),
-            ref_ab_ref_sb: c(Rank, RefAb, RefSb),
             ref_sb_act_same: c(SameBank, RefSb, Act),
             ref_sb_act: c(Rank, RefSb, Act),
-            ref_sb_pre_ab: c(Rank, RefSb, PreAb),
-            ref_sb_ref_ab: c(Rank, RefSb, RefAb),
-            ref_sb_ref_sb: c(Rank, RefSb, RefSb),
-            ref_sb_ref_sb_same: c(SameBank, RefSb, RefSb),
+            pre_ab: until(Rank, PreAb),
+            ref_ab: until(Rank, RefAb),
+            ref_sb: until(Rank, RefSb),
+            ref_sb_same: until(SameBank, RefSb),
             two_slots: c(Subchannel, Act, Act),
             one_slot: c(Subchannel, Pre, Act),
         }
@@ -457,11 +437,25 @@ impl Device {
             Command::Wr | Command::Wra => {
                 self.bank(bank).col.max(self.group(bank).wr).max(rank.wr)
             }
-            Command::PreAb => rank.pre_ab,
-            Command::RefAb => rank.ref_ab,
-            Command::RefSb => rank.ref_sb.max(rank.same[self.number(bank)]),
+            Command::PreAb => rank.until(&self.clocks.pre_ab),
+            Command::RefAb => rank.until(&self.clocks.ref_ab),
+            Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
+    }
+
+    /// The earliest edge of REFsb by constraints of the banks of the same number.
+    fn until_same(&self, bank: Bank) -> u64 {
+        let mut edge = 0;
+        for index in super::queue::bits(self.geometry.same_banks(self.number(bank) as u8)) {
+            let bank = Bank::new(bank.rank() as u8, index).flat();
+            for (last, &clocks) in self.last.iter().zip(&self.clocks.ref_sb_same) {
+                if last.0[bank] != 0 && clocks != 0 {
+                    edge = edge.max(last.0[bank] - 1 + u64::from(clocks));
+                }
+            }
+        }
+        edge
     }
 
     /// Number of a bank in its bank group.
@@ -488,12 +482,13 @@ impl Device {
     #[inline]
     fn note(&mut self, command: Command, bank: Bank, edge: u64) {
         self.last[command as usize].0[bank.flat()] = edge + 1;
+        self.ranks[bank.rank()].last[command as usize] = edge + 1;
     }
 
     #[inline]
     pub(super) fn apply_act(&mut self, bank: Bank, row: u64, edge: u64) {
         self.note(Command::Act, bank, edge);
-        let (c, group, number) = (&self.clocks, self.group_of(bank), self.number(bank));
+        let (c, group) = (&self.clocks, self.group_of(bank));
         let own = &mut self.banks[bank.flat()];
         own.row = row;
         raise(&mut own.act, edge, c.act_act);
@@ -510,24 +505,17 @@ impl Device {
         if fourth != 0 {
             raise(&mut rank.act, fourth - 1, c.faw);
         }
-        raise(&mut rank.pre_ab, edge, c.act_pre_ab);
-        raise(&mut rank.ref_ab, edge, c.act_ref_ab);
-        raise(&mut rank.ref_sb, edge, c.act_ref_sb);
-        raise(&mut rank.same[number], edge, c.act_ref_sb_same);
         self.bus = edge + u64::from(c.two_slots);
     }
 
     #[inline]
     pub(super) fn apply_pre(&mut self, bank: Bank, edge: u64) {
         self.note(Command::Pre, bank, edge);
-        let (c, number) = (&self.clocks, self.number(bank));
+        let c = &self.clocks;
         raise(&mut self.banks[bank.flat()].act, edge, c.pre_act);
         self.open[bank.rank()] &= !bank.bit();
         let rank = &mut self.ranks[bank.rank()];
         raise(&mut rank.pre, edge, c.pre_pre);
-        raise(&mut rank.pre_ab, edge, c.pre_pre_ab);
-        raise(&mut rank.ref_ab, edge, c.pre_ref_ab);
-        raise(&mut rank.same[number], edge, c.pre_ref_sb_same);
         self.bus = edge + u64::from(c.one_slot);
     }
 
@@ -545,7 +533,7 @@ impl Device {
         };
         self.note(command, bank, edge);
         let c = if WRITE { &self.clocks.wr } else { &self.clocks.rd };
-        let (group, number, r) = (self.group_of(bank), self.number(bank), bank.rank());
+        let (group, r) = (self.group_of(bank), bank.rank());
         let own = &mut self.banks[bank.flat()];
         if AUTO {
             raise(&mut own.act, edge, c.auto_act);
@@ -565,14 +553,6 @@ impl Device {
             raise(same, edge, if own { c.same_rank } else { c.same_other });
             raise(turn, edge, if own { c.turn_rank } else { c.turn_other });
         }
-        let rank = &mut self.ranks[r];
-        if AUTO {
-            raise(&mut rank.pre_ab, edge, c.auto_pre_ab);
-            raise(&mut rank.ref_ab, edge, c.auto_ref_ab);
-            raise(&mut rank.same[number], edge, c.auto_ref_sb);
-        } else {
-            raise(&mut rank.pre_ab, edge, c.pre_ab);
-        }
         self.bus = edge + u64::from(self.clocks.two_slots);
     }
 
@@ -586,23 +566,13 @@ impl Device {
                 self.open[r] = 0;
                 raise(&mut rank.act, edge, c.pre_ab_act);
                 raise(&mut rank.pre, edge, c.pre_ab_pre);
-                raise(&mut rank.pre_ab, edge, c.pre_ab_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.pre_ab_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.pre_ab_ref_sb);
             }
             Command::RefAb => {
                 raise(&mut rank.act, edge, c.ref_ab_act);
                 raise(&mut rank.pre, edge, c.ref_ab_pre);
-                raise(&mut rank.pre_ab, edge, c.ref_ab_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.ref_ab_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.ref_ab_ref_sb);
             }
             _ => {
                 raise(&mut rank.act, edge, c.ref_sb_act);
-                raise(&mut rank.pre_ab, edge, c.ref_sb_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.ref_sb_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.ref_sb_ref_sb);
-                raise(&mut rank.same[number], edge, c.ref_sb_ref_sb_same);
                 for index in super::queue::bits(self.geometry.same_banks(number as u8)) {
                     let bank = Bank::new(r as u8, index);
                     raise(&mut self.banks[bank.flat()].act, edge, c.ref_sb_act_same);

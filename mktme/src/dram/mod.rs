@@ -276,7 +276,7 @@ impl Dram {
             Ok(Some(edge)) => {
                 self.now = self.now.max(self.timing.moment(edge));
                 self.after_run(index, was_idle);
-                self.run_below(1, edge);
+                self.run_to(edge);
                 edge
             }
             Err(wait) => {
@@ -344,7 +344,21 @@ impl Dram {
         self.now = to;
         let edge = self.timing.edge_until(to);
         if self.wakes[1] <= edge {
+            self.run_to(edge);
+        }
+    }
+
+    /// Runs the subchannels up to an edge, in their order.
+    #[inline]
+    fn run_to(&mut self, edge: u64) {
+        if self.leaves > 2 {
             self.run_below(1, edge);
+            return;
+        }
+        for index in 0..2 {
+            if self.wakes[2 + index] <= edge {
+                self.run_one(index, edge);
+            }
         }
     }
 
@@ -356,9 +370,12 @@ impl Dram {
         if node < self.leaves {
             self.run_below(2 * node, edge);
             self.run_below(2 * node + 1, edge);
-            return;
+        } else {
+            self.run_one(node - self.leaves, edge);
         }
-        let index = node - self.leaves;
+    }
+
+    fn run_one(&mut self, index: usize, edge: u64) {
         let sub = &mut self.subchannels[index];
         let was_idle = sub.is_idle();
         sub.run(edge, &mut sink(&mut self.done, index as u16));
@@ -373,12 +390,29 @@ impl Dram {
     /// Takes the next completion, in order of time, moving time to it if there is none yet. None if nothing is on its way
     /// or nothing moves.
     pub fn next_completion(&mut self) -> Option<Completion> {
-        while self.done.is_empty() {
-            let at = self.next_event()?;
-            self.advance(at);
-            if at.is_horizon() || self.check_progress().is_err() {
-                break;
+        let mut edge = 0;
+        while self.done.is_empty() && self.busy > 0 {
+            // The subchannel that comes first runs alone as far as the others let it.
+            let (mut node, mut limit) = (1, NEVER - 1);
+            while node < self.leaves {
+                let (left, right) = (self.wakes[2 * node], self.wakes[2 * node + 1]);
+                node = 2 * node + usize::from(right < left);
+                limit = limit.min(left.max(right));
             }
+            let index = node - self.leaves;
+            let sub = &mut self.subchannels[index];
+            let was_idle = sub.is_idle();
+            let run = sub.run_to_completion(limit, &mut sink(&mut self.done, index as u16));
+            self.after_run(index, was_idle);
+            match run {
+                Ok(to) => edge = edge.max(to),
+                Err(_) => break,
+            }
+        }
+        if edge > 0 {
+            // At one moment, in the order of subchannels.
+            self.run_to(edge);
+            self.now = self.now.max(self.timing.moment(edge));
         }
         self.pop_completion()
     }

@@ -182,6 +182,10 @@ pub(super) struct Queue {
     /// How many entries fall into each bucket: what is zero need not be searched.
     #[serde(with = "super::arrays")]
     filter: [u16; BUCKETS],
+    /// Whether it is kept: only the write queue is searched.
+    searched: bool,
+    /// By [`Want`]: no armed pick can go before this edge.
+    soonest: [u64; 3],
 }
 
 #[inline]
@@ -191,7 +195,7 @@ fn bucket(bank: Bank, row: u64, column: u16) -> usize {
 }
 
 impl Queue {
-    pub(super) fn new(depth: u16, age: u32) -> Queue {
+    pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
         let nowhere = Bank::new(0, 0);
         let none = Entry::new(0, nowhere, 0, 0, Ps::ZERO, 0);
         let list =
@@ -211,6 +215,8 @@ impl Queue {
             age: age.into(),
             deadline: u64::MAX,
             filter: [0; BUCKETS],
+            searched,
+            soonest: [u64::MAX; 3],
         }
     }
     #[inline]
@@ -352,7 +358,9 @@ impl Queue {
         } else if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
             older.younger = slot;
         }
-        self.filter[bucket(bank, entry.row, entry.column)] += 1;
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] += 1;
+        }
         if entry.waiting {
             self.slots[usize::from(slot)] = entry;
             return Some((slot, false));
@@ -458,7 +466,9 @@ impl Queue {
             Some(younger) => younger.older = entry.older,
             None => list.youngest = entry.older,
         }
-        self.filter[bucket(bank, entry.row, entry.column)] -= 1;
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] -= 1;
+        }
         self.ready.clear(entry.position);
         self.ready_count -= 1;
         self.len -= 1;
@@ -508,12 +518,25 @@ impl Queue {
         self.banks[bank.flat()].want = want;
     }
 
-    /// Puts the pick into the mask of what it wants. It must not be there.
+    /// By [`Want`]: no armed pick can go before this edge.
     #[inline]
-    pub(super) fn arm(&mut self, bank: Bank) {
+    pub(super) fn soonest(&self) -> [u64; 3] {
+        self.soonest
+    }
+    /// No armed pick that wants this can go before an edge.
+    #[inline]
+    pub(super) fn set_soonest(&mut self, want: Want, edge: u64) {
+        self.soonest[want as usize] = edge;
+    }
+
+    /// Puts the pick into the mask of what it wants: it cannot go before the edge `gate`. It must not be there.
+    #[inline]
+    pub(super) fn arm(&mut self, bank: Bank, gate: u64) {
         let list = &mut self.banks[bank.flat()];
         list.armed = true;
         let (pick, want) = (list.pick, list.want);
+        let soonest = &mut self.soonest[want as usize];
+        *soonest = gate.min(*soonest);
         let position = self.entry(pick).position;
         let armed = &mut self.armed[want as usize];
         armed.mask.set(position);

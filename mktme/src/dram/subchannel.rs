@@ -256,8 +256,8 @@ impl Subchannel {
             channel,
             subchannel,
             ranks: usize::from(geometry.ranks),
-            reads: Queue::new(reads, spec.read_age),
-            writes: Queue::new(writes, spec.write_age),
+            reads: Queue::new(reads, spec.read_age, false),
+            writes: Queue::new(writes, spec.write_age, true),
             wheel: Wheel::new(),
             device,
             draining: false,
@@ -508,7 +508,7 @@ impl Subchannel {
             Want::Close => (own.pre, rank.pre),
         };
         if ready <= now {
-            queue.arm(bank);
+            queue.arm(bank, gate);
             gate
         } else {
             self.wheel.put(bank, ready, now);
@@ -629,6 +629,43 @@ impl Subchannel {
         }
     }
 
+    /// As [`Subchannel::run`], up to and including the edge `limit` or the first completion. Gives the edge.
+    ///
+    /// # Errors
+    /// Nothing moves.
+    #[inline]
+    pub(super) fn run_to_completion(
+        &mut self,
+        limit: u64,
+        out: &mut impl FnMut(Completion),
+    ) -> Result<u64, Wait> {
+        let mut edge = 0;
+        loop {
+            let next = self.next_change();
+            if next > limit.min(self.flight_due) {
+                break;
+            }
+            if next.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+                self.check_progress(next)?;
+            }
+            edge = next;
+            if self.every_edge {
+                self.tick(next);
+            } else {
+                self.land_underfills(next);
+                self.look(next);
+            }
+            if self.work == 0 {
+                return Ok(edge);
+            }
+        }
+        if self.flight_due <= limit {
+            edge = self.flight_due;
+            self.deliver(edge, out);
+        }
+        Ok(edge)
+    }
+
     /// The next edge at which the state can change: read data that nobody in here waits for does not count.
     #[inline]
     fn next_change(&self) -> u64 {
@@ -744,85 +781,89 @@ impl Subchannel {
     fn serve<const WRITES: bool>(&mut self, edge: u64, mut next: u64) {
         let queue = if WRITES { &self.writes } else { &self.reads };
         let device = &self.device;
-        // The least gate of the ranks that want something, by what they want: nothing goes before.
-        let [column, row, close] = self.gates(WRITES);
+        let [mut column, mut row, mut close] = queue.soonest();
         if column <= edge {
+            column = NEVER;
             let slot = queue.oldest_armed(Want::Column, |bank| {
                 let (rank, group) = (&device.ranks[bank.rank()], device.group(bank));
                 let ready =
                     if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
-                next = if ready > edge { next.min(ready) } else { next };
+                column = column.min(ready);
                 ready <= edge
             });
             if slot != NIL {
                 self.issue_column::<WRITES>(slot, edge);
-                self.wake = self.bound();
                 return;
             }
-        } else {
-            next = next.min(column);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Column, column);
         }
+        let queue = if WRITES { &self.writes } else { &self.reads };
         if row <= edge {
+            row = NEVER;
             let refresh = &self.refresh;
             let slot = queue.oldest_armed(Want::Row, |bank| {
                 if refresh.holds_acts(bank.rank()) {
+                    // Until its refresh is out, which makes the scheduler look again.
+                    row = row.min(edge + 1);
                     return false;
                 }
                 let ready = device.ranks[bank.rank()].act.max(device.group(bank).act);
-                next = if ready > edge { next.min(ready) } else { next };
+                row = row.min(ready);
                 ready <= edge
             });
             if slot != NIL {
                 self.issue_act(WRITES, slot, edge);
-                self.wake = self.bound();
                 return;
             }
-        } else {
-            next = next.min(row);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Row, row);
         }
+        let queue = if WRITES { &self.writes } else { &self.reads };
         if close <= edge {
+            close = NEVER;
             let slot = queue.oldest_armed(Want::Close, |bank| {
                 let ready = device.ranks[bank.rank()].pre;
-                next = if ready > edge { next.min(ready) } else { next };
+                close = close.min(ready);
                 ready <= edge
             });
             if slot != NIL {
                 self.issue_pre(WRITES, slot, edge);
-                self.wake = self.bound();
                 return;
             }
-        } else {
-            next = next.min(close);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Close, close);
         }
+        next = next.min(column).min(row).min(close);
         self.wake = next;
     }
 
-    /// By what the armed picks of a queue want: the least gate of the ranks they are in.
+    /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
     #[inline]
-    fn gates(&self, writes: bool) -> [u64; 3] {
-        let queue = if writes { &self.writes } else { &self.reads };
-        let (mut column, mut row, mut close) = (NEVER, NEVER, NEVER);
+    fn issued(&mut self, writes: bool, want: Want) {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let mut soonest = NEVER;
         let mut rank = 0;
         while rank < self.ranks {
             let edges = &self.device.ranks[rank & 3];
-            if queue.any_armed(Want::Column, rank) {
-                column = column.min(if writes { edges.wr } else { edges.rd });
-            }
-            if queue.any_armed(Want::Row, rank) {
-                row = row.min(edges.act);
-            }
-            if queue.any_armed(Want::Close, rank) {
-                close = close.min(edges.pre);
-            }
+            let gate = match want {
+                Want::Column if writes => edges.wr,
+                Want::Column => edges.rd,
+                Want::Row => edges.act,
+                Want::Close => edges.pre,
+            };
+            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
             rank += 1;
         }
-        [column, row, close]
+        queue.set_soonest(want, soonest);
+        self.wake = self.bound();
     }
 
     /// A lower bound of the next edge at which a command is issued, after one was.
     #[inline]
     fn bound(&self) -> u64 {
-        let [column, row, close] = self.gates(self.serving_writes());
+        let queue = if self.serving_writes() { &self.writes } else { &self.reads };
+        let [column, row, close] = queue.soonest();
         let next = self.wheel.next().min(self.refresh.wake).min(column).min(row).min(close);
         next.min(self.reads.deadline()).min(self.writes.deadline()).max(self.device.bus())
     }
@@ -881,12 +922,8 @@ impl Subchannel {
             Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
             Some((Want::Row, slot)) => self.issue_act(writes, slot, edge),
             Some((Want::Close, slot)) => self.issue_pre(writes, slot, edge),
-            None => {
-                self.wake = next;
-                return;
-            }
+            None => self.wake = next,
         }
-        self.wake = self.bound();
     }
 
     /// Begins and continues refreshes. Says whether a command was issued.
@@ -962,6 +999,7 @@ impl Subchannel {
             other.choose(bank, Some(row));
         }
         self.rearm(bank, edge);
+        self.issued(writes, Want::Row);
         self.record(Command::Act, bank, row, 0, edge);
     }
 
@@ -988,6 +1026,7 @@ impl Subchannel {
             }
         }
         self.rearm(bank, edge);
+        self.issued(writes, Want::Close);
     }
 
     #[inline]
@@ -1056,6 +1095,7 @@ impl Subchannel {
             }
         }
         self.rearm(bank, edge);
+        self.issued(WRITES, Want::Column);
         if self.recorder.is_some() {
             let command = match (WRITES, auto) {
                 (false, false) => Command::Rd,
