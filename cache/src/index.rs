@@ -1,10 +1,11 @@
 //! Where each held line is in the slab: a hash table of slab numbers, probed linearly.
 //!
-//! Every access looks here once, so it holds as little as can be: half a hash and a number in one word. The tag itself is
-//! in the slab, which whoever asks will read anyway.
+//! Every access that L1 cannot answer looks here once, so it holds as little as can be: half a hash and a number in one
+//! word. The tag itself is in the slab, which whoever asks will read anyway. The hash is that of the physical line, so that
+//! all KeyIDs of a line are met in one search: what a snoop filter has to find (verification.md C13).
 
 use crate::array::SlotId;
-use sim_core::Tagged;
+use sim_core::{Line, Tagged};
 
 /// The table. Derived from the slab, so that two are equal whenever their slabs are; how full places are chained depends
 /// on history and says nothing.
@@ -24,8 +25,8 @@ impl Eq for Index {}
 
 /// Fibonacci hashing: the upper half of the product, of which the upper bits are the place.
 #[inline]
-const fn hash(at: Tagged) -> u32 {
-    (at.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+const fn hash(line: Line) -> u32 {
+    (line.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 impl Index {
@@ -45,13 +46,13 @@ impl Index {
         (((hash as u64) << 32) >> (64 - self.table.len().trailing_zeros())) as usize
     }
 
-    /// The first slab number under the hash of `at` for which `is` holds.
+    /// The first slab number under the hash of a line for which `is` holds.
     #[inline]
-    pub(crate) fn find(&self, at: Tagged, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
+    pub(crate) fn find(&self, line: Line, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
         if self.table.is_empty() {
             return None;
         }
-        let hash = hash(at);
+        let hash = hash(line);
         let mut i = self.home(hash);
         loop {
             // A quarter of the places are vacant at least, so the search ends.
@@ -72,7 +73,7 @@ impl Index {
             self.grow();
         }
         self.held += 1;
-        self.place(u64::from(hash(at)) << 32 | u64::from(slot));
+        self.place(u64::from(hash(at.line())) << 32 | u64::from(slot));
     }
 
     fn place(&mut self, entry: u64) {
@@ -101,7 +102,7 @@ impl Index {
         if self.table.is_empty() {
             return false;
         }
-        let (mask, hash) = (self.mask(), hash(at));
+        let (mask, hash) = (self.mask(), hash(at.line()));
         let gone = u64::from(hash) << 32 | u64::from(slot);
         let mut hole = self.home(hash);
         loop {
@@ -139,12 +140,12 @@ impl Index {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sim_core::{KeyId, Line};
+    use sim_core::KeyId;
     use std::collections::BTreeMap;
 
     /// A slab of tags.
     fn find(index: &Index, tags: &[Option<Tagged>], at: Tagged) -> Option<SlotId> {
-        index.find(at, |slot| tags[slot as usize] == Some(at))
+        index.find(at.line(), |slot| tags[slot as usize] == Some(at))
     }
 
     proptest! {
@@ -185,16 +186,16 @@ mod tests {
 
     #[test]
     fn two_lines_of_one_hash_are_told_apart_by_their_tags() {
-        // Hashes that agree in 32 bits cannot be chosen here, so the tags of two numbers under one line stand for them.
+        // As two KeyIDs of one line are.
         let mut index = Index::default();
         let at = Tagged::new(Line(5), KeyId(1));
         index.insert(at, 7);
         index.insert(at, 8);
-        assert_eq!(index.find(at, |slot| slot == 8), Some(8));
-        assert_eq!(index.find(at, |slot| slot == 7), Some(7));
-        assert_eq!(index.find(at, |_| false), None);
+        assert_eq!(index.find(at.line(), |slot| slot == 8), Some(8));
+        assert_eq!(index.find(at.line(), |slot| slot == 7), Some(7));
+        assert_eq!(index.find(at.line(), |_| false), None);
         assert!(index.remove(at, 7));
-        assert_eq!(index.find(at, |_| true), Some(8));
+        assert_eq!(index.find(at.line(), |_| true), Some(8));
     }
 
     #[test]
@@ -203,7 +204,7 @@ mod tests {
         let mut index = Index::default();
         index.insert(Tagged::new(Line(0), KeyId(0)), 1);
         assert_eq!(index.table.len(), Index::LEAST);
-        let last = |line: &u64| index.home(hash(Tagged::new(Line(*line), KeyId(0)))) == 63;
+        let last = |line: &u64| index.home(hash(Line(*line))) == 63;
         let lines: Vec<u64> = (1..).filter(last).take(5).collect();
         let at = |i: usize| Tagged::new(Line(lines[i]), KeyId(0));
         for i in 0..5 {
@@ -211,9 +212,12 @@ mod tests {
         }
         assert!(index.remove(at(1), 3));
         for i in [0, 2, 3, 4] {
-            assert_eq!(index.find(at(i), |slot| slot == i as SlotId + 2), Some(i as SlotId + 2));
+            assert_eq!(
+                index.find(at(i).line(), |slot| slot == i as SlotId + 2),
+                Some(i as SlotId + 2)
+            );
         }
-        assert_eq!(index.find(Tagged::new(Line(0), KeyId(0)), |slot| slot == 1), Some(1));
+        assert_eq!(index.find(Line(0), |slot| slot == 1), Some(1));
         assert_eq!(index.table.iter().filter(|entry| **entry != 0).count(), 5);
     }
 }

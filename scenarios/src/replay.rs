@@ -1,13 +1,16 @@
 //! `tdxsim replay`: the address trace of a real program, run through caches and memory controller.
 //!
-//! The program runs on core 0, one access after the other. Lackey traces hold virtual addresses: a page gets the next
-//! frame when it is first touched. The others hold physical addresses, used as they are. In a TD a page is accepted at
+//! The program runs on core 0, one access after the other. Lackey and ChampSim traces hold virtual addresses: a page gets the
+//! next frame when it is first touched. The others hold physical addresses, used as they are, but for those of address vectors,
+//! which are refused. Cycles and times of a trace are waited for. In a TD a page is accepted at
 //! first touch, as TDG.MEM.PAGE.ACCEPT does it: 64 MOVDIR64B of zeros under the HKID and a fence (timing.md §5.1).
 
+use crate::commands::CommandSink;
 use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
-use crate::trace::{Access, AccessKind, Format, TraceError, TraceErrorKind, TraceReader};
+use crate::stats::{StatValue, Values};
+use crate::trace::{Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When};
 use host::mce::LinuxMce;
 use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
 use rustc_hash::FxHashMap;
@@ -17,7 +20,8 @@ use sim_core::op::{MemType, Op, Value};
 use sim_core::time::Clock;
 use sim_core::{Addr, Hpa, KeyId, Outcome, PAGE_BYTES, Ps};
 use std::fmt::{self, Display};
-use std::io::BufRead;
+use std::io::{self, Read};
+use thiserror::Error;
 
 /// Name and version of the JSON form.
 pub const SCHEMA: &str = "tdxsim.replay/1";
@@ -104,6 +108,8 @@ pub struct ReplayReport {
     pub machine_checks: u64,
     /// Simulated time, in picoseconds.
     pub simulated_ps: u64,
+    /// Every counter; docs/generated/statistics.md defines them.
+    pub statistics: Vec<StatValue>,
     /// Whether the trace ended in the middle of a record, which was allowed.
     pub truncated: bool,
     /// Counts that do not add up; empty unless the simulator is broken.
@@ -152,6 +158,7 @@ struct Replay<'a> {
     module: AgentId,
     place: Place,
     pages: Pages,
+    sized: bool,
     accepted: u64,
     controller_clock: Clock,
     platform: &'a Platform,
@@ -176,16 +183,22 @@ impl Replay<'_> {
     }
 
     fn access(&mut self, access: &Access) {
-        if let Some(cycle) = access.cycle {
-            let due = self.controller_clock.cycles(cycle);
+        let due = match access.when {
+            When::Cycle(cycle) => Some(self.controller_clock.cycles(cycle)),
+            When::Time(time) => Some(time),
+            // One access is done before the next begins.
+            When::Delay(cycles) => Some(self.machine.now() + self.controller_clock.cycles(cycles)),
+            // How long an instruction takes is not modelled here.
+            When::Unsaid | When::Gap(_) => None,
+        };
+        if let Some(due) = due {
             let wait = due.since(self.machine.now());
             if wait > Ps::ZERO {
                 self.run(self.agent, &Op::Delay { time: wait });
             }
         }
-        // Formats without sizes mean the line that holds the address.
-        let sized = access.cycle.is_none() && self.pages.virtual_addresses;
-        let mut addr = if sized { access.addr } else { access.addr & !63 };
+        // Forms without sizes mean the line that holds the address.
+        let mut addr = if self.sized { access.addr } else { access.addr & !63 };
         let mut left = access.bytes;
         while left > 0 {
             // A piece stays within 64 bytes and within its page, whose neighbour may lie elsewhere.
@@ -224,14 +237,49 @@ impl Replay<'_> {
 ///
 /// # Errors
 /// [`TraceError`]: a record that cannot be read, or whose address is beyond the platform's memory.
-pub fn replay<R: BufRead>(
+pub fn replay<R: Read>(
     reader: &mut TraceReader<R>,
     name: &str,
     tool: &str,
     platform: &Platform,
     settings: &Settings,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<ReplayReport, TraceError> {
+    match replay_with(reader, name, tool, platform, settings, None, progress) {
+        Ok(report) => Ok(report),
+        Err(ReplayError::Trace(error)) => Err(error),
+        // Nothing was to be written.
+        Err(ReplayError::Write(error)) => Err(reader.refuse(error, "no output")),
+    }
+}
+
+/// Why a replay was not finished.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// The trace.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The commands could not be written.
+    #[error("{0}")]
+    Write(#[from] io::Error),
+}
+
+/// How often, in records, commands are handed on.
+const CHUNK: u64 = 1 << 10;
+
+/// [`replay`] that hands every DDR5 command on.
+///
+/// # Errors
+/// Those of [`replay`], or a command that cannot be written.
+pub fn replay_with<R: Read>(
+    reader: &mut TraceReader<R>,
+    name: &str,
+    tool: &str,
+    platform: &Platform,
+    settings: &Settings,
+    mut commands: Option<&mut dyn CommandSink>,
+    mut progress: impl FnMut(u64),
+) -> Result<ReplayReport, ReplayError> {
     let options = Options {
         speed: settings.speed,
         crypto: CryptoKind::Symbolic,
@@ -253,7 +301,14 @@ pub fn replay<R: BufRead>(
     let module =
         AgentSpec { name: "module".to_owned(), kind: AgentKind::Seam, core: 0, keyid, vcpu: None };
     let module = machine.add_agent(module);
-    let format = reader.format();
+    let form = reader.format().row();
+    if form.addresses == Addresses::Places {
+        let error = reader.refuse(
+            format!("the form {}", form.name),
+            "addresses: a place in DRAM has none but by the address map of the traced controller, which the trace does not hold",
+        );
+        return Err(error.into());
+    }
     let mut replay = Replay {
         machine,
         os: linux(&platform.spec),
@@ -263,12 +318,14 @@ pub fn replay<R: BufRead>(
         pages: Pages {
             frames: FxHashMap::default(),
             last: (u64::MAX, 0),
-            virtual_addresses: format == Format::Lackey,
+            virtual_addresses: form.addresses == Addresses::Virtual,
         },
+        sized: form.sized,
         accepted: 0,
         controller_clock: machine::controller_clock(&platform.spec),
         platform,
     };
+    replay.machine.record_commands(commands.is_some());
     let limit = if replay.pages.virtual_addresses {
         u64::MAX
     } else {
@@ -284,31 +341,43 @@ pub fn replay<R: BufRead>(
                 truncated = true;
                 break;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         if access.addr >= limit {
-            return Err(reader.refuse(
+            let error = reader.refuse(
                 format!("address {:#x}", access.addr),
                 format!(
                     "an address below {limit:#x}: {} has {} address bits below the KeyID",
                     platform.spec.name,
                     platform.spec.keyid.address_bits()
                 ),
-            ));
+            );
+            return Err(error.into());
         }
         kinds[access.kind as usize] += 1;
         replay.access(&access);
         if replay.machine.now().is_horizon() {
             break;
         }
-        if reader.records().is_multiple_of(1 << 16) {
+        if reader.records().is_multiple_of(CHUNK) {
+            hand_on(&mut replay.machine, &mut commands)?;
             progress(reader.records());
         }
     }
     replay.machine.settle();
+    hand_on(&mut replay.machine, &mut commands)?;
+    if let Some(sink) = &mut commands {
+        sink.end(replay.machine.now())?;
+    }
     let mut report = report(&replay, reader, name, tool, settings, kinds);
     report.truncated = truncated;
     Ok(report)
+}
+
+/// Hands the commands so far to who wants them.
+fn hand_on(machine: &mut Machine, commands: &mut Option<&mut dyn CommandSink>) -> io::Result<()> {
+    let Some(sink) = commands else { return Ok(()) };
+    machine.take_commands().iter().try_for_each(|record| sink.put(record))
 }
 
 fn report<R>(
@@ -323,10 +392,20 @@ fn report<R>(
     let counts = machine.counts();
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let births = machine.trace().births().len() as u64;
-    let mut broken = machine.conservation();
-    if kinds.iter().sum::<u64>() != reader.records() {
-        broken.push("records by kind do not add up to records".to_owned());
+    let mut values = Values::of_machine(machine);
+    values.set("trace.records", reader.records());
+    for (name, kind) in [
+        ("trace.fetches", AccessKind::Fetch),
+        ("trace.loads", AccessKind::Load),
+        ("trace.stores", AccessKind::Store),
+        ("trace.modifies", AccessKind::Modify),
+    ] {
+        values.set(name, kinds[kind as usize]);
     }
+    values.set("trace.pages", replay.pages.frames.len() as u64);
+    values.set("trace.pages_accepted", replay.accepted);
+    let mut broken = machine.conservation();
+    broken.extend(values.broken(machine.dram().next_event().is_none()));
     let verdict = match (broken.is_empty(), machine.now().is_horizon(), births) {
         (false, ..) => Verdict::Broken,
         (true, true, _) => Verdict::Undecided,
@@ -362,6 +441,7 @@ fn report<R>(
         births,
         machine_checks: counts.machine_checks,
         simulated_ps: machine.now().0,
+        statistics: values.rows(),
         truncated: false,
         broken,
     }

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod dram;
 mod explain;
 mod list;
 mod platform;
@@ -25,6 +26,7 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::List(args) => list::list(args),
         Subcommands::Run(args) => run::run(args),
         Subcommands::Replay(args) => replay::replay(args),
+        Subcommands::Dram(args) => dram::dram(args),
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
     }

@@ -16,5 +16,6 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>, const 
 ) -> Result<[T; N], D::Error> {
     let list = Vec::<T>::deserialize(deserializer)?;
     let found = list.len();
-    list.try_into().map_err(|_| D::Error::custom(format_args!("expected {N} elements, found {found}")))
+    list.try_into()
+        .map_err(|_| D::Error::custom(format_args!("expected {N} elements, found {found}")))
 }

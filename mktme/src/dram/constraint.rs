@@ -162,7 +162,7 @@ pub const CONSTRAINTS: [Constraint; 42] = [
     c("tRP", Scope::SameBank, &[Pre], &[RefSb], &[P::Rp], &[], "as REFab in R2.1 Rank"),
     c("tRTP + tRP", Scope::SameBank, &[Rda], &[RefSb], &[P::Rtp, P::Rp], &[], "as REFab in R2.1 Rank"),
     c("tWR + tRP", Scope::SameBank, &[Wra], &[RefSb], &[P::Cwl, P::HalfBurst, P::Wr, P::Rp], &[], "as REFab in R2.1 Rank"),
-    c("tRFCsb", Scope::SameBank, &[RefSb], &[Act, RefSb], &[P::RfcSb], &[], "timing.md §2.2"),
+    c("tRFCsb", Scope::SameBank, &[RefSb], &[Act], &[P::RfcSb], &[], "timing.md §2.2"),
     c("tRRD_L", Scope::BankGroup, &[Act], &[Act], &[P::RrdL], &[], "timing.md §2.2; R2.1 BankGroup"),
     c("tCCD_L", Scope::BankGroup, READS, READS, &[P::CcdL], &[], "timing.md §2.2; R2.1 BankGroup"),
     c("tCCD_L_WR", Scope::BankGroup, WRITES, WRITES, &[P::CcdLWr], &[], "timing.md §2.2; R2.1 BankGroup"),
@@ -184,8 +184,8 @@ pub const CONSTRAINTS: [Constraint; 42] = [
     c("tWR + tRP", Scope::Rank, &[Wra], &[RefAb], &[P::Cwl, P::HalfBurst, P::Wr, P::Rp], &[], "R2.1 Rank"),
     c("tRFC1", Scope::Rank, &[RefAb], &[Act, Pre, PreAb, RefAb, RefSb], &[P::Rfc], &[], "timing.md §2.2; R2.1 Rank: ACT, PREab"),
     c("tRRD_L", Scope::Rank, &[Act], &[RefSb], &[P::RrdL], &[], "recalled of JESD79-5: ACT to REFsb of other banks"),
-    c("tREFSBRD", Scope::Rank, &[RefSb], &[Act, RefSb], &[P::RefSbRd], &[], "JESD79-5 as quoted publicly: REFsb to ACT of other banks"),
-    c("tRFCsb", Scope::Rank, &[RefSb], &[PreAb, RefAb], &[P::RfcSb], &[], "they concern the refreshed banks too"),
+    c("tREFSBRD", Scope::Rank, &[RefSb], &[Act], &[P::RefSbRd], &[], "JESD79-5 draft, Table 26, as quoted publicly: ACT of other banks"),
+    c("tRFCsb", Scope::Rank, &[RefSb], &[PreAb, RefAb, RefSb], &[P::RfcSb], &[], "PREab, REFab: refreshed banks too; REFsb: recalled, safe"),
     c("tCS RD-RD", Scope::OtherRank, READS, READS, &[P::HalfBurst, P::Cs], &[], "timing.md §2.1 CS; R2.1 Rank, siblings"),
     c("tCS WR-WR", Scope::OtherRank, WRITES, WRITES, &[P::HalfBurst, P::Cs], &[], "timing.md §2.1 CS; R2.1 has BL/2"),
     c("tCS RD-WR", Scope::OtherRank, READS, WRITES, &[P::Cl, P::HalfBurst, P::Cs], &[P::Cwl], "timing.md §2.1 CS; R2.1 has BL/2 + CS"),
@@ -272,7 +272,7 @@ mod tests {
             | tRP | SameBank | PRE | REFsb | tRP | as REFab in R2.1 Rank |
             | tRTP + tRP | SameBank | RDA | REFsb | tRTP + tRP | as REFab in R2.1 Rank |
             | tWR + tRP | SameBank | WRA | REFsb | CWL + BL/2 + tWR + tRP | as REFab in R2.1 Rank |
-            | tRFCsb | SameBank | REFsb | ACT, REFsb | tRFCsb | timing.md §2.2 |
+            | tRFCsb | SameBank | REFsb | ACT | tRFCsb | timing.md §2.2 |
             | tRRD_L | BankGroup | ACT | ACT | tRRD_L | timing.md §2.2; R2.1 BankGroup |
             | tCCD_L | BankGroup | RD, RDA | RD, RDA | tCCD_L | timing.md §2.2; R2.1 BankGroup |
             | tCCD_L_WR | BankGroup | WR, WRA | WR, WRA | tCCD_L_WR | timing.md §2.2; R2.1 BankGroup |
@@ -294,8 +294,8 @@ mod tests {
             | tWR + tRP | Rank | WRA | REFab | CWL + BL/2 + tWR + tRP | R2.1 Rank |
             | tRFC1 | Rank | REFab | ACT, PRE, PREab, REFab, REFsb | tRFC1 | timing.md §2.2; R2.1 Rank: ACT, PREab |
             | tRRD_L | Rank | ACT | REFsb | tRRD_L | recalled of JESD79-5: ACT to REFsb of other banks |
-            | tREFSBRD | Rank | REFsb | ACT, REFsb | tREFSBRD | JESD79-5 as quoted publicly: REFsb to ACT of other banks |
-            | tRFCsb | Rank | REFsb | PREab, REFab | tRFCsb | they concern the refreshed banks too |
+            | tREFSBRD | Rank | REFsb | ACT | tREFSBRD | JESD79-5 draft, Table 26, as quoted publicly: ACT of other banks |
+            | tRFCsb | Rank | REFsb | PREab, REFab, REFsb | tRFCsb | PREab, REFab: refreshed banks too; REFsb: recalled, safe |
             | tCS RD-RD | OtherRank | RD, RDA | RD, RDA | BL/2 + tCS | timing.md §2.1 CS; R2.1 Rank, siblings |
             | tCS WR-WR | OtherRank | WR, WRA | WR, WRA | BL/2 + tCS | timing.md §2.1 CS; R2.1 has BL/2 |
             | tCS RD-WR | OtherRank | RD, RDA | WR, WRA | CL + BL/2 + tCS - CWL | timing.md §2.1 CS; R2.1 has BL/2 + CS |

@@ -408,7 +408,8 @@ impl Device {
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        (bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3))) % GROUPS
+        (bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3)))
+            % GROUPS
     }
     /// The earliest edge of any command, by the command bus alone.
     #[inline]
@@ -431,12 +432,8 @@ impl Device {
         let own = match command {
             Command::Act => self.bank(bank).act.max(self.group(bank).act).max(rank.act),
             Command::Pre => self.bank(bank).pre.max(rank.pre),
-            Command::Rd | Command::Rda => {
-                self.bank(bank).col.max(self.group(bank).rd).max(rank.rd)
-            }
-            Command::Wr | Command::Wra => {
-                self.bank(bank).col.max(self.group(bank).wr).max(rank.wr)
-            }
+            Command::Rd | Command::Rda => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
+            Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
             Command::PreAb => rank.until(&self.clocks.pre_ab),
             Command::RefAb => rank.until(&self.clocks.ref_ab),
             Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),

@@ -23,23 +23,25 @@ pub mod organisation;
 mod queue;
 mod refresh;
 mod ring;
-mod wheel;
 pub mod stats;
 pub mod subchannel;
 pub mod timing;
+mod wheel;
 
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
-pub use map::{AddressMap, Place};
+pub use map::{AddressMap, ChannelMap, MapError, Place};
 pub use organisation::Organisation;
-pub use stats::{CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram};
+pub use stats::{
+    CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram,
+};
 pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
+use ring::Ring;
 use serde::{Deserialize, Serialize};
 use sim_core::platform::{DramSpec, PlatformError, home_of};
 use sim_core::{Line, Ps};
-use ring::Ring;
 use subchannel::NEVER;
 use thiserror::Error;
 use timing::TimingError;
@@ -101,6 +103,9 @@ pub enum SpecError {
     /// Packages outside 1 to 8.
     #[error("cpu.packages is {0}, expected 1 to 8")]
     Packages(u8),
+    /// The address map.
+    #[error("{0}")]
+    Map(#[from] MapError),
     /// The timing.
     #[error("dram timing: {0}")]
     Timing(#[from] TimingError),

@@ -680,8 +680,7 @@ impl Subchannel {
                 break;
             }
             if to - edge > self.idle_clocks {
-                let rounds =
-                    if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
+                let rounds = if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
                 self.skip_idle(to, rounds);
                 edge = self.next_change();
             }
@@ -786,8 +785,7 @@ impl Subchannel {
             column = NEVER;
             let slot = queue.oldest_armed(Want::Column, |bank| {
                 let (rank, group) = (&device.ranks[bank.rank()], device.group(bank));
-                let ready =
-                    if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
+                let ready = if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
                 column = column.min(ready);
                 ready <= edge
             });

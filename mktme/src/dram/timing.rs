@@ -177,7 +177,7 @@ pub const TIMING_TABLE: [TimingRow; PARAMETER_COUNT] = {
         row(P::RtwGap, "tRTW gap", Fixed(4), Verified, "timing.md §0 ramulator2 `ddr5.py`: nCL + nBL + 2 - nCWL + 2"),
         row(P::Rfc, "tRFC1", Clocks::Rfc1, Verified, "timing.md §2.2"),
         row(P::RfcSb, "tRFCsb", Clocks::RfcSb, Verified, "timing.md §2.2"),
-        row(P::RefSbRd, "tREFSBRD", Clocks::Least(0, 300), Recalled, "JESD79-5 as quoted publicly: 30 ns; no row on the sheet"),
+        row(P::RefSbRd, "tREFSBRD", Clocks::Least(0, 300), Recalled, "JESD79-5 draft, Table 26, as quoted publicly: 30 ns; no row on the sheet"),
         row(P::Refi, "tREFI1", Interval(3900), Verified, "timing.md §2.1, §2.2: 3.9 us, halved above 85 °C"),
         row(P::Refi2, "tREFI2", Interval(1950), Recalled, "timing.md §2.2: 1.95 us, halved above 85 °C"),
         row(P::LongSlots, "nCMD(ACT, RD, WR)", Fixed(2), Verified, "timing.md §2.1 command slots"),
@@ -630,7 +630,7 @@ mod tests {
             | tRTW gap | 4 | 4 | 4 | 4 | 4 | 4 | 4 | Verified | timing.md §0 ramulator2 `ddr5.py`: nCL + nBL + 2 - nCWL + 2 |
             | tRFC1 | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | Verified | timing.md §2.2 |
             | tRFCsb | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | Verified | timing.md §2.2 |
-            | tREFSBRD | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | Recalled | JESD79-5 as quoted publicly: 30 ns; no row on the sheet |
+            | tREFSBRD | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | Recalled | JESD79-5 draft, Table 26, as quoted publicly: 30 ns; no row on the sheet |
             | tREFI1 | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | Verified | timing.md §2.1, §2.2: 3.9 us, halved above 85 °C |
             | tREFI2 | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | Recalled | timing.md §2.2: 1.95 us, halved above 85 °C |
             | nCMD(ACT, RD, WR) | 2 | 2 | 2 | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 command slots |
