@@ -52,27 +52,82 @@ fn small_subchannel(spec: &DramSpec) -> SubchannelSpec {
 
 // ---- The checker -----------------------------------------------------------------------------------------------------
 
+/// What of a subchannel's parameters bears on legality.
+struct Rules<'a> {
+    sub: &'a SubchannelSpec,
+    /// The end of the run.
+    end: Ps,
+}
+
 /// JEDEC rules for pairs of commands, written out by hand: no table of the model, only its parameters.
-fn check_commands(timing: &Timing, commands: &[CommandRecord]) -> Result<(), String> {
+fn check_commands(rules: &Rules, commands: &[CommandRecord]) -> Result<(), String> {
     let mut by_subchannel: BTreeMap<_, Vec<&CommandRecord>> = BTreeMap::new();
     for c in commands {
         by_subchannel.entry((c.package, c.place.channel, c.place.subchannel)).or_default().push(c);
     }
-    by_subchannel.values().try_for_each(|list| check_subchannel(timing, list))
+    for list in by_subchannel.values() {
+        check_subchannel(&rules.sub.timing, list)?;
+        check_refreshes(rules, list)?;
+    }
+    Ok(())
+}
+
+/// Refresh number n of a rank is out after n intervals and those that may be postponed (verification.md §2.11 Q8).
+fn check_refreshes(rules: &Rules, commands: &[&CommandRecord]) -> Result<(), String> {
+    let t = |p| u64::from(rules.sub.timing.clocks(p));
+    let (command, interval, banks) = match rules.sub.refresh {
+        RefreshMode::Off => {
+            let found =
+                commands.iter().find(|c| matches!(c.command, Command::RefAb | Command::RefSb));
+            return found.map_or(Ok(()), |c| Err(format!("{c:?} although refresh is off")));
+        }
+        RefreshMode::AllBank => (Command::RefAb, t(P::Refi), 1),
+        RefreshMode::SameBank => {
+            let banks = u64::from(rules.sub.geometry.banks_per_group);
+            (Command::RefSb, t(P::Refi2) / banks, banks)
+        }
+    };
+    let end = rules.end.0 / rules.sub.timing.tck().0;
+    let late = u64::from(rules.sub.refresh_postpone);
+    for rank in 0..rules.sub.geometry.ranks {
+        let mut count = 0;
+        for c in commands.iter().filter(|c| c.command == command && c.place.rank == rank) {
+            let edge = c.at.0 / rules.sub.timing.tck().0;
+            if command == Command::RefSb && u64::from(c.place.bank) != count % banks {
+                return Err(format!("{c:?} out of turn"));
+            }
+            count += 1;
+            if edge > (count + late) * interval {
+                return Err(format!("{c:?} is number {count} of rank {rank}, at clock {edge}"));
+            }
+            if edge + 2 * interval < count * interval {
+                return Err(format!("{c:?} is number {count} of rank {rank}, already at {edge}"));
+            }
+        }
+        if (count + 1 + late) * interval < end {
+            return Err(format!("rank {rank} has {count} refreshes after {end} clocks"));
+        }
+    }
+    Ok(())
 }
 
 fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), String> {
-    use Command::{Act, Pre, Rd, Wr};
+    use Command::{Act, Pre, PreAb, Rd, Rda, RefAb, RefSb, Wr, Wra};
     let t = |p| i64::from(timing.clocks(p));
     let (cl, cwl, burst) = (t(P::Cl), t(P::Cwl), t(P::HalfBurst));
     let data = |c: Command| match c {
-        Rd => Some(cl),
-        Wr => Some(cwl),
+        Rd | Rda => Some(cl),
+        Wr | Wra => Some(cwl),
         _ => None,
     };
+    // From a column command until the row may be closed.
+    let close = |c: Command| if c.writes() { cwl + burst + t(P::Wr) } else { t(P::Rtp) };
     // Nothing reaches further back than this.
     let horizon =
-        [P::Rc, P::Faw, P::CcdLWr, P::Ras].map(t).iter().sum::<i64>() + cwl + burst + t(P::Wr);
+        [P::Rc, P::Faw, P::CcdLWr, P::Ras, P::Rp, P::Rfc, P::RfcSb].map(t).iter().sum::<i64>()
+            + cwl
+            + burst
+            + t(P::Wr);
     let mut rows: BTreeMap<(u8, u8, u8), u64> = BTreeMap::new();
     let edge = |c: &CommandRecord| (c.at.0 / timing.tck().0) as i64;
     for (i, b) in commands.iter().enumerate() {
@@ -83,15 +138,18 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
         let open = rows.get(&key).copied();
         let fits = match b.command {
             Act => open.is_none(),
-            Pre | Rd | Wr => open == Some(b.place.row),
-            other => return Err(format!("{other} is not scheduled yet")),
+            Pre | Rd | Wr | Rda | Wra => open == Some(b.place.row),
+            PreAb => true,
+            RefAb => rows.keys().all(|k| k.0 != b.place.rank),
+            RefSb => rows.keys().all(|k| (k.0, k.2) != (b.place.rank, b.place.bank)),
         };
         if !fits {
             return Err(format!("{b:?} with open row {open:?}"));
         }
         match b.command {
             Act => _ = rows.insert(key, b.place.row),
-            Pre => _ = rows.remove(&key),
+            Pre | Rda | Wra => _ = rows.remove(&key),
+            PreAb => rows.retain(|k, _| k.0 != b.place.rank),
             _ => {}
         }
         let mut acts = 0;
@@ -102,38 +160,54 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
             }
             let rank = a.place.rank == b.place.rank;
             let group = rank && a.place.bank_group == b.place.bank_group;
+            let number = rank && a.place.bank == b.place.bank;
             let bank = group && a.place.bank == b.place.bank;
             let pick = |l, s| if group { t(l) } else { t(s) };
-            let mut need = vec![if a.command == Pre { 1 } else { 2 }];
+            let slots = |c: Command| if c.two_slots() { 2 } else { 1 };
+            let mut need = vec![slots(a.command)];
+            // Between last slots: one clock more when one slot follows two.
+            let longer = i64::from(a.command.two_slots() && !b.command.two_slots());
+            let mut apart = |clocks: i64| need.push(clocks + longer);
             match (a.command, b.command) {
                 (Act, Act) if rank => {
                     acts += 1;
-                    need.push(pick(P::RrdL, P::RrdS));
+                    apart(pick(P::RrdL, P::RrdS));
                     if acts == 4 {
-                        need.push(t(P::Faw));
+                        apart(t(P::Faw));
                     }
                     if bank {
-                        need.push(t(P::Rc));
+                        apart(t(P::Rc));
                     }
                 }
-                // Between last slots, of which ACT, RD and WR have two.
-                (Act, Pre) if bank => need.push(t(P::Ras) + 1),
-                (Act, Rd | Wr) if bank => need.push(t(P::Rcd)),
-                (Pre, Act) if bank => need.push(t(P::Rp)),
-                (Pre, Pre) if rank => need.push(t(P::Ppd)),
-                (Rd, Pre) if bank => need.push(t(P::Rtp) + 1),
-                (Wr, Pre) if bank => need.push(cwl + burst + t(P::Wr) + 1),
-                (Rd, Rd) if rank => need.push(pick(P::CcdL, P::CcdS)),
-                (Wr, Wr) if rank => need.push(pick(P::CcdLWr, P::CcdSWr)),
-                (Wr, Rd) if rank => need.push(cwl + burst + pick(P::WtrL, P::WtrS)),
+                (Act, Pre) if bank => apart(t(P::Ras)),
+                (Act, PreAb) if rank => apart(t(P::Ras)),
+                (Act, RefAb) if rank => apart(t(P::Rc)),
+                (Act, RefSb) if rank => apart(if number { t(P::Rc) } else { t(P::RrdL) }),
+                (Act, Rd | Wr | Rda | Wra) if bank => apart(t(P::Rcd)),
+                (Pre, Act) if bank => apart(t(P::Rp)),
+                (Pre, RefSb) if number => apart(t(P::Rp)),
+                (PreAb, Act | RefSb | RefAb) | (Pre, RefAb) if rank => apart(t(P::Rp)),
+                (Pre | PreAb, Pre | PreAb) if rank => apart(t(P::Ppd)),
+                (Rd | Wr, Pre) if bank => apart(close(a.command)),
+                (Rd | Wr | Rda | Wra, PreAb) if rank => apart(close(a.command)),
+                (Rda | Wra, Act) if bank => apart(close(a.command) + t(P::Rp)),
+                (Rda | Wra, RefSb) if number => apart(close(a.command) + t(P::Rp)),
+                (Rda | Wra, RefAb) if rank => apart(close(a.command) + t(P::Rp)),
+                (Rd | Rda, Rd | Rda) if rank => apart(pick(P::CcdL, P::CcdS)),
+                (Wr | Wra, Wr | Wra) if rank => apart(pick(P::CcdLWr, P::CcdSWr)),
+                (Wr | Wra, Rd | Rda) if rank => apart(cwl + burst + pick(P::WtrL, P::WtrS)),
+                (RefAb, Act | Pre | PreAb | RefAb | RefSb) if rank => apart(t(P::Rfc)),
+                (RefSb, Act | RefSb) if number => apart(t(P::RfcSb)),
+                (RefSb, Act | RefSb) if rank => apart(t(P::RefSbRd)),
+                (RefSb, PreAb | RefAb) if rank => apart(t(P::RfcSb)),
                 _ => {}
             }
             if let (Some(first), Some(second)) = (data(a.command), data(b.command)) {
                 // Bursts do not overlap, and the bus rests when the rank or the direction changes. Write to read in one
                 // rank is covered by tWTR.
-                let rest = match (rank, a.command == b.command, b.command) {
+                let rest = match (rank, a.command.writes(), b.command.writes()) {
                     (false, ..) => t(P::Cs),
-                    (true, false, Wr) => t(P::RtwGap),
+                    (true, false, true) => t(P::RtwGap),
                     _ => 0,
                 };
                 let free = first + burst + rest;
@@ -166,11 +240,12 @@ fn steps(lines: u64, count: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Kind::Write),
         1 => Just(Kind::PartialWrite),
     ];
-    let gap = prop_oneof![4 => Just(0u64), 4 => 0u64..4_000, 1 => 0u64..200_000];
+    let gap = prop_oneof![40 => Just(0u64), 40 => 0u64..4_000, 10 => 0u64..200_000, 1 => 0u64..40_000_000];
     let step = (0..lines, kind, gap).prop_map(|(line, kind, gap)| Step { line, kind, gap });
     prop::collection::vec(step, 1..count)
 }
 
+/// Any legal configuration: grade, shape, row policy, refresh, queues, watermarks, ages. Refreshes come often.
 fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
     let grade = prop_oneof![
         Just(SpeedGrade::Ddr5_4800),
@@ -178,15 +253,60 @@ fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
         Just(SpeedGrade::Ddr5_5600),
         Just(SpeedGrade::Ddr5_6400),
     ];
-    let policy = prop_oneof![Just(PagePolicy::Open), Just(PagePolicy::Closed)];
+    let policy = prop_oneof![
+        2 => Just(PagePolicy::Open),
+        1 => Just(PagePolicy::Closed),
+        1 => Just(PagePolicy::Adaptive),
+    ];
+    let refresh = prop_oneof![
+        1 => Just(RefreshMode::Off),
+        2 => Just(RefreshMode::AllBank),
+        2 => Just(RefreshMode::SameBank),
+    ];
     let age = prop_oneof![Just((4096u32, 16384u32)), (50u32..600, 50u32..600)];
-    (grade, policy, 0u32..3, prop::bool::ANY, age, 0u16..3).prop_map(
-        |(grade, page_policy, ranks, tight_faw, age, write_low)| {
-            let spec = DramSpec { grade, page_policy, ranks: 1 << ranks, write_low, ..small() };
-            let mut sub = small_subchannel(&spec);
+    let shape = (0u32..3, 0u32..4, 0u32..3, 6u32..9);
+    let queues = prop_oneof![3 => Just((6u16, 8u16, 6u16)), 1 => (1u16..20, 2u16..20, 1u16..20)];
+    let numbers = (0u16..3, prop::bool::ANY, 0u8..5, prop::bool::ANY);
+    (grade, policy, refresh, age, shape, queues, numbers).prop_map(
+        |(
+            grade,
+            page_policy,
+            refresh,
+            age,
+            shape,
+            queues,
+            (write_low, tight_faw, postpone, often),
+        )| {
+            let (ranks, bank_groups, banks_per_group, columns) = shape;
+            let (read_queue, write_queue, high) = queues;
+            let write_high = high.clamp(1, write_queue);
+            let spec = DramSpec {
+                grade,
+                page_policy,
+                refresh,
+                refresh_postpone: postpone,
+                ranks: 1 << ranks,
+                read_queue,
+                write_queue,
+                write_high,
+                write_low: write_low.min(write_high - 1),
+                ..small()
+            };
+            let geometry = Organisation {
+                ranks: 1 << ranks,
+                bank_groups: 1 << bank_groups,
+                banks_per_group: 1 << banks_per_group,
+                rows: 1 << 16,
+                columns: 1 << columns,
+            };
+            let mut sub = SubchannelSpec { geometry, ..SubchannelSpec::of(&spec).unwrap() };
             (sub.read_age, sub.write_age) = age;
             if tight_faw {
                 sub.timing = sub.timing.with(P::Faw, 48);
+            }
+            if often {
+                let t = sub.timing.with(P::Rfc, 200).with(P::RfcSb, 90).with(P::RefSbRd, 20);
+                sub.timing = t.with(P::Refi, 3500).with(P::Refi2, 3000);
             }
             (spec, sub)
         },
@@ -261,7 +381,7 @@ proptest! {
         let mut dram = dram(&variant);
         offer(&mut dram, &steps, jump);
         let shown = show(dram, Vec::new());
-        check_commands(&variant.1.timing, &shown.commands).map_err(TestCaseError::fail)?;
+        check_commands(&Rules { sub: &variant.1, end: shown.end }, &shown.commands).map_err(TestCaseError::fail)?;
 
         let mut ids: Vec<u64> = shown.completions.iter().map(|c| c.id).collect();
         ids.sort_unstable();
@@ -277,9 +397,16 @@ proptest! {
         prop_assert_eq!(s.reads, count(Kind::Read));
         prop_assert_eq!(s.writes, count(Kind::Write));
         prop_assert_eq!(s.partial_writes, count(Kind::PartialWrite));
-        prop_assert_eq!(issued(Command::Rd), s.reads - s.forwarded + s.underfills);
-        prop_assert_eq!(issued(Command::Wr), s.writes + s.partial_writes - s.merged);
-        prop_assert_eq!((issued(Command::Act), issued(Command::Pre)), (s.acts, s.pres));
+        prop_assert_eq!(issued(Command::Rd) + issued(Command::Rda), s.reads - s.forwarded + s.underfills);
+        prop_assert_eq!(issued(Command::Wr) + issued(Command::Wra), s.writes + s.partial_writes - s.merged);
+        for (command, count) in [
+            (Command::Act, s.acts), (Command::Pre, s.pres), (Command::PreAb, s.pre_alls), (Command::Rd, s.rds),
+            (Command::Wr, s.wrs), (Command::Rda, s.rdas), (Command::Wra, s.wras), (Command::RefAb, s.refresh_all),
+            (Command::RefSb, s.refresh_same),
+        ] {
+            prop_assert_eq!(issued(command), count, "{}", command);
+        }
+        prop_assert_eq!(s.commands(), shown.commands.len() as u64);
         prop_assert!(s.reads_done == s.reads && s.underfills_done == s.underfills);
     }
 
@@ -416,9 +543,9 @@ fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
     }
     dram.drain();
     let shown: Vec<_> = dram.take_commands().iter().map(|c| (c.at.0 / 416, c.command)).collect();
-    // tRCD 39, tCCD_L 12, and tRAS 77 is later than RD + tRTP.
-    use Command::{Act, Pre, Rd};
-    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rd), (78, Pre)]);
+    // tRCD 39, tCCD_L 12; the last closes the row behind it.
+    use Command::{Act, Rd, Rda};
+    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rda)]);
     while dram.pop_completion().is_some() {}
     let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
     assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
@@ -771,7 +898,9 @@ fn the_checker_itself_refuses_each_kind_of_wrong_command() {
     use Command::{Act, Pre, Rd, Wr};
     let legal =
         [at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 1), at(78, Pre, 0, 0, 1), at(117, Act, 0, 0, 2)];
-    assert_eq!(check_commands(&t, &legal), Ok(()));
+    let sub = SubchannelSpec { timing: t, ..SubchannelSpec::of(&spec()).unwrap() };
+    let check = |list: &[CommandRecord]| check_commands(&Rules { sub: &sub, end: Ps::ZERO }, list);
+    assert_eq!(check(&legal), Ok(()));
     for wrong in [
         vec![at(0, Rd, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(38, Rd, 0, 0, 1)],
@@ -784,6 +913,6 @@ fn the_checker_itself_refuses_each_kind_of_wrong_command() {
         vec![at(0, Act, 0, 0, 1), at(60, Rd, 0, 0, 1), at(73, Wr, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(60, Wr, 0, 0, 1), at(129, Rd, 0, 0, 1)],
     ] {
-        assert!(check_commands(&t, &wrong).is_err(), "{wrong:?}");
+        assert!(check(&wrong).is_err(), "{wrong:?}");
     }
 }
