@@ -372,7 +372,7 @@ fn jump(dram: &mut Dram, to: Ps) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_traffic_obeys_the_checker_and_answers_every_request_once(
@@ -435,6 +435,39 @@ proptest! {
         let jumped = show(jumping, Vec::new());
         same(&show(walking, popped), &jumped).map_err(|e| TestCaseError::fail(format!("walk {e}")))?;
         same(&show(ticking, Vec::new()), &jumped)?;
+    }
+
+    /// Nothing is recorded here, so idle stretches are skipped in one go.
+    #[test]
+    fn offering_at_once_shows_the_same_as_trying_again_at_every_event(
+        variant in variants(), mut steps in steps(256, 100), long in prop::collection::vec((0usize..100, 0u64..400_000_000), 3),
+    ) {
+        for (at, gap) in long {
+            if let Some(step) = steps.get_mut(at) {
+                step.gap = gap;
+            }
+        }
+        let quiet = || Dram::with_subchannels(&variant.0, 1, variant.1).unwrap();
+        let mut trying = quiet();
+        offer(&mut trying, &steps, jump);
+        let mut ticking = quiet();
+        ticking.look_at_every_edge(true);
+        let mut offering = quiet();
+        for dram in [&mut ticking, &mut offering] {
+            let mut at = Ps::ZERO;
+            for (id, step) in (0u64..).zip(&steps) {
+                at = dram.now().max(at + Ps(step.gap));
+                at = dram.offer(Request { id, line: Line(step.line), kind: step.kind, at }).unwrap();
+                prop_assert_eq!(at, dram.now());
+            }
+        }
+        let mut one_by_one = offering.clone();
+        let popped: Vec<_> = std::iter::from_fn(|| one_by_one.next_completion()).collect();
+        let want = show(trying, Vec::new());
+        prop_assert_eq!(&popped, &want.completions);
+        same(&show(offering, Vec::new()), &want)?;
+        same(&show(one_by_one, popped), &want)?;
+        same(&show(ticking, Vec::new()), &want).map_err(|e| TestCaseError::fail(format!("tick {e}")))?;
     }
 
     #[test]
@@ -685,6 +718,310 @@ fn draining_starts_at_the_high_watermark_and_ends_at_the_low_one() {
     assert_eq!(dram.stats().wrs, 32, "at the low watermark reads come first again");
 }
 
+// ---- Refresh and row policies (timing.md §2.2) -----------------------------------------------------------------------
+
+fn refreshing(refresh: RefreshMode, postpone: u8) -> DramSpec {
+    DramSpec { channels: 1, refresh, refresh_postpone: postpone, ..spec() }
+}
+
+#[test]
+fn an_idle_memory_refreshes_every_rank_at_every_interval_and_closes_rows_once() {
+    for (refresh, commands) in [
+        (RefreshMode::AllBank, 100),
+        // Half the interval, and one of four banks at a time.
+        (RefreshMode::SameBank, 800),
+        (RefreshMode::Off, 0),
+    ] {
+        let mut dram = Dram::new(&refreshing(refresh, 4), 1).unwrap();
+        dram.record_commands(true);
+        let line = line_at(&dram, 1, 3, 1, 5, 0);
+        put(&mut dram, 1, Kind::Read, line, Ps::ZERO);
+        dram.drain();
+        assert_eq!(dram.next_event(), None, "refreshes are nothing to wait for");
+        // 100 times 9360 clocks (3.9 us at the exact rate), for two ranks of two subchannels.
+        dram.advance(Ps(416 * 9360 * 100));
+        let s = dram.stats();
+        assert_eq!((s.refresh_all + s.refresh_same), commands * 4, "{refresh:?}");
+        let closed = match refresh {
+            RefreshMode::AllBank => (0, 1),
+            RefreshMode::SameBank => (1, 0),
+            RefreshMode::Off => (0, 0),
+        };
+        assert_eq!((s.pres, s.pre_alls), closed, "{refresh:?}");
+        let sub = SubchannelSpec::of(&refreshing(refresh, 0)).unwrap();
+        let rules = Rules { sub: &sub, end: dram.now() };
+        assert_eq!(check_commands(&rules, &dram.take_commands()), Ok(()));
+        assert_eq!(dram.lost_commands(), 0);
+    }
+}
+
+/// Reads of one subchannel as fast as it takes them, to the banks of one rank or more, for so many clocks.
+fn saturate(spec: &DramSpec, ranks: u8, clocks: u64) -> (Dram, Vec<CommandRecord>) {
+    let mut dram = Dram::new(spec, 1).unwrap();
+    dram.record_commands(true);
+    let (mut n, mut commands) = (0u64, Vec::new());
+    while dram.now() < Ps(416 * clocks) {
+        let (rank, group) = ((n / 128 % u64::from(ranks)) as u8, (n % 8) as u8);
+        let line = line_at(&dram, rank, group, 0, n / 1024, (n / 8 % 16) as u16);
+        dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        n += 1;
+        if n % 1000 == 0 {
+            commands.append(&mut dram.take_commands());
+        }
+    }
+    commands.append(&mut dram.take_commands());
+    (dram, commands)
+}
+
+#[test]
+fn a_busy_rank_postpones_as_many_refreshes_as_it_may_and_then_none() {
+    for (postpone, busy) in [(0, 20), (4, 16), (8, 12)] {
+        let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, postpone) };
+        let (_, commands) = saturate(&spec, 1, 9360 * 20 + 100);
+        let count = |sub| {
+            let mine = commands.iter().filter(|c| c.place.subchannel == sub);
+            mine.filter(|c| c.command == Command::RefAb).count()
+        };
+        assert_eq!((count(0), count(1)), (busy, 20), "{postpone}: subchannel 1 is idle");
+    }
+}
+
+#[test]
+fn postponed_refreshes_are_made_up_for_when_the_requests_are_gone() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 4) };
+    let (mut dram, mut commands) = saturate(&spec, 1, 9360 * 10 - 1000);
+    dram.drain();
+    let end = dram.now();
+    // Each takes tRFC1, 708 clocks.
+    dram.advance(end + Ps(416 * 800 * 6));
+    commands.append(&mut dram.take_commands());
+    let late = commands.iter().filter(|c| c.place.subchannel == 0 && c.at > end);
+    let edges: Vec<u64> =
+        late.filter(|c| c.command == Command::RefAb).map(|c| c.at.0 / 416).collect();
+    assert!(edges.len() >= 4, "{edges:?}");
+    assert!(edges.windows(2).take(3).all(|w| w[1] - w[0] == 708), "{edges:?}");
+}
+
+/// Q12 of verification.md §2.11, for one rank: streaming reads lose what a refresh costs and no more.
+#[test]
+fn a_stream_reaches_the_bandwidth_that_refresh_leaves() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 0) };
+    let clocks = 9360 * 40;
+    let (dram, commands) = saturate(&spec, 1, clocks);
+    let end = dram.now().0 / 416;
+    let bursts = commands.iter().filter(|c| c.command == Command::Rd).count() as u64;
+    // tRTP + tRP + tRFC1 + tRCD of tREFI1.
+    let left = end * (9360 - (18 + 39 + 708 + 39)) / 9360;
+    let (got, want) = (bursts * 8, left);
+    assert!(got.abs_diff(want) * 100 <= want, "{got} of {want} clocks carry data");
+}
+
+#[test]
+fn the_other_banks_work_on_while_one_bank_of_each_group_is_refreshed() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::SameBank, 0) };
+    // Only bank 0 of each group is read.
+    let (_, commands) = saturate(&spec, 1, 9360 * 20);
+    let mine: Vec<_> = commands.iter().filter(|c| c.place.subchannel == 0).collect();
+    let reads_within = |from: Ps| {
+        mine.iter()
+            .filter(|c| c.command == Command::Rd && c.at > from && c.at < from + Ps(416 * 312))
+            .count()
+    };
+    let mut of_others = 0;
+    for refresh in mine.iter().filter(|c| c.command == Command::RefSb) {
+        let reads = reads_within(refresh.at);
+        if refresh.place.bank == 0 {
+            assert_eq!(reads, 0, "{refresh:?}: all banks in use are being refreshed");
+        } else {
+            of_others += 1;
+            assert!(reads > 15, "{refresh:?}: {reads} reads");
+        }
+    }
+    assert!(of_others > 50, "{of_others}");
+}
+
+#[test]
+fn an_adaptive_row_is_closed_only_when_another_row_is_waited_for() {
+    use Command::{Act, Rd, Rda};
+    for (rows, want) in [
+        (vec![5], vec![Act, Rd]),
+        (vec![5, 5], vec![Act, Rd, Rd]),
+        (vec![5, 6], vec![Act, Rda, Act, Rd]),
+        (vec![5, 6, 5], vec![Act, Rd, Rda, Act, Rd]),
+    ] {
+        let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Adaptive);
+        for (column, row) in (0u16..).zip(&rows) {
+            let line = line_at(&dram, 0, 3, 1, *row, column);
+            put(&mut dram, 0, Kind::Read, line, Ps::ZERO);
+        }
+        dram.drain();
+        let shown: Vec<_> = dram.take_commands().iter().map(|c| c.command).collect();
+        assert_eq!(shown, want, "{rows:?}");
+    }
+}
+
+#[test]
+fn a_sparse_trace_costs_its_commands_and_refreshes_and_no_more() {
+    let mut dram = Dram::new(&refreshing(RefreshMode::AllBank, 4), 1).unwrap();
+    let mut rng = Prng::new(3);
+    for n in 0..2000 {
+        let at = Ps(416_000 * n);
+        put(&mut dram, n, Kind::Read, Line(rng.below(1 << 24)), at);
+    }
+    dram.drain();
+    let commands = dram.stats().commands();
+    // One look per command, and a look after each that finds nothing.
+    assert!(dram.looks() <= 2 * commands + 2000, "{} looks for {commands} commands", dram.looks());
+    let before = dram.looks();
+    // Twelve days of nothing.
+    let later = dram.now() + Ps(1 << 60);
+    dram.advance(later);
+    assert!(dram.looks() < before + 100, "{}", dram.looks() - before);
+    let refreshes = dram.stats().refresh_all;
+    let want = 4 * (dram.now().0 / (416 * 9360));
+    assert!(refreshes.abs_diff(want) <= 4, "{refreshes}, {want}");
+}
+
+// ---- Nothing moves ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_watchdog_names_the_constraint_that_blocks() {
+    let spec = DramSpec { channels: 1, watchdog: 1 << 16, ..spec() };
+    let mut sub = SubchannelSpec::of(&spec).unwrap();
+    // A write that takes forever to recover from.
+    sub.timing = sub.timing.with(P::Wr, 1 << 19);
+    let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+    let lines = [5, 6].map(|row| line_at(&dram, 0, 3, 1, row, 0));
+    put(&mut dram, 1, Kind::Write, lines[0], Ps::ZERO);
+    dram.drain();
+    assert_eq!(dram.check_progress(), Ok(()));
+    put(&mut dram, 2, Kind::Read, lines[1], Ps(416_000));
+    dram.drain();
+    assert!(dram.now() < Ps(416 * (1 << 17)), "the run is not waited out");
+    let shown = dram.check_progress().unwrap_err().to_string();
+    expect_test::expect!["package 0 channel 0 subchannel 0 rank 0 bank group 3 bank 1: read of row 6 queued since 416 ns: PRE blocked by tWR until 218.139 us"].assert_eq(&shown);
+    assert_eq!(dram.why_blocked().len(), 1);
+    assert_eq!(dram.next_completion().map(|c| c.id), Some(1), "the write was posted");
+    assert_eq!(dram.next_completion(), None);
+    // The same for a closed loop whose queue is full.
+    let refused = (0..100).find_map(|n| {
+        let line = line_at(&dram, 0, 3, 1, 7, n);
+        dram.offer(Request { id: 3, line, kind: Kind::Read, at: Ps::ZERO }).err()
+    });
+    assert!(refused.is_some_and(|wait| wait.command == Command::Pre));
+}
+
+#[test]
+fn why_blocked_says_what_the_oldest_request_waits_for() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let line = line_at(&dram, 0, 3, 1, 5, 0);
+    assert!(dram.why_blocked().is_empty());
+    put(&mut dram, 1, Kind::PartialWrite, line, Ps::ZERO);
+    let reasons =
+        |dram: &Dram| dram.why_blocked().iter().map(|w| (w.write, w.reason)).collect::<Vec<_>>();
+    let until = Ps(39 * 416);
+    let blocked = Blocked::Timing { command: Command::Rd, by: "tRCD", until };
+    assert_eq!(reasons(&dram), [(false, Reason::Blocked(blocked))]);
+    dram.advance(until);
+    assert_eq!(reasons(&dram), [(true, Reason::Underfill)]);
+}
+
+// ---- Records and counters --------------------------------------------------------------------------------------------
+
+#[test]
+fn records_beyond_the_bound_are_counted_as_lost() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Closed);
+    let mut issued = 0;
+    for n in 0..50_000u64 {
+        // Another row each time: ACT and RDA.
+        let line = line_at(&dram, 0, (n % 8) as u8, (n / 8 % 4) as u8, n, 0);
+        dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        issued = dram.stats().commands();
+        if issued >= 80_000 {
+            break;
+        }
+    }
+    assert_eq!(dram.recorded_commands(), subchannel::RECORDED_COMMANDS);
+    assert_eq!(dram.lost_commands(), issued - subchannel::RECORDED_COMMANDS as u64);
+    assert_eq!(dram.take_commands().len(), subchannel::RECORDED_COMMANDS);
+    assert_eq!((dram.recorded_commands(), dram.take_commands().len()), (0, 0));
+}
+
+#[test]
+fn latencies_fall_into_quarters_of_powers_of_two() {
+    let mut histogram = LatencyHistogram::default();
+    for ps in [0, 1023, 1024, 1279, 1280, 2047, 2048, 3 << 40, u64::MAX] {
+        histogram.record(Ps(ps));
+    }
+    let shown: Vec<_> = histogram.buckets().map(|(from, count)| (from.0, count)).collect();
+    assert_eq!(shown, [(1024, 4), (1280, 1), (1792, 1), (2048, 1), (3 << 40, 1), (7 << 39, 1)]);
+    assert_eq!(histogram.total(), 9);
+    assert_eq!(histogram.quantile(0), Ps(1024));
+    assert_eq!(histogram.quantile(500), Ps(1280));
+    assert_eq!(histogram.quantile(1000), Ps(7 << 39));
+}
+
+#[test]
+fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    for n in 0..40 {
+        let line = line_at(&dram, 0, (n % 8) as u8, 0, n / 16, n as u16);
+        put(
+            &mut dram,
+            n,
+            [Kind::Read, Kind::Write, Kind::PartialWrite][n as usize % 3],
+            line,
+            Ps::ZERO,
+        );
+    }
+    dram.advance(Ps(60_000));
+    assert_eq!(dram.check_conservation(), Ok(()));
+    let (stats, held) = (dram.stats(), dram.in_flight());
+    assert!(held.total() > 0 && stats.read_queue_clocks > 0);
+    let broken = |stats: DramStats, held: InFlight| stats::check(&stats, &held).map_err(|e| e.what);
+    assert_eq!(broken(stats, held), Ok(()));
+    for (name, stats, held) in [
+        ("reads", DramStats { reads: stats.reads + 1, ..stats }, held),
+        ("writes", DramStats { merged: stats.merged + 1, ..stats }, held),
+        (
+            "underfill reads",
+            DramStats { underfills_done: stats.underfills_done + 1, ..stats },
+            held,
+        ),
+        ("waiting writes", stats, InFlight { waiting_writes: held.waiting_writes + 1, ..held }),
+        ("RD commands", DramStats { rds: stats.rds + 1, ..stats }, held),
+        ("column commands", DramStats { row_hits: stats.row_hits + 1, ..stats }, held),
+        (
+            "reads delivered",
+            DramStats { read_latencies: LatencyHistogram::default(), ..stats },
+            held,
+        ),
+        (
+            "read-queue occupancy",
+            DramStats { read_queue_clocks: stats.read_queue_clocks + 1, ..stats },
+            held,
+        ),
+        (
+            "write-queue occupancy",
+            stats,
+            InFlight { write_queue_wait: held.write_queue_wait + 1, ..held },
+        ),
+    ] {
+        assert_eq!(broken(stats, held), Err(name));
+    }
+    // What comes back without ever having been asked for.
+    let made_up = DramStats { rds: stats.rds + 1, row_hits: stats.row_hits + 1, ..stats };
+    let made_up = DramStats { underfills: stats.underfills + 1, ..made_up };
+    let waiting = InFlight {
+        queued_underfills: held.queued_underfills + 1,
+        waiting_writes: held.waiting_writes + 1,
+        ..held
+    };
+    assert_eq!(broken(made_up, waiting), Err("RD commands"));
+    let names: std::collections::BTreeSet<_> = CONSERVATION_RULES.iter().map(|r| r.name).collect();
+    assert_eq!(names.len(), CONSERVATION_RULES.len());
+}
+
 // ---- Order of service ------------------------------------------------------------------------------------------------
 
 #[test]
@@ -842,7 +1179,10 @@ fn every_package_has_its_own_channels() {
 
 #[test]
 fn the_end_of_time_is_reached_without_a_panic() {
-    let mut dram = one_channel(SpeedGrade::Ddr5_6400, PagePolicy::Closed);
+    let refresh = RefreshMode::SameBank;
+    let spec = DramSpec { channels: 1, refresh, page_policy: PagePolicy::Closed, ..spec() };
+    let mut dram = Dram::new(&spec, 1).unwrap();
+    dram.record_commands(true);
     let line = line_at(&dram, 0, 3, 1, 5, 0);
     put(&mut dram, 1, Kind::PartialWrite, line, Ps(u64::MAX));
     put(&mut dram, 2, Kind::Read, Line(u64::MAX), Ps(u64::MAX));
