@@ -79,6 +79,8 @@ pub(super) struct Tally {
     pub(super) wait: Ps,
     pub(super) wait_max: Ps,
     pub(super) latencies: Latencies,
+    /// Whether commands were handed on.
+    pub(super) recorded: bool,
     pub(super) commands: u64,
     pub(super) commands_lost: u64,
     /// When nothing was left to do.
@@ -281,6 +283,7 @@ impl Drive<'_> {
     fn finish(&mut self) -> Result<(), DramError> {
         while self.tally.stopped.is_none() && self.dram.next_event().is_some() && self.step() {}
         self.hand_on()?;
+        self.tally.recorded = !self.sinks.is_empty();
         self.tally.commands_lost = self.dram.lost_commands();
         self.tally.end = self.dram.now();
         for sink in &mut self.sinks {

@@ -280,10 +280,12 @@ fn values(end: &End, trace: Option<(u64, [u64; 4])>) -> Values {
         ("run.admission_wait_max", t.wait_max.0),
         ("run.read_latency", t.latencies.sum().0),
         ("run.latency_samples", t.latencies.samples()),
-        ("run.commands_written", t.commands),
-        ("run.commands_lost", t.commands_lost),
     ] {
         values.set(name, value);
+    }
+    if t.recorded {
+        values.set("run.commands_written", t.commands);
+        values.set("run.commands_lost", t.commands_lost);
     }
     if let Some((records, kinds)) = trace {
         values.set("trace.records", records);
