@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+#[expect(dead_code, reason = "each test uses a part of it")]
 mod common;
 
 use common::{Os, id, machine, platform};

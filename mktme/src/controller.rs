@@ -4,9 +4,9 @@ use crate::crypto::{
     Ciphers, CryptoKind, Image, MacField, Real, mac_key, power_on, symbolic_decrypt,
     symbolic_mac_matches,
 };
-use crate::dram::{self, AddressMap};
+use crate::dram::{self, AddressMap, ChannelMap};
 use crate::keys::{Key, KeyRing, MaterialId};
-use crate::store::{Content, NewLine, Odd, Store, View};
+use crate::store::{Content, Header, NewLine, Odd, Store, View};
 use crate::tables::{
     ErratumEffect, KeyClass, MacAfter, PoisonAfter, ReadRow, Returned, TdAfter, UcnaCode, WriteRow,
     WriteSize, birth_signal, erratum_effect, read_checks_mac, read_row, write_makes_mac, write_row,
@@ -86,6 +86,26 @@ impl ControllerSpec {
     }
 }
 
+impl ControllerSpec {
+    /// The row of a read that needs no computing, and what it returns: the line's own bytes (`Plain`) or zeros (`Blocked`).
+    #[inline]
+    fn judge_at_once(&self, key: Key, view: &View<'_>) -> Option<(&'static ReadRow, DataClass)> {
+        if self.crypto != CryptoKind::Symbolic || view.odd {
+            return None;
+        }
+        // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
+        let header = view.header;
+        let ours = header.material() == key.material;
+        let mac_ok = header.mac() && ours;
+        let mode = self.memory.integrity;
+        let row = read_row(mode, key.class, header.td(), mac_ok, view.poison.is_some());
+        match row.data {
+            Returned::Zeros => Some((row, DataClass::Blocked)),
+            Returned::Plaintext => ours.then_some((row, DataClass::Plain)),
+        }
+    }
+}
+
 /// Counts of what the controller did since power-on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Stats {
@@ -158,7 +178,7 @@ pub struct Probe {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Controller {
     spec: ControllerSpec,
-    map: AddressMap,
+    channels: ChannelMap,
     keys: KeyRing,
     mac_key: [u8; 16],
     store: Store,
@@ -185,7 +205,7 @@ impl Controller {
     pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
         spec.validate()?;
         Ok(Controller {
-            map: AddressMap::new(&spec.dram)?,
+            channels: AddressMap::new(&spec.dram)?.channels(),
             keys: KeyRing::new(spec.layout, spec.memory, spec.packages),
             mac_key: mac_key(spec.seed),
             store: Store::default(),
@@ -196,8 +216,8 @@ impl Controller {
         })
     }
     /// Which channel of its package serves a line: that of the address map.
-    pub const fn channel_of(&self, line: Line) -> u8 {
-        self.map.channel_of(line)
+    pub fn channel_of(&self, line: Line) -> u8 {
+        self.channels.channel_of(line)
     }
 
     /// What it is made of.
@@ -223,12 +243,27 @@ impl Controller {
     // ---- Requests ------------------------------------------------------------------------------------------------
 
     /// Reads a line: architecture.md §2.2, §2.3. May bear poison, which is then stored (MC-02) and logged.
+    #[inline]
     pub fn read(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
+        self.stats.reads += 1;
+        if !trace.is_on() {
+            let key = self.keys.key(at);
+            let view = self.store.visit(at.line());
+            if let Some((row, class)) = self.spec.judge_at_once(key, &view)
+                && row.cause.is_none()
+            {
+                let data = if class == DataClass::Plain { *view.data } else { LineData::ZERO };
+                return Fill { data, poison: if row.poison { view.poison } else { None }, class };
+            }
+        }
+        self.read_in_full(at, trace)
+    }
+
+    #[inline(never)]
+    fn read_in_full(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
         let line = at.line();
         let key = self.keys.key(at);
-        self.store.touch(line);
         self.warm(line, key);
-        self.stats.reads += 1;
         let before = if trace.is_on() { Some(self.line(line)) } else { None };
         let Judged { row, data, class, poison } = self.judge(line, key);
         let mut poison = poison;
@@ -293,9 +328,8 @@ impl Controller {
         let line = at.line();
         let key = self.keys.key(at);
         let memory = self.spec.memory;
-        self.store.touch(line);
-        let view = self.store.view(line);
-        let (td, old) = (view.td, view.poison);
+        let view = self.store.visit(line);
+        let (td, old) = (view.header.td(), view.poison);
         let row = write_row(
             WriteSize::Partial,
             memory.integrity,
@@ -352,7 +386,7 @@ impl Controller {
         }
         if lines == u64::MAX {
             self.stats.full_writes += 64;
-            let content = self.content(key, row, data);
+            let content = Content { header: self.header(key, row), data: *data };
             self.store.set_page(page, &content, |line, birth| {
                 trace.poison_gone(birth, Location::Dram(line));
             });
@@ -410,7 +444,7 @@ impl Controller {
                 trace.emit(EventKind::DramWritePage { page, keyid, lines, rule });
             }
         }
-        let content = self.content(key, row, data);
+        let content = Content { header: self.header(key, row), data: *data };
         for (line, birth) in self.store.set_pages(pages, &content) {
             trace.poison_gone(birth, Location::Dram(line));
         }
@@ -457,7 +491,12 @@ impl Controller {
     /// What a line holds besides its ciphertext. No effect.
     pub fn line(&self, line: Line) -> LineState {
         let view = self.store.view(line);
-        LineState { td: view.td, mac: view.mac, poison: view.poison, writer: view.writer }
+        LineState {
+            td: view.header.td(),
+            mac: view.header.mac(),
+            poison: view.poison,
+            writer: view.header.writer(),
+        }
     }
 
     /// What a read would return and by which row. No effect.
@@ -483,7 +522,7 @@ impl Controller {
     pub fn same_content(&self, other: &Controller, lines: impl IntoIterator<Item = Line>) -> bool {
         lines.into_iter().all(|line| {
             let (a, b) = (self.store.view(line), other.store.view(line));
-            a.writer == b.writer
+            a.header.writer() == b.header.writer()
                 && a.poison.is_some() == b.poison.is_some()
                 && self.image(line, &a) == other.image(line, &b)
         })
@@ -545,7 +584,7 @@ impl Controller {
     #[inline]
     fn warm(&mut self, line: Line, key: Key) {
         if self.spec.crypto == CryptoKind::Real {
-            let stored = self.store.view(line).material;
+            let stored = self.store.view(line).header.material();
             self.ciphers.warm(self.spec.seed, &self.keys, stored);
             self.ciphers.warm(self.spec.seed, &self.keys, key.material);
         }
@@ -555,20 +594,20 @@ impl Controller {
     fn image(&self, line: Line, view: &View<'_>) -> Image {
         let mut image = Image {
             data: *view.data,
-            material: view.material,
+            material: view.header.material(),
             home: line,
             flips: LineData::ZERO,
-            td: view.td,
+            td: view.header.td(),
             mac: self.store.mac_field(line, view),
         };
         if view.shared {
-            if view.material == MaterialId::POWER_ON {
+            if view.header.material() == MaterialId::POWER_ON {
                 image.data = power_on(self.spec.seed, line);
             } else if self.spec.crypto == CryptoKind::Real {
                 let real = self.real();
-                image.data = real.encrypt(view.material, line, view.data);
+                image.data = real.encrypt(view.header.material(), line, view.data);
                 if let Some(mac) = &mut image.mac {
-                    mac.bits = real.mac(view.material, line, &image.data, view.td);
+                    mac.bits = real.mac(view.header.material(), line, &image.data, view.header.td());
                 }
             }
         } else if view.odd
@@ -580,23 +619,15 @@ impl Controller {
     }
 
     /// Finds the row of a read, and what it returns.
-    #[inline]
     fn judge(&self, line: Line, key: Key) -> Judged {
         let view = self.store.view(line);
-        let mode = self.spec.memory.integrity;
-        let ours = view.material == key.material;
-        let poison = view.poison;
-        if self.spec.crypto == CryptoKind::Symbolic && !view.odd {
-            // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
-            let row = read_row(mode, key.class, view.td, view.mac && ours, poison.is_some());
-            if row.data == Returned::Zeros {
-                return Judged { row, data: LineData::ZERO, class: DataClass::Blocked, poison };
+        match self.spec.judge_at_once(key, &view) {
+            Some((row, class)) => {
+                let data = if class == DataClass::Plain { *view.data } else { LineData::ZERO };
+                Judged { row, data, class, poison: view.poison }
             }
-            if ours {
-                return Judged { row, data: *view.data, class: DataClass::Plain, poison };
-            }
+            None => self.judge_in_full(line, key, &view),
         }
-        self.judge_in_full(line, key, &view)
     }
 
     fn judge_in_full(&self, line: Line, key: Key, view: &View<'_>) -> Judged {
@@ -627,28 +658,23 @@ impl Controller {
         Judged { row, data, class, poison: view.poison }
     }
 
-    /// What lines hold after a write by `row`, in the form they can share.
+    /// What is known of lines after a write by `row`.
     #[inline]
-    fn content(&self, key: Key, row: &WriteRow, data: &LineData) -> Content {
-        let private = key.class == KeyClass::Private;
-        Content {
-            material: key.material,
-            writer: Some(key.keyid),
-            td: match row.td_after {
-                TdAfter::Set => true,
-                TdAfter::Clear => false,
-                // `Unchanged` is the erratum's, which stores no line.
-                TdAfter::ByClass | TdAfter::Unchanged => private,
-            },
-            mac: match row.mac_after {
-                MacAfter::Computed => true,
-                MacAfter::NotValid | MacAfter::Absent => false,
-                MacAfter::ByClass | MacAfter::Unchanged => {
-                    write_makes_mac(self.spec.memory.integrity, key.class)
-                }
-            },
-            data: *data,
-        }
+    fn header(&self, key: Key, row: &WriteRow) -> Header {
+        let td = match row.td_after {
+            TdAfter::Set => true,
+            TdAfter::Clear => false,
+            // `Unchanged` is the erratum's, which stores no line.
+            TdAfter::ByClass | TdAfter::Unchanged => key.class == KeyClass::Private,
+        };
+        let mac = match row.mac_after {
+            MacAfter::Computed => true,
+            MacAfter::NotValid | MacAfter::Absent => false,
+            MacAfter::ByClass | MacAfter::Unchanged => {
+                write_makes_mac(self.spec.memory.integrity, key.class)
+            }
+        };
+        Header::new(key.material, Some(key.keyid), td, mac)
     }
 
     /// Stores a whole line. Returns the poison that was there.
@@ -661,18 +687,20 @@ impl Controller {
         data: &LineData,
         poison: Option<BirthId>,
     ) -> Option<BirthId> {
-        let mut content = self.content(key, row, data);
-        let mut mac_bits = 0;
-        let shareable = self.spec.crypto == CryptoKind::Symbolic;
-        if !shareable {
-            self.ciphers.warm(self.spec.seed, &self.keys, key.material);
-            let real = self.real();
-            content.data = real.encrypt(key.material, line, data);
-            if content.mac {
-                mac_bits = real.mac(key.material, line, &content.data, content.td);
-            }
+        let header = self.header(key, row);
+        if self.spec.crypto == CryptoKind::Symbolic {
+            return self.store.set_line(
+                line,
+                &NewLine { header, data, mac_bits: 0, poison, shareable: true },
+            );
         }
-        self.store.set_line(line, &NewLine { content: &content, mac_bits, poison, shareable })
+        self.ciphers.warm(self.spec.seed, &self.keys, key.material);
+        let real = self.real();
+        let data = real.encrypt(key.material, line, data);
+        let mac_bits =
+            if header.mac() { real.mac(key.material, line, &data, header.td()) } else { 0 };
+        let new = NewLine { header, data: &data, mac_bits, poison, shareable: false };
+        self.store.set_line(line, &new)
     }
 
     /// Stores an image with a line, as it is.
@@ -685,14 +713,9 @@ impl Controller {
     ) {
         let MacField { bits, made_td } =
             image.mac.unwrap_or(MacField { bits: 0, made_td: image.td });
-        let content = Content {
-            material: image.material,
-            writer,
-            td: image.td,
-            mac: image.mac.is_some(),
-            data: image.data,
-        };
-        let new = NewLine { content: &content, mac_bits: bits, poison, shareable: false };
+        let header = Header::new(image.material, writer, image.td, image.mac.is_some());
+        let new =
+            NewLine { header, data: &image.data, mac_bits: bits, poison, shareable: false };
         self.store.set_line(line, &new);
         if image.home != line || !image.flips.is_zero() || made_td != image.td {
             self.store.set_odd(line, Odd { home: image.home, flips: image.flips, made_td });
@@ -701,7 +724,7 @@ impl Controller {
 
     fn tamper(&mut self, line: Line, image: &Image, how: Tamper, trace: &mut Trace) {
         let view = self.store.view(line);
-        let (writer, poison) = (view.writer, view.poison);
+        let (writer, poison) = (view.header.writer(), view.poison);
         self.put_image(line, image, writer, poison);
         trace.emit(EventKind::Tampered { line, how });
     }
@@ -717,7 +740,7 @@ impl Controller {
     ) -> BirthId {
         let line = at.line();
         let view = self.store.view(line);
-        let (image, writer) = (self.image(line, &view), view.writer);
+        let (image, writer) = (self.image(line, &view), view.header.writer());
         let birth = trace.born(at, cause);
         self.stats.count_birth(cause);
         self.put_image(line, &image, writer, Some(birth));

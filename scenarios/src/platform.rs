@@ -384,6 +384,14 @@ impl Draft {
             let found = format!("`{}` = {value}", e.key());
             return Err(self.blame(e.key(), src, overrides, &found, expected));
         }
+        if let Err(e) = mktme::dram::AddressMap::new(&spec.dram) {
+            // "dram.map: found …, expected …": the last of them, as what was found may quote anything.
+            let message = e.to_string();
+            let (found, expected) = message.rsplit_once(", expected ").unwrap_or((&message, ""));
+            let found = found.strip_prefix("dram.map: found ").unwrap_or(found);
+            let found = format!("in `dram.map` {found}");
+            return Err(self.blame("dram.map", src, overrides, &found, expected));
+        }
         let mut rows = self.rows;
         let params = PARAMS.iter().filter_map(|p| rows.remove(p.key)).map(|r| r.row).collect();
         Ok(Platform { spec, params })

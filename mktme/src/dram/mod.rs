@@ -28,7 +28,7 @@ mod wheel;
 
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
-pub use map::{AddressMap, Place};
+pub use map::{AddressMap, ChannelMap, MapError, Place};
 pub use organisation::Organisation;
 pub use stats::{
     CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram,
@@ -98,6 +98,9 @@ pub enum SpecError {
         /// As given.
         found: u64,
     },
+    /// The address map.
+    #[error("{0}")]
+    Map(#[from] MapError),
     /// Packages outside 1 to 8.
     #[error("cpu.packages is {0}, expected 1 to 8")]
     Packages(u8),

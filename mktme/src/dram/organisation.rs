@@ -62,9 +62,9 @@ pub struct Organisation {
     pub bank_groups: u8,
     /// Banks per bank group, a power of two from 1 to 4.
     pub banks_per_group: u8,
-    /// Rows of a bank that are installed.
+    /// Rows of a bank that are installed, 1 to 2^18.
     pub rows: u32,
-    /// Columns of a row, a power of two from 16 to 2^16: a line is a burst of 16.
+    /// Columns of a row, a power of two from 32 to 2^12: a line is a burst of 16.
     pub columns: u32,
 }
 
@@ -113,11 +113,11 @@ impl Organisation {
         if !power(self.banks_per_group as u64, 1, 4) {
             return Err(("banks per group", self.banks_per_group as u64));
         }
-        if !power(self.columns as u64, 16, 1 << 16) {
+        if !power(self.columns as u64, 32, 1 << 12) {
             return Err(("columns", self.columns as u64));
         }
-        if self.rows == 0 {
-            return Err(("rows", 0));
+        if self.rows == 0 || self.rows > 1 << 18 {
+            return Err(("rows", self.rows as u64));
         }
         Ok(())
     }
