@@ -85,7 +85,8 @@ impl Content {
     /// Whether both are the same: as `==`, which calls for a comparison of bytes, but inline.
     #[inline]
     pub(crate) fn is(&self, header: Header, data: &LineData) -> bool {
-        self.header == header && self.data.0.iter().zip(data.0).fold(0, |d, (a, b)| d | (*a ^ b)) == 0
+        self.header == header
+            && self.data.0.iter().zip(data.0).fold(0, |d, (a, b)| d | (*a ^ b)) == 0
     }
 }
 

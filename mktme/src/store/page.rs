@@ -38,7 +38,9 @@ mod all {
     pub(super) fn serialize<S: Serializer>(slots: &[Slot; 64], s: S) -> Result<S::Ok, S::Error> {
         slots.as_slice().serialize(s)
     }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Box<[Slot; 64]>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Box<[Slot; 64]>, D::Error> {
         let slots = Vec::<Slot>::deserialize(d)?.into_boxed_slice();
         slots.try_into().map_err(|_| de::Error::custom("a page has 64 lines"))
     }
@@ -226,7 +228,8 @@ impl PageBody {
     /// The lines that have extras, rising.
     pub(crate) fn extras(&self) -> impl Iterator<Item = (u32, &Extra)> {
         let extras = self.extras.as_ref();
-        lines_in(extras.map_or(0, |extras| extras.lines)).zip(extras.into_iter().flat_map(|e| &e.list))
+        lines_in(extras.map_or(0, |extras| extras.lines))
+            .zip(extras.into_iter().flat_map(|e| &e.list))
     }
 
     /// Whether both hold the same, wherever their bytes stand; each with its region's base.
@@ -516,9 +519,10 @@ impl PageBody {
     }
 
     pub(crate) fn memory_use(&self) -> usize {
-        let extras = self.extras.as_ref().map_or(0, |extras| {
-            size_of::<Extras>() + extras.list.capacity() * size_of::<Extra>()
-        });
+        let extras = self
+            .extras
+            .as_ref()
+            .map_or(0, |extras| size_of::<Extras>() + extras.list.capacity() * size_of::<Extra>());
         let slots = match &self.slots {
             Slots::Few(slots) => slots.len() * size_of::<LineData>(),
             Slots::All(_) => size_of::<[Slot; 64]>(),

@@ -264,11 +264,7 @@ impl Region {
 
     /// Gives all lines of a page the same content. Returns its details, and whether the region's pages are now all alike.
     #[inline]
-    pub(super) fn set_page(
-        &mut self,
-        page: u64,
-        content: &Content,
-    ) -> (Option<PageBody>, bool) {
+    pub(super) fn set_page(&mut self, page: u64, content: &Content) -> (Option<PageBody>, bool) {
         let displaced = if self.bodies.is_empty() { None } else { self.remove(page) };
         match &mut self.second {
             Some(second) if second.content == *content => {
