@@ -30,8 +30,13 @@ pub(super) struct Wanted {
 
 /// Where requests come from, in order of `due`.
 pub(super) trait Requests {
-    /// The next; none at the end, which is asked for once.
-    fn next(&mut self) -> Result<Option<Wanted>, TraceError>;
+    /// The next; none at the end, or at a record that cannot be taken.
+    fn next(&mut self) -> Option<Wanted>;
+
+    /// Why there is none, if that is not the end. Apart, because an error is large and this loop is hot.
+    fn failure(&mut self) -> Option<TraceError> {
+        None
+    }
 }
 
 /// The memory controller's part: what each request means for TD bits, MACs and poison.
@@ -149,7 +154,7 @@ pub(super) struct Drive<'a> {
 impl Drive<'_> {
     /// Makes every request and lets the last of them end.
     pub(super) fn run<R: Requests>(&mut self, source: &mut R) -> Result<(), DramError> {
-        while let Some(wanted) = source.next()? {
+        while let Some(wanted) = source.next() {
             self.tally.offered += 1;
             if !self.place(&wanted)? {
                 break;
@@ -163,6 +168,9 @@ impl Drive<'_> {
                     (self.progress)(self.tally.accepted);
                 }
             }
+        }
+        if let Some(error) = source.failure() {
+            return Err(error.into());
         }
         self.finish()
     }
