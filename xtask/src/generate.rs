@@ -234,6 +234,20 @@ pub fn files() -> Vec<(String, String)> {
             ),
         ),
         (
+            "statistics",
+            page(
+                "Statistics",
+                "Every counter that a command prints, and the rules that are checked at the end of every run: one that does \
+                 not hold is a fault of the simulator and ends it with exit code 3. A rule is looked at where a run has all \
+                 of its statistics.",
+                &[
+                    ("Counters", scenarios::stats::statistics_markdown()),
+                    ("Rules", scenarios::stats::rules_markdown()),
+                    ("Patterns of `tdxsim dram`", scenarios::dram::patterns_markdown()),
+                ],
+            ),
+        ),
+        (
             "invariants",
             page(
                 "Invariants of the reference model",
@@ -247,6 +261,8 @@ pub fn files() -> Vec<(String, String)> {
     files.push(schema::<scenarios::report::Document>("run"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
+    files.push(schema::<scenarios::validate::ValidateReport>("validate"));
+    files.push(schema::<scenarios::dram::DramReport>("dram"));
     files.push(schema::<tdxsim::commands::Explained>("explain"));
     files.push(schema::<tdxsim::commands::Shown>("platform"));
     files.extend(manual());
