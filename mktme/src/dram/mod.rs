@@ -11,7 +11,7 @@
 //! write that hits it merges at no cost; a partial write that misses it costs one underfill read, which takes a read-queue
 //! entry, and then its write. Two requests for one line are otherwise not ordered: outcomes are decided at admission.
 //!
-//! Refreshes are made at their times whether or not anybody asks ([`refresh`]); alone they are no work to wait for.
+//! Refreshes are made at their times whether or not anybody asks; alone they are no work to wait for.
 //!
 //! Not modelled: power-down, MRDIMM, refresh management (RFM).
 

@@ -182,7 +182,7 @@ struct Recorder {
     lost: u64,
 }
 
-/// Most commands that are kept for [`Subchannel::take_commands`]; what comes beyond is counted as lost.
+/// Most commands that are kept for [`Dram::take_commands`](super::Dram::take_commands); what comes beyond is counted as lost.
 pub const RECORDED_COMMANDS: usize = 1 << 16;
 
 /// A subchannel: its devices, queues and scheduler.
@@ -620,11 +620,10 @@ impl Subchannel {
                 self.look(edge);
             }
             // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
-            if self.counted == edge || self.underfilled == edge {
-                if self.has_room(kind, bank, place) {
-                    self.deliver(edge, out);
-                    return Ok(Some(edge));
-                }
+            let changed = self.counted == edge || self.underfilled == edge;
+            if changed && self.has_room(kind, bank, place) {
+                self.deliver(edge, out);
+                return Ok(Some(edge));
             }
         }
     }
