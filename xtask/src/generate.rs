@@ -95,21 +95,24 @@ pub fn files() -> Vec<(String, String)> {
             "caches",
             page(
                 "What the caches do",
-                "The tables of `cache`: the state of a core's copy of one (line, KeyID), and what each flush does.",
+                "The tables of `cache`: the state of a core's copy of one (line, KeyID), what each flush does, and what goes to a line's home.",
                 &[
                     ("Transitions", cache::mesi::transitions_markdown()),
                     ("Flushes", cache::flushes::flushes_markdown()),
+                    ("Transactions", cache::transaction::transactions_markdown()),
                 ],
             ),
         ),
         (
             "dram",
             page(
-                "DDR5 timing",
+                "DDR5",
                 "The tables of `mktme::dram`. Rows whose standing is not \"Verified\" are recalled or assumed.",
                 &[
                     ("Parameters", mktme::dram::timing::timing_markdown()),
                     ("Constraints", mktme::dram::constraint::constraints_markdown()),
+                    ("Organisation", mktme::dram::organisation::organisation_markdown()),
+                    ("Address maps", mktme::dram::map::map_markdown()),
                 ],
             ),
         ),
@@ -202,6 +205,7 @@ pub fn files() -> Vec<(String, String)> {
                         scenarios::diag::bytes_rules_markdown(),
                     ),
                     ("Trace formats", scenarios::trace::formats_markdown()),
+                    ("Commands of gem5 packets", scenarios::trace::commands_markdown()),
                     ("Platform parameters", scenarios::platform::params_markdown()),
                     ("Exit codes", exit_codes()),
                 ],
@@ -230,6 +234,20 @@ pub fn files() -> Vec<(String, String)> {
             ),
         ),
         (
+            "statistics",
+            page(
+                "Statistics",
+                "Every counter that a command prints, and the rules that are checked at the end of every run: one that does \
+                 not hold is a fault of the simulator and ends it with exit code 3. A rule is looked at where a run has all \
+                 of its statistics.",
+                &[
+                    ("Counters", scenarios::stats::statistics_markdown()),
+                    ("Rules", scenarios::stats::rules_markdown()),
+                    ("Patterns of `tdxsim dram`", scenarios::dram::patterns_markdown()),
+                ],
+            ),
+        ),
+        (
             "invariants",
             page(
                 "Invariants of the reference model",
@@ -243,6 +261,8 @@ pub fn files() -> Vec<(String, String)> {
     files.push(schema::<scenarios::report::Document>("run"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
+    files.push(schema::<scenarios::validate::ValidateReport>("validate"));
+    files.push(schema::<scenarios::dram::DramReport>("dram"));
     files.push(schema::<tdxsim::commands::Explained>("explain"));
     files.push(schema::<tdxsim::commands::Shown>("platform"));
     files.extend(manual());

@@ -1,12 +1,16 @@
 //! One line of text to one record. Works on bytes, allocates nothing, and says where and why a line is refused.
 
-use super::format::{ACCESS_BYTES_MAX, Access, AccessKind, Format, TRANSACTION_BYTES, Word};
+use super::format::{
+    ACCESS_BYTES_MAX, Access, AccessKind, DramPlace, Format, TRANSACTION_BYTES, When,
+};
 
 /// What a line is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Item {
     /// A record.
     Access(Access),
+    /// A record of two accesses.
+    Pair(Access, Access),
     /// Nothing: blank, a comment, or a line of Valgrind's own.
     Skip,
 }
@@ -27,8 +31,6 @@ pub(super) enum Found {
     },
     /// An access whose end 64 bits do not hold.
     Wraps,
-    /// A record of Ramulator's `ReadWriteTrace`.
-    Vector,
 }
 
 /// Why a line is refused.
@@ -45,7 +47,7 @@ pub(super) struct Fault {
 }
 
 /// The value of each byte as a digit; 255 where it is none.
-const DIGITS: [u8; 256] = {
+pub(super) const DIGITS: [u8; 256] = {
     let mut table = [255; 256];
     let mut i: u8 = 0;
     while i < 16 {
@@ -193,11 +195,10 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads a line of a format. `text` is without its line end; `cycle` is that of the record before.
+/// Reads a line of a form. `text` is without its line end; `cycle` is that of the record before.
 ///
 /// # Errors
-/// Where and why the format has no such line.
-#[inline]
+/// Where and why the form has no such line.
 pub(super) fn item(format: Format, text: &[u8], cycle: u64) -> Result<Item, Fault> {
     let mut cursor = Cursor::new(text);
     cursor.blanks();
@@ -208,14 +209,23 @@ pub(super) fn item(format: Format, text: &[u8], cycle: u64) -> Result<Item, Faul
     match format {
         Format::Lackey => lackey(&mut cursor),
         Format::Ramulator => ramulator(&mut cursor),
+        Format::RamulatorVector => vector(&mut cursor),
+        Format::RamulatorDram => ramulator_dram(&mut cursor),
+        Format::SimpleO3 => simple_o3(&mut cursor),
         Format::Dramsim3 => dramsim3(&mut cursor, cycle),
+        Format::Usimm => usimm(&mut cursor),
+        Format::Dramsys => dramsys(&mut cursor, Some(cycle)),
+        Format::DramsysRelative => dramsys(&mut cursor, None),
+        // Never asked: their records are no lines.
+        Format::Champsim | Format::Gem5 => Err(cursor.here("a binary record")),
     }
 }
 
-/// Finds out which format has such a line; `None` for a line that says nothing.
+/// Finds out which form has such a line; `None` for a line that says nothing. Of each form in
+/// [`super::FORMATS`], this is what `apart` says.
 ///
 /// # Errors
-/// No format has.
+/// No form has.
 pub(super) fn detect(text: &[u8]) -> Result<Option<Format>, Fault> {
     let mut cursor = Cursor::new(text);
     cursor.blanks();
@@ -228,23 +238,46 @@ pub(super) fn detect(text: &[u8]) -> Result<Option<Format>, Fault> {
     }
     let start = cursor.at;
     let key = cursor.word();
-    if Format::Lackey.row().kind(key).is_some() {
-        return Ok(Some(Format::Lackey));
-    }
-    if Format::Ramulator.row().kind(key).is_some() || is_vector(key) {
-        return Ok(Some(Format::Ramulator));
-    }
-    cursor.at = start;
-    cursor.hex_prefix();
-    // A letter must follow, or Ramulator's SimpleO3 traces (`<bubbles> <address>`) would pass for DRAMsim3's.
-    if cursor.number::<16>("").is_ok()
-        && cursor.blanks()
-        && cursor.peek().is_some_and(|byte| byte.is_ascii_alphabetic())
-    {
-        return Ok(Some(Format::Dramsim3));
+    for format in [Format::Lackey, Format::Ramulator, Format::RamulatorVector] {
+        if format.row().kind(key).is_some() {
+            return Ok(Some(format));
+        }
     }
     cursor.at = start;
-    Err(cursor.here("a record"))
+    let is_decimal = !cursor.hex_prefix();
+    let digits = cursor.text.get(cursor.at..).unwrap_or_default();
+    let (any, decimal) = (leading(digits, 16), leading(digits, 10));
+    cursor.at += any;
+    let is_decimal = is_decimal && decimal == any;
+    if any > 0 && cursor.blanks() {
+        let second = cursor.at;
+        let key = cursor.word();
+        if Format::RamulatorDram.row().kind(key).is_some() {
+            cursor.blanks();
+            let is_whole = cursor.peek().is_none();
+            return Ok(Some(if is_whole { Format::RamulatorDram } else { Format::Usimm }));
+        }
+        return match text.get(second) {
+            Some(byte) if byte.is_ascii_alphabetic() => Ok(Some(Format::Dramsim3)),
+            Some(byte) if byte.is_ascii_digit() && is_decimal => Ok(Some(Format::SimpleO3)),
+            _ => Err(Cursor { text, at: start }.here("a record")),
+        };
+    }
+    if any > 0 && is_decimal && cursor.peek() == Some(b':') {
+        cursor.at = text.len();
+        return Err(cursor.since(
+            start,
+            Found::Text,
+            "the form to be named: dramsys (cycles from the start of the run) and dramsys-relative (from the end of the access \
+             before) look alike",
+        ));
+    }
+    Err(Cursor { text, at: start }.here("a record"))
+}
+
+/// How many digits there are.
+fn leading(text: &[u8], radix: u8) -> usize {
+    text.iter().take_while(|byte| DIGITS[usize::from(**byte)] < radix).count()
 }
 
 /// `==123== text`, and with `--` or `**`; between the marks Valgrind can also put the time.
@@ -264,8 +297,14 @@ fn valgrind(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
     Ok(Item::Skip)
 }
 
-/// The word at this place as an operation of `format`, and the blanks behind it.
-#[inline]
+const BLANK_BEHIND: &str = "a blank behind the operation";
+const ADDRESS: &str = "an address of at most 64 bits, decimal or hexadecimal with 0x";
+const HEX_ADDRESS: &str = "a hexadecimal address of at most 64 bits";
+const CYCLE: &str = "a decimal cycle of at most 64 bits";
+const GAP: &str = "a decimal number of instructions of at most 64 bits";
+const SIZE: &str = "a size of 1 to 65536 bytes";
+
+/// The word at this place as an operation of `format`.
 fn operation(cursor: &mut Cursor<'_>, format: Format) -> Result<AccessKind, Fault> {
     let row = format.row();
     let start = cursor.at;
@@ -273,94 +312,225 @@ fn operation(cursor: &mut Cursor<'_>, format: Format) -> Result<AccessKind, Faul
         cursor.at = start;
         return Err(cursor.here(row.word_list));
     };
-    if !cursor.blanks() {
-        return Err(cursor.here("a blank behind the operation"));
-    }
     Ok(kind)
 }
 
-#[inline]
+/// Blanks, of which there must be one.
+fn blanks(cursor: &mut Cursor<'_>, expected: &'static str) -> Result<(), Fault> {
+    if cursor.blanks() { Ok(()) } else { Err(cursor.here(expected)) }
+}
+
+/// A size in decimal, and where it starts.
+fn size(cursor: &mut Cursor<'_>) -> Result<(u32, usize), Fault> {
+    let start = cursor.at;
+    let size = cursor.number::<10>(SIZE)?;
+    match u32::try_from(size) {
+        Ok(bytes @ 1..=ACCESS_BYTES_MAX) => Ok((bytes, start)),
+        _ => Err(cursor.since(start, Found::Text, SIZE)),
+    }
+}
+
+/// A hexadecimal number with or without its prefix.
+fn hex(cursor: &mut Cursor<'_>, expected: &'static str) -> Result<u64, Fault> {
+    cursor.hex_prefix();
+    cursor.number::<16>(expected)
+}
+
 fn lackey(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
     const ADDRESS: &str = "a hexadecimal address of at most 64 bits without 0x";
-    const SIZE: &str = "a size of 1 to 65536 bytes";
     if matches!(cursor.peek(), Some(b'=' | b'-' | b'*')) {
         return valgrind(cursor);
     }
     let kind = operation(cursor, Format::Lackey)?;
+    blanks(cursor, BLANK_BEHIND)?;
     let addr = cursor.number::<16>(ADDRESS)?;
     if !cursor.eat(b',') {
         let more = cursor.peek().is_some_and(|byte| !is_blank(byte));
         return Err(cursor.here(if more { ADDRESS } else { "`,` and the size" }));
     }
-    let start = cursor.at;
-    let size = cursor.number::<10>(SIZE)?;
-    let bytes = match u32::try_from(size) {
-        Ok(bytes @ 1..=ACCESS_BYTES_MAX) => bytes,
-        _ => return Err(cursor.since(start, Found::Text, SIZE)),
-    };
+    let (bytes, start) = size(cursor)?;
     if addr.checked_add(u64::from(bytes) - 1).is_none() {
         return Err(cursor.since(start, Found::Wraps, "an access that ends within 64 bits"));
     }
     cursor.end(SIZE)?;
-    Ok(Item::Access(Access { kind, addr, bytes, cycle: None }))
+    Ok(Item::Access(Access::new(kind, addr, bytes)))
 }
 
-/// Whether the word is an operation of Ramulator's `ReadWriteTrace` (peers.md §2.1).
-const fn is_vector(key: u64) -> bool {
-    key == Word::pack(b"R") || key == Word::pack(b"W")
+/// An address in decimal, or in hexadecimal with its prefix.
+fn address(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
+    if cursor.hex_prefix() { cursor.number::<16>(ADDRESS) } else { cursor.number::<10>(ADDRESS) }
 }
 
-#[inline]
 fn ramulator(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
-    const ADDRESS: &str = "an address of at most 64 bits, decimal or hexadecimal with 0x";
-    let start = cursor.at;
-    let kind = match operation(cursor, Format::Ramulator) {
-        Ok(kind) => kind,
-        Err(fault) => return Err(vector(cursor, start).unwrap_or(fault)),
-    };
-    let addr = if cursor.hex_prefix() {
-        cursor.number::<16>(ADDRESS)?
-    } else {
-        cursor.number::<10>(ADDRESS)?
-    };
+    let kind = operation(cursor, Format::Ramulator)?;
+    blanks(cursor, BLANK_BEHIND)?;
+    let addr = address(cursor)?;
     cursor.end(ADDRESS)?;
-    Ok(Item::Access(Access { kind, addr, bytes: TRANSACTION_BYTES, cycle: None }))
+    Ok(Item::Access(Access::new(kind, addr, TRANSACTION_BYTES)))
 }
 
-/// The fault of a line that `R` or `W` begins.
-#[cold]
-fn vector(cursor: &mut Cursor<'_>, start: usize) -> Option<Fault> {
-    const EXPECTED: &str = "a flat address: channel, rank, bank, row and column make one only by the address mapping of the \
-         Ramulator configuration, which the trace does not hold";
-    cursor.at = start;
-    if !is_vector(cursor.word()) || !cursor.blanks() {
-        return None;
+/// Ramulator 2's `ReadWriteTrace`. The levels are those of its DDR4 and DDR5; other standards have others.
+fn vector(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
+    const SMALL: &str = "six numbers with commas between: channel, rank, bank group and bank below 65536, row and column \
+                         below 4294967296";
+    let kind = operation(cursor, Format::RamulatorVector)?;
+    blanks(cursor, BLANK_BEHIND)?;
+    let mut level = |is_first: bool, limit: u64| {
+        if !is_first && !cursor.eat(b',') {
+            return Err(cursor.here(SMALL));
+        }
+        let start = cursor.at;
+        let number = cursor.number::<10>(SMALL)?;
+        if number > limit { Err(cursor.since(start, Found::Text, SMALL)) } else { Ok(number) }
+    };
+    let mut small = |is_first| level(is_first, u64::from(u16::MAX)).map(|number| number as u16);
+    let (channel, rank, bank_group, bank) =
+        (small(true)?, small(false)?, small(false)?, small(false)?);
+    let mut large = || level(false, u64::from(u32::MAX)).map(|number| number as u32);
+    let place = DramPlace { channel, rank, bank_group, bank, row: large()?, column: large()? };
+    cursor.end(SMALL)?;
+    let access = Access::new(kind, Access::NO_ADDR, TRANSACTION_BYTES);
+    Ok(Item::Access(Access { place: Some(place), ..access }))
+}
+
+fn ramulator_dram(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
+    let addr = hex(cursor, HEX_ADDRESS)?;
+    blanks(cursor, HEX_ADDRESS)?;
+    let kind = operation(cursor, Format::RamulatorDram)?;
+    cursor.end("the end of the line")?;
+    Ok(Item::Access(Access::new(kind, addr, TRANSACTION_BYTES)))
+}
+
+fn simple_o3(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
+    let gap = cursor.number::<10>(GAP)?;
+    blanks(cursor, GAP)?;
+    let load = address_without_octal(cursor)?;
+    let load =
+        Access { when: When::Gap(gap), ..Access::new(AccessKind::Load, load, TRANSACTION_BYTES) };
+    if !cursor.blanks() || cursor.peek().is_none() {
+        cursor.end(ADDRESS)?;
+        return Ok(Item::Access(load));
     }
-    cursor.at = cursor.text.len();
-    Some(cursor.since(start, Found::Vector, EXPECTED))
+    let store = address_without_octal(cursor)?;
+    cursor.end(ADDRESS)?;
+    let store =
+        Access { when: When::Gap(0), ..Access::new(AccessKind::Store, store, TRANSACTION_BYTES) };
+    Ok(Item::Pair(load, store))
 }
 
-#[inline]
+/// An address that Ramulator 1 and Ramulator 2 read alike.
+fn address_without_octal(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
+    let start = cursor.at;
+    let digits = cursor.text.get(start..).unwrap_or_default();
+    if matches!(digits, [b'0', b'0'..=b'9', ..]) {
+        cursor.at += leading(digits, 10);
+        return Err(cursor.since(
+            start,
+            Found::Text,
+            "an address without a leading zero: Ramulator 1 reads such a one as octal, Ramulator 2 as decimal",
+        ));
+    }
+    address(cursor)
+}
+
+/// Whether a cycle, which stands from `start` to `end`, is none before that of the record before.
+fn forward(start: usize, end: usize, before: u64, now: u64) -> Result<(), Fault> {
+    if now >= before {
+        return Ok(());
+    }
+    let found = Found::Backwards { before, now };
+    Err(Fault { start, end, found, expected: "cycles that never go backwards" })
+}
+
 fn dramsim3(cursor: &mut Cursor<'_>, before: u64) -> Result<Item, Fault> {
-    const ADDRESS: &str = "a hexadecimal address of at most 64 bits";
-    const CYCLE: &str = "a decimal cycle of at most 64 bits";
-    cursor.hex_prefix();
-    let addr = cursor.number::<16>(ADDRESS)?;
-    if !cursor.blanks() {
-        return Err(cursor.here(ADDRESS));
-    }
+    let addr = hex(cursor, HEX_ADDRESS)?;
+    blanks(cursor, HEX_ADDRESS)?;
     let kind = operation(cursor, Format::Dramsim3)?;
+    blanks(cursor, BLANK_BEHIND)?;
     let start = cursor.at;
     let now = cursor.number::<10>(CYCLE)?;
     let number_end = cursor.at;
     cursor.end(CYCLE)?;
-    if now < before {
-        return Err(Fault {
-            start,
-            end: number_end,
-            found: Found::Backwards { before, now },
-            expected: "cycles that never go backwards",
-        });
+    forward(start, number_end, before, now)?;
+    let when = When::Cycle(now);
+    Ok(Item::Access(Access { when, ..Access::new(kind, addr, TRANSACTION_BYTES) }))
+}
+
+fn usimm(cursor: &mut Cursor<'_>) -> Result<Item, Fault> {
+    const POINTER: &str = "a hexadecimal instruction pointer of at most 64 bits";
+    let gap = cursor.number::<10>(GAP)?;
+    blanks(cursor, GAP)?;
+    let kind = operation(cursor, Format::Usimm)?;
+    blanks(cursor, BLANK_BEHIND)?;
+    let addr = hex(cursor, HEX_ADDRESS)?;
+    let mut access = Access { when: When::Gap(gap), ..Access::new(kind, addr, TRANSACTION_BYTES) };
+    if kind == AccessKind::Load {
+        blanks(cursor, if cursor.peek().is_none() { POINTER } else { HEX_ADDRESS })?;
+        access.ip = Some(hex(cursor, POINTER)?);
+        cursor.end(POINTER)?;
+    } else {
+        cursor.end(HEX_ADDRESS)?;
     }
-    Ok(Item::Access(Access { kind, addr, bytes: TRANSACTION_BYTES, cycle: Some(now) }))
+    Ok(Item::Access(access))
+}
+
+/// DRAMSys; `before` is the cycle of the record before where cycles count from the start.
+fn dramsys(cursor: &mut Cursor<'_>, before: Option<u64>) -> Result<Item, Fault> {
+    const COLON: &str = "`:` behind the time";
+    const DATA: &str = "the data in hexadecimal with 0x, two digits for each byte";
+    let start = cursor.at;
+    let time = cursor.number::<10>(CYCLE)?;
+    let number_end = cursor.at;
+    if !cursor.eat(b':') {
+        return Err(cursor.here(COLON));
+    }
+    let when = match before {
+        Some(before) => {
+            forward(start, number_end, before, time)?;
+            When::Cycle(time)
+        }
+        None => When::Delay(time),
+    };
+    blanks(cursor, "a blank behind `:`")?;
+    let mut given = None;
+    if cursor.eat(b'(') {
+        let (bytes, start) = size(cursor)?;
+        given = Some((bytes, start, cursor.at));
+        if !cursor.eat(b')') {
+            return Err(cursor.here("`)` behind the size"));
+        }
+        blanks(cursor, "a blank behind `)`")?;
+    }
+    let kind = operation(cursor, Format::Dramsys)?;
+    blanks(cursor, BLANK_BEHIND)?;
+    let addr_start = cursor.at;
+    let addr = hex(cursor, HEX_ADDRESS)?;
+    let addr_end = cursor.at;
+    if cursor.blanks() && cursor.peek().is_some() {
+        let start = cursor.at;
+        let has_prefix = cursor.hex_prefix();
+        let digits = leading(cursor.text.get(cursor.at..).unwrap_or_default(), 16);
+        cursor.at += digits;
+        let fits = match given {
+            Some((bytes, ..)) => digits == bytes as usize * 2,
+            None => digits > 0 && digits.is_multiple_of(2),
+        };
+        if !has_prefix || !fits {
+            return Err(cursor.since(start, Found::Text, DATA));
+        }
+        cursor.end(DATA)?;
+    } else {
+        cursor.at = addr_end;
+        cursor.end(HEX_ADDRESS)?;
+    }
+    let bytes = given.map_or(TRANSACTION_BYTES, |(bytes, ..)| bytes);
+    if addr.checked_add(u64::from(bytes) - 1).is_none() {
+        let (found, start, end) = match given {
+            Some((_, start, end)) => (Found::Wraps, start, end),
+            None => (Found::Text, addr_start, addr_end),
+        };
+        let expected = "an access that ends within 64 bits";
+        return Err(Fault { start, end, found, expected });
+    }
+    Ok(Item::Access(Access { when, ..Access::new(kind, addr, bytes) }))
 }

@@ -1,88 +1,119 @@
-//! Where a trace comes from: plain text or gzip, told apart by the first two bytes.
+//! Where a trace comes from: plain, gzip or xz, told apart by the first bytes.
 
 use super::format::Format;
 use super::read::{TraceError, TraceReader};
 use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 
-/// The two bytes that begin every gzip member (RFC 1952 §2.3.1).
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-const BUFFER_BYTES: usize = 64 << 10;
+/// The bytes that begin every gzip member (RFC 1952 §2.3.1).
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// The bytes that begin every xz stream (The .xz File Format 1.2.1 §2.1.1.1).
+const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const PACKED_BUFFER_BYTES: usize = 64 << 10;
+
+/// Memory that xz data may ask for, in KiB: `xz -9` asks for 64 MiB (xz(1)), and no preset for more. Data that ask for more
+/// are refused, so that no file takes memory at will.
+pub const XZ_MEMORY_KIB: u32 = 80 << 10;
 
 /// The input with the bytes put back that were looked at.
 type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
 
-/// A buffered input that unpacks gzip.
-///
-/// The checksum of gzip data stands at their end: what was read before an error is reported may be damaged too.
-#[derive(Debug)]
-pub struct Source<R>(Kind<R>);
+/// How an input is packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Packing {
+    /// It is not.
+    Plain,
+    /// gzip, of one or many members.
+    Gzip,
+    /// xz, of one or many streams.
+    Xz,
+}
 
-#[derive(Debug)]
-enum Kind<R> {
-    Plain(BufReader<Whole<R>>),
-    Gzip(Box<BufReader<MultiGzDecoder<BufReader<Whole<R>>>>>),
+/// An input that is unpacked as it is read.
+///
+/// The checksums of packed data stand at the end of a part: what was read before an error is reported may be damaged too.
+pub struct Source<R: Read>(Kind<R>);
+
+enum Kind<R: Read> {
+    Plain(Whole<R>),
+    Gzip(Box<MultiGzDecoder<BufReader<Whole<R>>>>),
+    Xz(Box<XzReader<Full<BufReader<Whole<R>>>>>),
+}
+
+/// Reads in full what is asked for, unless the end comes. The xz reader takes the first bytes of a second stream in one read
+/// and takes a short one for a damaged file.
+struct Full<R>(R);
+
+impl<R: Read> Read for Full<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(room) = out.get_mut(done..)
+            && !room.is_empty()
+        {
+            match self.0.read(room) {
+                Ok(0) => break,
+                Ok(bytes) => done += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
 }
 
 impl<R: Read> Source<R> {
-    /// Looks at the first two bytes and goes on from them as plain text or gzip.
+    /// Looks at the first bytes and goes on from them.
     ///
     /// # Errors
     /// Those of reading `input`.
     pub fn new(mut input: R) -> io::Result<Source<R>> {
         let mut head = Vec::new();
-        input.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head)?;
-        let is_gzip = head == GZIP_MAGIC;
+        input.by_ref().take(XZ_MAGIC.len() as u64).read_to_end(&mut head)?;
+        let (gzip, xz) = (head.starts_with(GZIP_MAGIC), head == XZ_MAGIC);
         let whole = Cursor::new(head).chain(input);
-        Ok(Source(if is_gzip {
-            let packed = BufReader::with_capacity(PACKED_BUFFER_BYTES, whole);
-            let text = BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(packed));
-            Kind::Gzip(Box::new(text))
+        let packed = |whole| BufReader::with_capacity(PACKED_BUFFER_BYTES, whole);
+        Ok(Source(if gzip {
+            Kind::Gzip(Box::new(MultiGzDecoder::new(packed(whole))))
+        } else if xz {
+            let full = Full(packed(whole));
+            Kind::Xz(Box::new(XzReader::new_mem_limit(full, true, XZ_MEMORY_KIB)))
         } else {
-            Kind::Plain(BufReader::with_capacity(BUFFER_BYTES, whole))
+            Kind::Plain(whole)
         }))
     }
 
-    /// Whether the input is gzip.
-    pub const fn is_gzip(&self) -> bool {
-        matches!(self.0, Kind::Gzip(_))
+    /// How the input is packed.
+    pub const fn packing(&self) -> Packing {
+        match self.0 {
+            Kind::Plain(_) => Packing::Plain,
+            Kind::Gzip(_) => Packing::Gzip,
+            Kind::Xz(_) => Packing::Xz,
+        }
     }
 }
 
-fn gzip_error(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("gzip: {error}"))
+impl<R: Read> fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.packing()).finish()
+    }
 }
 
 impl<R: Read> Read for Source<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let named = |name: &str, e: io::Error| io::Error::new(e.kind(), format!("{name}: {e}"));
         match &mut self.0 {
             Kind::Plain(text) => text.read(out),
-            Kind::Gzip(text) => text.read(out).map_err(gzip_error),
+            Kind::Gzip(text) => text.read(out).map_err(|e| named("gzip", e)),
+            Kind::Xz(text) => text.read(out).map_err(|e| named("xz", e)),
         }
     }
 }
 
-impl<R: Read> BufRead for Source<R> {
-    #[inline]
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match &mut self.0 {
-            Kind::Plain(text) => text.fill_buf(),
-            Kind::Gzip(text) => text.fill_buf().map_err(gzip_error),
-        }
-    }
-    #[inline]
-    fn consume(&mut self, bytes: usize) {
-        match &mut self.0 {
-            Kind::Plain(text) => text.consume(bytes),
-            Kind::Gzip(text) => text.consume(bytes),
-        }
-    }
-}
-
-/// Opens a trace file, plain or gzip. See [`TraceReader::open`].
+/// Opens a trace file, plain or packed. See [`TraceReader::open`].
 ///
 /// # Errors
 /// [`TraceError`]: the file cannot be opened, or those of [`TraceReader::open`].
@@ -95,7 +126,7 @@ pub fn open_path(
     open_read(&name, file, format)
 }
 
-/// Opens a trace that comes from anywhere, standard input say, plain or gzip. See [`TraceReader::open`].
+/// Opens a trace that comes from anywhere, standard input say, plain or packed. See [`TraceReader::open`].
 ///
 /// # Errors
 /// [`TraceError`]: those of [`TraceReader::open`].
