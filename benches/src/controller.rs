@@ -18,12 +18,15 @@ const WRITTEN: u64 = 1 << 20;
 
 macro_rules! random {
     ($name:literal, $crypto:ident, $batch:literal, $request:ident) => {
+        random!($name, $batch, Requests::new(CryptoKind::$crypto, WRITTEN)?, $request)
+    };
+    ($name:literal, $batch:literal, $requests:expr, $request:ident) => {
         Workload {
             group: "controller",
             name: concat!("controller/", $name),
             unit: "request",
             batch: $batch,
-            make: || runner(Requests::new(CryptoKind::$crypto, WRITTEN)?, Requests::$request),
+            make: || runner($requests, Requests::$request),
         }
     };
 }
@@ -33,6 +36,9 @@ pub const WORKLOADS: &[Workload] = &[
     random!("read", Symbolic, 16384, read),
     random!("write", Symbolic, 16384, write),
     random!("partial", Symbolic, 16384, partial),
+    random!("read-full", 16384, Requests::full()?, read),
+    random!("write-full", 16384, Requests::full()?, write),
+    random!("mix-full", 16384, Requests::full()?, mix),
     random!("read-real", Real, 1024, read),
     random!("write-real", Real, 1024, write),
     random!("partial-real", Real, 1024, partial),
@@ -92,11 +98,38 @@ impl Requests {
         Ok(requests)
     }
 
+    /// Every line has been written with bytes of its own, so that the host's memory holds each of them.
+    ///
+    /// # Errors
+    /// None, unless the preset is broken.
+    pub fn full() -> Result<Requests, SetupError> {
+        let mut requests = Requests::new(CryptoKind::Symbolic, 0)?;
+        for line in 0..1 << BITS {
+            let at = requests.tagged(line);
+            requests.memory.write(at, &LineData([line; 8]), None, &mut requests.trace);
+        }
+        Ok(requests)
+    }
+
+    const fn tagged(&self, line: u64) -> Tagged {
+        let keyid = if line >> (BITS - 1) == 0 { self.keyid } else { KeyId::TME };
+        Tagged::new(Line(line), keyid)
+    }
+
     fn place(&mut self) -> Tagged {
         let line = random(self.next, BITS);
         self.next += 1;
-        let keyid = if line >> (BITS - 1) == 0 { self.keyid } else { KeyId::TME };
-        Tagged::new(Line(line), keyid)
+        self.tagged(line)
+    }
+
+    /// So many requests, a read and a whole-line write in turn.
+    pub fn mix(&mut self, n: u64) -> u64 {
+        let mut sum = 0;
+        for _ in 0..n / 2 {
+            sum ^= self.read(1);
+            sum ^= self.write(1);
+        }
+        sum
     }
 
     /// So many reads.

@@ -1,175 +1,238 @@
 //! Set-associative arrays with LRU replacement.
 //!
 //! An array decides capacity and replacement only; what a line holds, and whether anybody has it at all, is in the slab.
-//! So the entries of a set are slab numbers and nothing else, the most recently used first: 16 ways are one line of the
-//! host's cache. Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and
-//! a snapshot holds only what was used.
+//! So the entries of a set are slab numbers, which stay in their ways, and beside them in one word the order in which the ways
+//! were used. Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and a
+//! snapshot holds only what was used.
 
 use serde::{Deserialize, Serialize};
-use sim_core::platform::CacheGeometry;
-use sim_core::{Line, Tagged};
 
 /// Most ways of a set.
 pub(crate) const WAYS_MAX: usize = 16;
 const CHUNK_BITS: u32 = 6;
 const CHUNK: usize = 1 << CHUNK_BITS;
-
 /// The name of a slab entry; 0 is none.
 pub(crate) type SlotId = u32;
 
-/// Slab entries by recency, the most recently used first. Empty ways come last.
+/// The ways of a set, four bits each, the most recently used lowest. Ways that the array does not have come last, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Order(u64);
+
+impl Order {
+    /// By number.
+    const FIRST: Order = Order(0xfedc_ba98_7654_3210);
+
+    /// The way at a rank; rank 0 is the most recent.
+    #[inline]
+    const fn way_at(self, rank: u32) -> usize {
+        (self.0 >> (rank * 4 & 63) & 15) as usize
+    }
+    /// Four times the rank of a way.
+    #[inline]
+    const fn shift_of(self, way: usize) -> u32 {
+        const ONES: u64 = 0x1111_1111_1111_1111;
+        // The way's digit becomes zero. Taking one from each digit borrows there first.
+        let zero_there = self.0 ^ ONES.wrapping_mul(way as u64 & 15);
+        let borrowed = zero_there.wrapping_sub(ONES) & !zero_there & (ONES << 3);
+        // In a damaged snapshot it may be nowhere.
+        borrowed.trailing_zeros() & 60
+    }
+    /// A way becomes the most recent.
+    #[inline]
+    const fn rejuvenate(&mut self, way: usize) {
+        self.move_first(self.shift_of(way), way);
+    }
+    /// The way at four times this rank becomes the most recent.
+    #[inline]
+    const fn move_first(&mut self, shift: u32, way: usize) {
+        let below = (1u64 << (shift & 63)) - 1;
+        let (younger, older) = (self.0 & below, self.0 & !(below << 4 | 15));
+        self.0 = older | younger << 4 | way as u64 & 15;
+    }
+    /// A way goes to rank `last`.
+    #[inline]
+    const fn retire(&mut self, way: usize, last: u32) {
+        let last = last * 4 & 60;
+        let below = (1u64 << self.shift_of(way)) - 1;
+        // With 16 ways there is nothing beyond.
+        let there = ((1u64 << last) << 4).wrapping_sub(1);
+        let older = (self.0 & there) >> 4 & !below;
+        self.0 = self.0 & !there | (way as u64 & 15) << last | older | self.0 & below;
+    }
+}
+
+/// A set. Its empty ways are the oldest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[repr(align(64))]
-struct Set([SlotId; WAYS_MAX]);
+struct Set {
+    slots: [SlotId; WAYS_MAX],
+    order: Order,
+}
 
 impl Set {
-    const EMPTY: Set = Set([0; WAYS_MAX]);
+    const EMPTY: Set = Set { slots: [0; WAYS_MAX], order: Order::FIRST };
 
-    /// The place of an entry, 0 to 15.
+    /// The way of an entry, 0 to 15.
     #[inline]
-    fn place_of(&self, slot: SlotId) -> Option<usize> {
-        // Without branches, so that it becomes a few vector compares.
+    fn way_of(&self, slot: SlotId) -> Option<usize> {
+        // Without branches, so that it becomes four vector compares. A bit above the way's, since compilers treat one that
+        // is not shifted at all as a case of its own.
         let mut hits = 0u32;
-        for (place, entry) in self.0.iter().enumerate() {
-            hits |= u32::from(*entry == slot) << place;
+        for (way, entry) in self.slots.iter().enumerate() {
+            hits |= u32::from(*entry == slot) << (way + 1);
         }
-        (hits != 0).then(|| hits.trailing_zeros() as usize & (WAYS_MAX - 1))
+        (hits != 0).then(|| hits.trailing_zeros().wrapping_sub(1) as usize & (WAYS_MAX - 1))
     }
-    /// Moves the entries before `place` one place back and puts `slot` first.
+    /// Makes a way the most recently used.
     #[inline]
-    fn put_first(&mut self, place: usize, slot: SlotId) {
-        self.0.copy_within(0..place & (WAYS_MAX - 1), 1);
-        self.0[0] = slot;
+    const fn rejuvenate(&mut self, way: usize) {
+        if self.order.way_at(0) != way {
+            self.order.rejuvenate(way);
+        }
     }
 }
 
-/// How an array's sets are chosen. KeyID bits take no part, so that runs that differ in KeyIDs only stay alike
-/// (verification.md M6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) enum Indexing {
-    /// Low bits of the line number.
-    Low,
-    /// A XOR fold of the line number, as LLC slices are chosen. Intel's own hash is not public (timing.md §1.1).
-    Folded,
-}
-
-/// XOR fold of a line number.
-#[inline]
-pub(crate) const fn fold(line: Line) -> u64 {
-    let l = line.0;
-    l ^ l >> 11 ^ l >> 22 ^ l >> 33
-}
-
-/// An array. Whoever asks for a line names its slab entry as well.
+/// An array. Whoever asks names the set and the slab entry; which set a line belongs to, its caches know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Array {
     chunks: Vec<Vec<Set>>,
     set_mask: u64,
     ways: u32,
-    indexing: Indexing,
 }
 
 impl Array {
-    /// An empty array. The geometry has been checked: a power of two of sets, 1 to 16 ways.
-    pub(crate) fn new(geometry: &CacheGeometry, indexing: Indexing) -> Self {
-        let sets = geometry.sets().max(1);
+    /// An empty array of a power of two of sets and 1 to 16 ways, which has been checked.
+    pub(crate) fn new(sets: u64, ways: u8) -> Self {
+        let sets = sets.max(1);
         let chunks = sets.div_ceil(CHUNK as u64) as usize;
         Array {
             chunks: vec![Vec::new(); chunks],
             set_mask: sets - 1,
-            ways: u32::from(geometry.ways).clamp(1, WAYS_MAX as u32),
-            indexing,
+            ways: u32::from(ways).clamp(1, WAYS_MAX as u32),
         }
     }
     /// Line slots in all.
     pub(crate) const fn slots(&self) -> u64 {
         (self.set_mask.saturating_add(1)).saturating_mul(self.ways as u64)
     }
-    /// The number of the set that a line belongs to.
+    /// The rank of the least recently used way. A damaged snapshot may say anything.
     #[inline]
-    pub(crate) const fn set_of(&self, at: Tagged) -> u64 {
-        self.set_mask
-            & match self.indexing {
-                Indexing::Low => at.line().0,
-                Indexing::Folded => fold(at.line()),
-            }
+    const fn last(&self) -> u32 {
+        self.ways.wrapping_sub(1) & (WAYS_MAX as u32 - 1)
+    }
+    /// The number of a set, whatever is asked for.
+    #[inline]
+    pub(crate) const fn wrapped(&self, set: u64) -> u64 {
+        set & self.set_mask
     }
     #[inline]
-    const fn index(&self, at: Tagged) -> (usize, usize) {
-        let set = self.set_of(at);
+    const fn index(&self, set: u64) -> (usize, usize) {
+        let set = self.wrapped(set);
         ((set >> CHUNK_BITS) as usize, set as usize & (CHUNK - 1))
     }
     #[inline]
-    fn set(&self, at: Tagged) -> Option<&Set> {
-        let (chunk, set) = self.index(at);
+    fn set(&self, set: u64) -> Option<&Set> {
+        let (chunk, set) = self.index(set);
         self.chunks.get(chunk)?.get(set)
     }
     #[inline]
-    fn set_mut(&mut self, at: Tagged) -> Option<&mut Set> {
-        let (chunk, set) = self.index(at);
+    fn set_mut(&mut self, set: u64) -> Option<&mut Set> {
+        let (chunk, set) = self.index(set);
         self.chunks.get_mut(chunk)?.get_mut(set)
     }
-    /// The place of the least recently used way. A damaged snapshot may say anything.
-    const fn last(&self) -> usize {
-        (self.ways as usize).wrapping_sub(1) & (WAYS_MAX - 1)
-    }
 
-    /// Makes an entry the most recently used of its set. Returns whether it is there.
+    /// Makes an entry the most recently used of its set. Returns its way, if it is there.
     #[inline]
-    pub(crate) fn touch(&mut self, at: Tagged, slot: SlotId) -> bool {
-        let Some(set) = self.set_mut(at) else { return false };
-        if set.0[0] == slot {
-            return true;
+    pub(crate) fn touch(&mut self, set: u64, slot: SlotId) -> Option<usize> {
+        let set = self.set_mut(set)?;
+        let way = set.way_of(slot)?;
+        set.rejuvenate(way);
+        Some(way)
+    }
+    /// Makes the entry in a way the most recently used of its set, if `is` holds for it, which is then returned.
+    #[inline]
+    pub(crate) fn touch_way(
+        &mut self,
+        set: u64,
+        way: usize,
+        is: impl FnOnce(SlotId) -> bool,
+    ) -> Option<SlotId> {
+        let (set, way) = (self.set_mut(set)?, way & (WAYS_MAX - 1));
+        let slot = set.slots[way];
+        if !is(slot) {
+            return None;
         }
-        let Some(place) = set.place_of(slot) else { return false };
-        set.put_first(place, slot);
-        true
+        set.rejuvenate(way);
+        Some(slot)
     }
     /// Whether an entry is there.
     #[inline]
-    pub(crate) fn holds(&self, at: Tagged, slot: SlotId) -> bool {
-        self.set(at).is_some_and(|set| set.place_of(slot).is_some())
+    pub(crate) fn holds(&self, set: u64, slot: SlotId) -> bool {
+        self.set(set).is_some_and(|set| set.way_of(slot).is_some())
     }
-    /// Puts an entry that is not there in place of the least recently used of its set, which is returned.
-    pub(crate) fn insert(&mut self, at: Tagged, slot: SlotId) -> Option<SlotId> {
-        let last = self.last();
-        let (chunk, index) = self.index(at);
-        let chunk = self.chunks.get_mut(chunk)?;
-        if chunk.is_empty() {
-            chunk.resize(CHUNK.min((self.set_mask as usize).saturating_add(1)), Set::EMPTY);
+    /// Puts an entry that is not there in place of the least recently used of its set, which is returned, with the way.
+    pub(crate) fn insert(&mut self, set: u64, slot: SlotId) -> (Option<SlotId>, usize) {
+        let (last, (chunk, _)) = (self.last(), self.index(set));
+        if self.chunks.get(chunk).is_some_and(Vec::is_empty) {
+            self.fill_chunk(chunk);
         }
-        let set = chunk.get_mut(index)?;
-        let victim = set.0[last];
-        set.put_first(last, slot);
-        (victim != 0).then_some(victim)
+        let Some(set) = self.set_mut(set) else { return (None, 0) };
+        let way = set.order.way_at(last);
+        let victim = std::mem::replace(&mut set.slots[way], slot);
+        set.order.move_first(last * 4, way);
+        ((victim != 0).then_some(victim), way)
+    }
+    /// The sets of a chunk come into being.
+    #[cold]
+    #[inline(never)]
+    fn fill_chunk(&mut self, chunk: usize) {
+        let sets = CHUNK.min((self.set_mask as usize).saturating_add(1));
+        if let Some(chunk) = self.chunks.get_mut(chunk) {
+            chunk.resize(sets, Set::EMPTY);
+        }
     }
     /// Removes an entry, if it is there.
-    pub(crate) fn remove(&mut self, at: Tagged, slot: SlotId) -> bool {
-        let Some(set) = self.set_mut(at) else { return false };
-        let Some(place) = set.place_of(slot) else { return false };
-        set.0.copy_within(place + 1.., place);
-        set.0[WAYS_MAX - 1] = 0;
+    pub(crate) fn remove(&mut self, set: u64, slot: SlotId) -> bool {
+        let last = self.last();
+        let Some(set) = self.set_mut(set) else { return false };
+        let Some(way) = set.way_of(slot) else { return false };
+        set.slots[way] = 0;
+        set.order.retire(way, last);
+        true
+    }
+    /// Another slab entry takes an entry's way, and its place in the order. Returns whether it was there.
+    pub(crate) fn rename(&mut self, set: u64, slot: SlotId, new: SlotId) -> bool {
+        let Some(set) = self.set_mut(set) else { return false };
+        let Some(way) = set.way_of(slot) else { return false };
+        set.slots[way] = new;
         true
     }
     /// All entries, with the set they are in. For checks only.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, SlotId)> + '_ {
         self.chunks.iter().zip(0u64..).flat_map(|(chunk, c)| {
             chunk.iter().zip(0u64..).flat_map(move |(set, s)| {
-                let filled = set.0.iter().filter(|slot| **slot != 0);
+                let filled = set.slots.iter().filter(|slot| **slot != 0);
                 filled.map(move |slot| (c << CHUNK_BITS | s, *slot))
             })
         })
     }
-    /// Whether every set has its empty ways last and no entry twice. For checks only.
+    /// Whether every set has each way once in its order, its empty ways the oldest, and no entry twice. For checks only.
     pub(crate) fn orders_are_sound(&self) -> bool {
         self.chunks.iter().flatten().all(|set| {
-            let filled = set.0.iter().take_while(|slot| **slot != 0).count();
-            let mut entries = set.0[..filled].to_vec();
+            let order: Vec<usize> = (0..16).map(|rank| set.order.way_at(rank)).collect();
+            let mut ways = order.clone();
+            ways.sort_unstable();
+            let mut entries: Vec<SlotId> = set.slots.iter().copied().filter(|s| *s != 0).collect();
+            let filled = entries.len();
             entries.sort_unstable();
             entries.dedup();
-            filled <= self.ways as usize
-                && set.0[filled..].iter().all(|slot| *slot == 0)
-                && entries.len() == filled
+            let of_the_array = self.ways as usize;
+            entries.len() == filled
+                && ways.into_iter().eq(0..WAYS_MAX)
+                && (of_the_array..WAYS_MAX).all(|way| order[way] == way)
+                && order
+                    .iter()
+                    .enumerate()
+                    .all(|(rank, way)| (set.slots[*way & (WAYS_MAX - 1)] != 0) == (rank < filled))
         })
     }
 }
@@ -178,60 +241,62 @@ impl Array {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sim_core::KeyId;
 
     proptest! {
         #[test]
         fn an_array_keeps_the_most_recently_used_lines_of_a_set(
-            ways in 1u8..=16, ops in proptest::collection::vec((0u64..24, 0u8..4), 1..200),
+            ways in 1u8..=16, ops in proptest::collection::vec((0u64..24, 0u8..5), 1..200),
         ) {
-            let geometry = CacheGeometry { size: 2 * 64 * u64::from(ways), ways };
-            let mut array = Array::new(&geometry, Indexing::Low);
+            let mut array = Array::new(2, ways);
             // Per set, most recent first.
             let mut want: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
             for (n, op) in ops {
-                let at = Tagged::new(Line(n), KeyId(3));
                 let list = &mut want[(n & 1) as usize];
-                let had = list.contains(&n);
+                let (had, slot) = (list.contains(&n), n as u32 + 1);
                 match op {
                     0 => {
                         list.retain(|m| *m != n);
-                        prop_assert_eq!(array.remove(at, n as u32 + 1), had);
+                        prop_assert_eq!(array.remove(n, slot), had);
+                    }
+                    1 => {
+                        // Under another name and back: its place stays.
+                        prop_assert_eq!(array.rename(n, slot, slot + 100), had);
+                        prop_assert!(!array.holds(n, slot));
+                        prop_assert_eq!(array.rename(n, slot + 100, slot), had);
                     }
                     _ if had => {
                         list.retain(|m| *m != n);
                         list.insert(0, n);
-                        prop_assert!(array.touch(at, n as u32 + 1));
+                        let way = array.touch(n, slot);
+                        prop_assert!(way.is_some());
+                        prop_assert_eq!(array.touch_way(n, way.unwrap(), |s| s == slot), Some(slot));
+                        prop_assert_eq!(array.touch_way(n, way.unwrap(), |s| s != slot), None);
                     }
                     _ => {
-                        prop_assert!(!array.touch(at, n as u32 + 1));
+                        prop_assert_eq!(array.touch(n, slot), None);
                         let victim = (list.len() == usize::from(ways)).then(|| list.pop().unwrap());
-                        prop_assert_eq!(array.insert(at, n as u32 + 1), victim.map(|v| v as u32 + 1));
+                        prop_assert_eq!(array.insert(n, slot).0, victim.map(|v| v as u32 + 1));
                         list.insert(0, n);
                     }
                 }
                 prop_assert!(array.orders_are_sound());
-                prop_assert_eq!(array.holds(at, n as u32 + 1), want[(n & 1) as usize].contains(&n));
-                // Entries come set by set, by recency.
-                let entries: Vec<(u64, u32)> = array.entries().collect();
-                let listed: Vec<(u64, u32)> = (0..2)
-                    .flat_map(|s| want[s as usize].iter().map(move |n| (s, *n as u32 + 1)))
-                    .collect();
-                prop_assert_eq!(entries, listed);
+                prop_assert_eq!(array.holds(n, slot), want[(n & 1) as usize].contains(&n));
+                let mut entries: Vec<(u64, u32)> = array.entries().collect();
+                let set = |s: usize| want[s].iter().map(move |n| (s as u64, *n as u32 + 1));
+                let mut all: Vec<_> = set(0).chain(set(1)).collect();
+                entries.sort_unstable();
+                all.sort_unstable();
+                prop_assert_eq!(entries, all);
             }
         }
     }
 
     #[test]
-    fn a_large_array_holds_no_sets_before_it_is_used() {
-        let geometry = CacheGeometry { size: 120 << 20, ways: 15 };
-        let mut array = Array::new(&geometry, Indexing::Folded);
-        assert_eq!(array.chunks.iter().map(Vec::len).sum::<usize>(), 0);
-        assert_eq!(array.slots(), (120 << 20) / 64);
-        array.insert(Tagged::new(Line(12345), KeyId(1)), 1);
+    fn sets_come_into_being_when_first_filled() {
+        let mut array = Array::new(1 << 16, 15);
+        assert_eq!((array.slots(), array.entries().count()), (15 << 16, 0));
+        array.insert(70, 1);
         assert_eq!(array.chunks.iter().map(Vec::len).sum::<usize>(), CHUNK);
-        assert!(array.holds(Tagged::new(Line(12345), KeyId(1)), 1));
-        assert!(!array.holds(Tagged::new(Line(12345), KeyId(1)), 2));
-        assert!(!array.holds(Tagged::new(Line(54321), KeyId(1)), 1));
+        assert_eq!(array.entries().collect::<Vec<_>>(), [(70, 1)]);
     }
 }

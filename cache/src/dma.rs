@@ -2,6 +2,7 @@
 
 use crate::hierarchy::Hierarchy;
 use crate::stats::count;
+use crate::transaction::Transaction;
 use crate::weak::write_through;
 use sim_core::event::Why;
 use sim_core::port::{Fill, LinePort};
@@ -12,6 +13,7 @@ impl Hierarchy {
     /// else the controller does.
     pub fn dma_read<P: LinePort>(&mut self, at: Tagged, port: &mut P) -> Fill {
         count(&mut self.stats.dma_reads);
+        self.stats.transaction(Transaction::PCIRdCur);
         match self.slab.find(at) {
             Some(slot) => {
                 let line = self.slab.get(slot);
@@ -34,6 +36,12 @@ impl Hierarchy {
             return;
         }
         count(&mut self.stats.dma_writes);
+        let whole = mask.is_full();
+        self.stats.transaction(if whole {
+            Transaction::IoItoM
+        } else {
+            Transaction::ItoMCacheNear
+        });
         self.expel(at, Why::Dma, !mask.is_full(), port);
         write_through(at, data, mask, port);
     }

@@ -1,7 +1,6 @@
 //! What each flush does, as a table (architecture.md §4.4), and the flushes of a whole package.
 
 use crate::hierarchy::Hierarchy;
-use crate::slab::sub_block_of;
 use serde::{Deserialize, Serialize};
 use sim_core::Line;
 use sim_core::event::Why;
@@ -119,11 +118,19 @@ pub fn flushes_markdown() -> String {
     out
 }
 
-/// What a flush of a package did.
+/// What a flush of a package did. Slots count whether in use or not: all of the package's, or the sub-block's share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct FlushCounts {
-    /// Line slots walked, in use or not: all of the package's L1, L2 and LLC, or the sub-block's share of them.
+    /// Line slots walked in L1, L2 and LLC together.
     pub walked: u64,
+    /// Of these, in the L1s.
+    pub walked_l1: u64,
+    /// In the L2s.
+    pub walked_l2: u64,
+    /// In the LLC.
+    pub walked_llc: u64,
+    /// Entries walked in the snoop filter, beside `walked`.
+    pub walked_snoop_filter: u64,
     /// Modified lines written back.
     pub written_back: u64,
     /// Lines that left the package's caches.
@@ -166,19 +173,31 @@ impl Hierarchy {
     }
     /// The sub-block of a line, the same for every KeyID (architecture.md §13 MC-14).
     pub fn sub_block_of(&self, line: Line) -> u32 {
-        sub_block_of(line, self.sub_blocks)
+        self.slab.sub_block_of(line)
     }
 
-    /// Line slots of a package's caches in a sub-block, or in all.
-    fn slots_walked(&self, package: u8, block: Option<u32>) -> u64 {
-        let first = usize::from(package) * usize::from(self.cores_per_package);
-        let cores = (first..first + usize::from(self.cores_per_package))
-            .map(|c| self.cores.at(c).l1.slots() + self.cores.at(c).l2.slots());
-        let all = cores.sum::<u64>() + self.llcs.at(package.into()).slots();
+    /// What a flush of a sub-block of a package, or of all of it, has to walk.
+    fn slots_walked(&self, package: u8, block: Option<u32>) -> FlushCounts {
         let blocks = u64::from(self.sub_blocks.max(1));
-        match block {
+        let share = |all: u64| match block {
             None => all,
             Some(block) => all / blocks + u64::from(u64::from(block) < all % blocks),
+        };
+        let first = usize::from(package) * usize::from(self.cores_per_package);
+        let cores = || {
+            let numbers = first..first + usize::from(self.cores_per_package);
+            numbers.map(|c| self.cores.at(c))
+        };
+        let walked_l1 = share(cores().map(|core| core.l1.slots()).sum());
+        let walked_l2 = share(cores().map(|core| core.l2.slots()).sum());
+        let walked_llc = share(self.llcs.at(package.into()).slots());
+        FlushCounts {
+            walked: walked_l1 + walked_l2 + walked_llc,
+            walked_l1,
+            walked_l2,
+            walked_llc,
+            walked_snoop_filter: share(self.filters.at(package.into()).slots()),
+            ..FlushCounts::default()
         }
     }
 
@@ -195,8 +214,7 @@ impl Hierarchy {
         let invalidates = flush_row(kind).invalidates;
         let cores = self.cores_of(package);
         let llc = 1u8 << (package & 7);
-        let mut counts =
-            FlushCounts { walked: self.slots_walked(package, block), ..FlushCounts::default() };
+        let mut counts = self.slots_walked(package, block);
         let mut from = 1;
         while let Some(slot) = self.slab.next_in(block, from) {
             from = slot as usize + 1;

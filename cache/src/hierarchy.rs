@@ -1,18 +1,20 @@
 //! The hierarchy's state, loads and stores, and how lines move between levels.
 
-use crate::array::{Array, Indexing, SlotId};
+use crate::array::{Array, SlotId};
 use crate::buffers::Waiting;
+use crate::home::Homes;
 use crate::mesi::{Effect, Elsewhere, Mesi, MesiEvent, next};
 use crate::rows::Rows;
 use crate::slab::{CachedLine, Entry, Slab};
-use crate::stats::Stats;
-use crate::stats::count;
+use crate::snoop::Alias;
+use crate::stats::{Stats, count};
+use crate::transaction::Transaction;
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Location, Why};
 use sim_core::outcome::DataClass;
 use sim_core::platform::{CacheGeometry, CpuSpec};
 use sim_core::port::LinePort;
-use sim_core::{BirthId, ByteMask, EventKind, LineData, Ps, Tagged};
+use sim_core::{BirthId, ByteMask, EventKind, Line, LineData, Ps, Tagged};
 use thiserror::Error;
 
 /// Who answered an access; decides its latency.
@@ -43,12 +45,42 @@ pub struct Slot(SlotId);
 pub struct Access {
     /// Who answered. For a store: the slowest of those who gave the data or had to give up their copy.
     pub level: Level,
+    /// What the snoop filter of the core's package had of other KeyIDs of the physical line (verification.md C13). The
+    /// requesting core's own copies under them count. [`Alias::None`] for an access that stayed in the core.
+    pub alias: Alias,
+    /// The slice of the core's package that is home to the line; 0 for an access that stayed in the core.
+    pub slice: u8,
+    /// What went to the home; `None` for an access that stayed in the core. The victims that it drove out are counted
+    /// ([`crate::Stats::transactions`]), not told here.
+    pub transaction: Option<Transaction>,
     /// The line, now in the core's L1.
     pub slot: Slot,
     /// For a store: the poison that its RFO brought (architecture.md §13 MC-30), even if the store then overwrote the
     /// whole line. `None` when the data was in the core's own caches already.
     pub rfo_poison: Option<BirthId>,
+    /// The core that was snooped: which held the line and gave it or gave it up (the forwarder, else the lowest-numbered of
+    /// the package, else of the others), or, where none held it under this KeyID, one that held an alias. `None` where only
+    /// LLCs or memory answered.
+    pub peer: Option<u16>,
 }
+
+impl Access {
+    /// An access that stayed in the core.
+    #[inline]
+    const fn inside(level: Level, slot: SlotId) -> Access {
+        Access {
+            level,
+            alias: Alias::None,
+            slice: 0,
+            transaction: None,
+            slot: Slot(slot),
+            rfo_poison: None,
+            peer: None,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Access>() == 16);
 
 /// Fences, as far as buffers and weak operations are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -97,6 +129,19 @@ pub enum SpecError {
         /// As given.
         ways: u8,
     },
+    /// Slices not a power of two from 1 to 128 or more than sets, too few hash masks, or a snoop filter whose sets are no
+    /// power of two up to 2^20 or whose ways are not 1 to 16.
+    #[error("cpu.{key}: {found} does not fit {slices} slices of {sets} sets in all")]
+    Slices {
+        /// Which parameter.
+        key: &'static str,
+        /// As given; of masks, their number.
+        found: u64,
+        /// Slices, as given.
+        slices: u16,
+        /// Sets of the LLC.
+        sets: u64,
+    },
     /// No write-combining buffer, no slot for weak operations, or no flush sub-block.
     #[error("cpu.{0} is 0, expected at least 1")]
     Zero(&'static str),
@@ -107,7 +152,58 @@ pub enum SpecError {
 pub(crate) struct Core {
     pub(crate) l1: Array,
     pub(crate) l2: Array,
+    ways: Ways,
     pub(crate) waiting: Waiting,
+    /// The core's package.
+    package: u8,
+    /// The core, as a mask.
+    bit: u128,
+    /// The cores of its package, as a mask.
+    neighbours: u128,
+}
+
+/// Where in L1 a line probably is: the way of the line of each L1 set whose next four line bits are these. Whoever uses it
+/// looks whether the line is there, so it may be wrong, and two that differ say nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Ways {
+    by_line: Vec<u8>,
+    mask: u64,
+}
+
+impl PartialEq for Ways {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Ways {}
+
+impl Ways {
+    fn new(sets: u64) -> Ways {
+        let lines = sets.saturating_mul(16);
+        Ways { by_line: vec![0; lines as usize], mask: lines.wrapping_sub(1) }
+    }
+    #[inline]
+    fn guess(&self, line: Line) -> usize {
+        self.by_line.get((line.0 & self.mask) as usize).map_or(0, |way| usize::from(*way))
+    }
+    #[inline]
+    fn learn(&mut self, line: Line, way: usize) {
+        if let Some(place) = self.by_line.get_mut((line.0 & self.mask) as usize) {
+            *place = way as u8;
+        }
+    }
+}
+
+impl Core {
+    /// Makes a line the most recently used of L1 if it is there.
+    #[inline]
+    fn touch_l1(&mut self, line: Line, slot: SlotId) -> bool {
+        let way = self.l1.touch(line.0, slot);
+        if let Some(way) = way {
+            self.ways.learn(line, way);
+        }
+        way.is_some()
+    }
 }
 
 /// All caches of the machine.
@@ -119,6 +215,7 @@ pub struct Hierarchy {
     pub(crate) slab: Slab,
     pub(crate) cores: Rows<Core>,
     pub(crate) llcs: Rows<Array>,
+    pub(crate) filters: Rows<Array>,
     pub(crate) cores_per_package: u16,
     pub(crate) sub_blocks: u32,
     pub(crate) wc_buffers: u8,
@@ -134,6 +231,13 @@ fn checked(cache: &'static str, geometry: &CacheGeometry) -> Result<(), SpecErro
         return Ok(());
     }
     Err(SpecError::Geometry { cache, size: geometry.size, ways: geometry.ways })
+}
+
+/// The cores of a package, as a mask.
+const fn cores_of(per_package: u16, package: u8) -> u128 {
+    let n = per_package as u32;
+    let ones = if n >= 128 { u128::MAX } else { (1 << n) - 1 };
+    ones << ((package as u32 * n) & 127)
 }
 
 impl Hierarchy {
@@ -152,6 +256,25 @@ impl Hierarchy {
         checked("cpu.l1d", &cpu.l1d)?;
         checked("cpu.l2", &cpu.l2)?;
         checked("cpu.llc", &cpu.llc)?;
+        let (slices, filter) = (cpu.llc_slices, cpu.snoop_filter);
+        let masks = cpu.slice_hash.masks().count() as u64;
+        let slices_fit =
+            slices.is_power_of_two() && slices <= 128 && u64::from(slices) <= cpu.llc.sets();
+        for (key, found, fits) in [
+            ("llc_slices", slices.into(), slices_fit),
+            ("slice_hash", masks, masks >= u64::from(slices.trailing_zeros())),
+            (
+                "snoop_filter.sets",
+                filter.sets.into(),
+                filter.sets.is_power_of_two() && filter.sets <= 1 << 20,
+            ),
+            ("snoop_filter.ways", filter.ways.into(), (1..=16).contains(&filter.ways)),
+        ] {
+            if !fits {
+                let sets = cpu.llc.sets();
+                return Err(SpecError::Slices { key, found, slices, sets });
+            }
+        }
         for (value, name) in [
             (u32::from(cpu.wc_buffers), "wc_buffers"),
             (u32::from(cpu.weak_slots), "weak_slots"),
@@ -161,17 +284,24 @@ impl Hierarchy {
                 return Err(SpecError::Zero(name));
             }
         }
-        let core = || Core {
-            l1: Array::new(&cpu.l1d, Indexing::Low),
-            l2: Array::new(&cpu.l2, Indexing::Low),
+        let per_package = cpu.cores / packages;
+        let core = |c: u16| Core {
+            l1: Array::new(cpu.l1d.sets(), cpu.l1d.ways),
+            l2: Array::new(cpu.l2.sets(), cpu.l2.ways),
+            ways: Ways::new(cpu.l1d.sets()),
             waiting: Waiting::new(cpu.wc_buffers.into(), cpu.weak_slots.into()),
+            package: (c / per_package) as u8,
+            bit: 1 << (c & 127),
+            neighbours: cores_of(per_package, (c / per_package) as u8),
         };
-        let llc = || Array::new(&cpu.llc, Indexing::Folded);
+        let llc = || Array::new(cpu.llc.sets(), cpu.llc.ways);
+        let filter = || Array::new(u64::from(filter.sets) * u64::from(slices), filter.ways);
         Ok(Hierarchy {
-            slab: Slab::new(cpu.flush_sub_blocks),
-            cores: Rows::new(core(), (1..cpu.cores).map(|_| core())),
+            slab: Slab::new(Homes::new(cpu), cpu.flush_sub_blocks),
+            cores: Rows::new(core(0), (1..cpu.cores).map(core)),
             llcs: Rows::new(llc(), (1..packages).map(|_| llc())),
-            cores_per_package: cpu.cores / packages,
+            filters: Rows::new(filter(), (1..packages).map(|_| filter())),
+            cores_per_package: per_package,
             sub_blocks: cpu.flush_sub_blocks,
             wc_buffers: cpu.wc_buffers,
             weak_slots: cpu.weak_slots,
@@ -269,6 +399,18 @@ impl Hierarchy {
         self.expel(at, Why::Chosen, true, port)
     }
 
+    /// Whether a core's L1 has a line. Changes nothing.
+    pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
+        let c = self.core_index(core);
+        self.slab.find(at).is_some_and(|slot| self.cores.at(c).l1.holds(at.line().0, slot))
+    }
+
+    /// The LLC slice that is home to a line in each package, whatever its KeyID: 0 to `cpu.llc_slices` - 1.
+    #[inline]
+    pub fn slice_of(&self, line: Line) -> u8 {
+        self.slab.map().slice(line)
+    }
+
     /// The package of a core.
     #[inline]
     pub fn package_of(&self, core: u16) -> u8 {
@@ -283,68 +425,98 @@ impl Hierarchy {
     }
     #[inline]
     fn package_of_index(&self, c: usize) -> u8 {
-        (c / usize::from(self.cores_per_package.max(1))) as u8
+        self.cores.at(c).package
     }
     #[inline]
-    fn core_bit(c: usize) -> u128 {
-        1 << (c & 127)
+    fn core_bit(&self, c: usize) -> u128 {
+        self.cores.at(c).bit
     }
     /// The cores of a package, as a mask.
-    pub(crate) const fn cores_of(&self, package: u8) -> u128 {
-        let n = self.cores_per_package as u32;
-        let ones = if n >= 128 { u128::MAX } else { (1 << n) - 1 };
-        ones << ((package as u32 * n) & 127)
+    #[inline]
+    pub(crate) fn cores_of(&self, package: u8) -> u128 {
+        let first = usize::from(package) * usize::from(self.cores_per_package);
+        self.cores.at(first).neighbours
     }
 
     // ---- lines come
+
+    /// A line that is in the core's L1 and where it was last seen: the most recently used of its set from now on.
+    #[inline]
+    fn quick_l1(&mut self, c: usize, at: Tagged) -> Option<SlotId> {
+        let (slab, core) = (&self.slab, self.cores.at_mut(c));
+        let way = core.ways.guess(at.line());
+        core.l1.touch_way(at.line().0, way, |slot| slab.get(slot).tag == at)
+    }
 
     /// Brings a line into the core's L1 for reading.
     #[inline]
     fn bring<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
         // A hit changes no state: mesi::tests::a_load_never_changes_a_valid_copy.
-        let found = self.slab.find(at);
-        if let Some(slot) = found
-            && self.cores.at_mut(c).l1.touch(at, slot)
-        {
+        if let Some(slot) = self.quick_l1(c, at) {
             count(&mut self.stats.l1.hits);
-            return Access { level: Level::L1, slot: Slot(slot), rfo_poison: None };
+            return Access::inside(Level::L1, slot);
         }
-        self.bring_missing(c, at, found, port)
+        self.bring_slowly(c, at, port)
     }
 
     #[inline(never)]
-    fn bring_missing<P: LinePort>(
-        &mut self,
-        c: usize,
-        at: Tagged,
-        found: Option<SlotId>,
-        port: &mut P,
-    ) -> Access {
-        count(&mut self.stats.l1.misses);
-        if let Some(slot) = found
-            && self.is_in_l2(c, at, slot)
-        {
-            count(&mut self.stats.l2.hits);
-            self.fill_l1(c, at, slot, port);
-            return Access { level: Level::L2, slot: Slot(slot), rfo_poison: None };
+    fn bring_slowly<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
+        let found = self.slab.find(at);
+        if let Some(slot) = found {
+            // The directory is exact (verification.md C10), so it spares most misses the search.
+            if self.slab.get(slot).cores & self.core_bit(c) != 0 {
+                if self.cores.at_mut(c).touch_l1(at.line(), slot) {
+                    count(&mut self.stats.l1.hits);
+                    return Access::inside(Level::L1, slot);
+                }
+                count(&mut self.stats.l1.misses);
+                if self.cores.at_mut(c).l2.touch(at.line().0, slot).is_some() {
+                    count(&mut self.stats.l2.hits);
+                    self.fill_l1(c, at, slot, port);
+                    return Access::inside(Level::L2, slot);
+                }
+            } else {
+                count(&mut self.stats.l1.misses);
+            }
+        } else {
+            count(&mut self.stats.l1.misses);
         }
         count(&mut self.stats.l2.misses);
-        let (level, slot) = match found {
-            Some(slot) => (self.join(c, slot, port), slot),
-            None => (Level::Memory, self.read_in(c, at, port)),
+        self.stats.transaction(Transaction::DRd);
+        let package = self.package_of_index(c);
+        let (level, slot, peer) = match found {
+            Some(slot) => {
+                let peer = self.snooped(slot, c, package);
+                (self.join(c, slot, port), slot, peer)
+            }
+            None => (Level::Memory, self.read_in(c, at, port), None),
         };
         self.count_answer(level);
+        let (alias, aliased) = self.alias_of(slot, package);
         self.fill_l1(c, at, slot, port);
         self.fill_l2(c, at, slot, port);
-        Access { level, slot: Slot(slot), rfo_poison: None }
+        Access {
+            level,
+            alias,
+            slice: self.slab.slice(slot),
+            transaction: Some(Transaction::DRd),
+            slot: Slot(slot),
+            rfo_poison: None,
+            peer: peer.or(aliased),
+        }
     }
 
-    /// Whether a line that is not in the core's L1 is in its L2, where it then becomes the most recently used.
-    #[inline]
-    fn is_in_l2(&mut self, c: usize, at: Tagged, slot: SlotId) -> bool {
-        // The directory is exact (verification.md C10), so it spares most misses the search.
-        self.slab.get(slot).cores & Self::core_bit(c) != 0
-            && self.cores.at_mut(c).l2.touch(at, slot)
+    /// Which other core is asked for a line: the forwarder, else the lowest-numbered holder of the package, else of all.
+    fn snooped(&self, slot: SlotId, c: usize, package: u8) -> Option<u16> {
+        let line = self.slab.get(slot);
+        let others = line.cores & !self.core_bit(c);
+        if others == 0 {
+            return None;
+        }
+        let (here, forwarder) = (others & self.cores_of(package), self.slab.forwarder(slot));
+        let among = if here != 0 { here } else { others };
+        let forwards = |core: &u16| among >> (*core & 127) & 1 != 0;
+        Some(forwarder.filter(forwards).unwrap_or(among.trailing_zeros() as u16))
     }
 
     fn count_answer(&mut self, level: Level) {
@@ -377,6 +549,7 @@ impl Hierarchy {
         }
         let slot = self.slab.add(at, c, &fill.data, fill.poison, fill.class);
         self.slab.get_mut(slot).state = next(Mesi::Invalid, MesiEvent::Load, Elsewhere::Nobody).0;
+        self.enter_filter(slot, self.package_of_index(c), port);
         slot
     }
 
@@ -405,7 +578,7 @@ impl Hierarchy {
         let package = self.package_of_index(c);
         let own_llc = 1u8 << (package & 7);
         let line = *self.slab.get(slot);
-        let level = self.answerer(&line, package);
+        let (level, before, bit) = (self.answerer(&line, package), line.cores, self.core_bit(c));
         let elsewhere = if line.cores != 0 || line.llc & !own_llc != 0 {
             Elsewhere::Others
         } else if line.llc_dirty {
@@ -419,8 +592,9 @@ impl Hierarchy {
             self.leave_llcs(slot, own_llc);
             let line = self.slab.get_mut(slot);
             line.llc_dirty = false;
-            line.cores = Self::core_bit(c);
+            line.cores = bit;
             line.state = mine;
+            self.enter_filter(slot, package, port);
             return level;
         }
         let (_, effect) = next(line.state, MesiEvent::PeerLoad, elsewhere);
@@ -432,28 +606,72 @@ impl Hierarchy {
             self.settle_in_llc(package, slot, true, port);
         }
         let line = self.slab.get_mut(slot);
+        // The slab's state of several copies is S; who of them is in F is kept beside it, and that is the latest reader:
+        // mesi::tests::to_a_forwarder_happens_what_happens_to_a_sharer.
         line.state = match line.state {
-            Mesi::Invalid => mine,
+            Mesi::Invalid => {
+                if mine == Mesi::Forward {
+                    Mesi::Shared
+                } else {
+                    mine
+                }
+            }
             peers => next(peers, MesiEvent::PeerLoad, elsewhere).0,
         };
-        line.cores |= Self::core_bit(c);
+        line.cores |= bit;
+        self.slab.read_last_by(slot, c);
         if level == Level::Llc {
-            self.llcs.at_mut(package.into()).touch(line.tag, slot);
+            let home = self.slab.home(slot).into();
+            self.llcs.at_mut(package.into()).touch(home, slot);
+        }
+        if before & self.cores_of(package) == 0 {
+            self.enter_filter(slot, package, port);
+        } else {
+            self.touch_filter(slot, package);
         }
         level
     }
 
     /// Makes the core the only holder, ready to write. `fetch` is whether the old content is wanted.
+    #[inline]
     fn own<P: LinePort>(&mut self, c: usize, at: Tagged, fetch: bool, port: &mut P) -> Access {
-        let found = self.slab.find(at);
-        let here = match found {
-            Some(slot) if self.cores.at_mut(c).l1.touch(at, slot) => {
+        if let Some(slot) = self.quick_l1(c, at) {
+            let line = self.slab.get_mut(slot);
+            let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
+            if effect != Effect::Upgrade {
+                line.state = state;
                 count(&mut self.stats.l1.hits);
-                Some((Level::L1, slot))
+                return Access::inside(Level::L1, slot);
+            }
+        }
+        self.own_slowly(c, at, fetch, port)
+    }
+
+    #[inline(never)]
+    fn own_slowly<P: LinePort>(
+        &mut self,
+        c: usize,
+        at: Tagged,
+        fetch: bool,
+        port: &mut P,
+    ) -> Access {
+        let found = self.slab.find(at);
+        let transaction = if fetch { Transaction::RFO } else { Transaction::ItoM };
+        let package = self.package_of_index(c);
+        let here = match found {
+            Some(slot) if self.slab.get(slot).cores & self.core_bit(c) != 0 => {
+                if self.cores.at_mut(c).touch_l1(at.line(), slot) {
+                    count(&mut self.stats.l1.hits);
+                    Some((Level::L1, slot))
+                } else {
+                    count(&mut self.stats.l1.misses);
+                    let there = self.cores.at_mut(c).l2.touch(at.line().0, slot).is_some();
+                    there.then_some((Level::L2, slot))
+                }
             }
             _ => {
                 count(&mut self.stats.l1.misses);
-                found.filter(|slot| self.is_in_l2(c, at, *slot)).map(|slot| (Level::L2, slot))
+                None
             }
         };
         if let Some((mut level, slot)) = here {
@@ -463,51 +681,82 @@ impl Hierarchy {
             }
             let line = *self.slab.get(slot);
             let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
-            if effect == Effect::Upgrade {
-                count(&mut self.stats.upgrades);
-                let others = Entry { cores: line.cores & !Self::core_bit(c), ..line };
-                if others.is_held() {
-                    level = level.max(self.surrenderer(&others, self.package_of_index(c)));
-                }
-                self.take_over(c, slot);
+            if effect != Effect::Upgrade {
+                self.slab.get_mut(slot).state = state;
+                return Access::inside(level, slot);
             }
+            count(&mut self.stats.upgrades);
+            self.stats.transaction(transaction);
+            let others = Entry { cores: line.cores & !self.core_bit(c), ..line };
+            if others.is_held() {
+                level = level.max(self.surrenderer(&others, package));
+            }
+            let peer = self.snooped(slot, c, package);
+            self.take_over(c, slot, port);
             self.slab.get_mut(slot).state = state;
-            return Access { level, slot: Slot(slot), rfo_poison: None };
+            let (alias, aliased) = self.alias_of(slot, package);
+            return Access {
+                level,
+                alias,
+                slice: self.slab.slice(slot),
+                transaction: Some(transaction),
+                slot: Slot(slot),
+                rfo_poison: None,
+                peer: peer.or(aliased),
+            };
         }
         count(&mut self.stats.l2.misses);
-        let (level, slot) = match found {
+        self.stats.transaction(transaction);
+        let (level, slot, peer) = match found {
             Some(slot) => {
-                let level = self.surrenderer(self.slab.get(slot), self.package_of_index(c));
+                let level = self.surrenderer(self.slab.get(slot), package);
+                let peer = self.snooped(slot, c, package);
                 self.count_answer(level);
-                self.take_over(c, slot);
-                (level, slot)
+                self.take_over(c, slot, port);
+                (level, slot, peer)
             }
             None if fetch => {
                 self.count_answer(Level::Memory);
-                (Level::Memory, self.read_in(c, at, port))
+                (Level::Memory, self.read_in(c, at, port), None)
             }
             None => {
                 count(&mut self.stats.unread_owned);
-                (Level::Llc, self.slab.add(at, c, &LineData::ZERO, None, DataClass::Plain))
+                let slot = self.slab.add(at, c, &LineData::ZERO, None, DataClass::Plain);
+                self.enter_filter(slot, package, port);
+                (Level::Llc, slot, None)
             }
         };
+        let (alias, aliased) = self.alias_of(slot, package);
         let line = self.slab.get_mut(slot);
         line.state = next(Mesi::Invalid, MesiEvent::Store, Elsewhere::Others).0;
         let rfo_poison = line.poison.filter(|_| fetch);
         self.fill_l1(c, at, slot, port);
         self.fill_l2(c, at, slot, port);
-        Access { level, slot: Slot(slot), rfo_poison }
+        Access {
+            level,
+            alias,
+            slice: self.slab.slice(slot),
+            transaction: Some(transaction),
+            slot: Slot(slot),
+            rfo_poison,
+            peer: peer.or(aliased),
+        }
     }
 
     /// Every other copy is invalidated; a duty to write back goes to the core, which is about to modify the line.
-    fn take_over(&mut self, c: usize, slot: SlotId) {
-        let line = *self.slab.get(slot);
-        let mine = Self::core_bit(c);
-        self.leave_cores(slot, line.cores & !mine);
-        self.leave_llcs(slot, line.llc);
-        let line = self.slab.get_mut(slot);
-        line.cores = mine;
-        line.llc_dirty = false;
+    fn take_over<P: LinePort>(&mut self, c: usize, slot: SlotId, port: &mut P) {
+        let (before, llc) = (self.slab.get(slot).cores, self.slab.get(slot).llc);
+        let (mine, package) = (self.core_bit(c), self.package_of_index(c));
+        // First the core holds it, so that the filter's entry stays where there is one.
+        self.slab.get_mut(slot).cores |= mine;
+        self.leave_cores(slot, before & !mine);
+        self.leave_llcs(slot, llc);
+        self.slab.get_mut(slot).llc_dirty = false;
+        if before & self.cores_of(package) == 0 {
+            self.enter_filter(slot, package, port);
+        } else {
+            self.touch_filter(slot, package);
+        }
     }
 
     /// Writes into a line that the core owns.
@@ -544,11 +793,13 @@ impl Hierarchy {
 
     fn fill_l1<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
-        let Some(victim) = core.l1.insert(at, slot) else { return };
+        let (victim, way) = core.l1.insert(at.line().0, slot);
+        core.ways.learn(at.line(), way);
+        let Some(victim) = victim else { return };
         count(&mut self.stats.l1.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
-        if core.l2.holds(tag, victim) {
+        if core.l2.holds(tag.line().0, victim) {
             return;
         }
         // L2 is not inclusive of L1 (timing.md §1.1): a modified victim needs a place there, a clean one is dropped.
@@ -563,32 +814,45 @@ impl Hierarchy {
 
     fn fill_l2<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
-        let Some(victim) = core.l2.insert(at, slot) else { return };
+        let (Some(victim), _) = core.l2.insert(at.line().0, slot) else { return };
         count(&mut self.stats.l2.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
-        if core.l1.holds(tag, victim) {
+        if core.l1.holds(tag.line().0, victim) {
+            count(&mut self.stats.l2_kept);
             return;
         }
         let dirty = next(state, MesiEvent::Evict, Elsewhere::Others).1 == Effect::HandOver;
+        self.stats.transaction(match state {
+            _ if dirty => Transaction::WbMtoI,
+            Mesi::Shared if self.slab.forwarder(victim) != Some(c as u16) => Transaction::WbStoI,
+            _ => Transaction::WbEFtoE,
+        });
         port.trace().emit(EventKind::LeftCore { core: c as u16, at: tag });
         self.has_left(victim, c);
         self.settle_in_llc(self.package_of_index(c), victim, dirty, port);
     }
 
     /// A line goes into a package's LLC; `dirty` if the duty to write back goes with it.
-    fn settle_in_llc<P: LinePort>(&mut self, package: u8, slot: SlotId, dirty: bool, port: &mut P) {
+    pub(crate) fn settle_in_llc<P: LinePort>(
+        &mut self,
+        package: u8,
+        slot: SlotId,
+        dirty: bool,
+        port: &mut P,
+    ) {
         let bit = 1u8 << (package & 7);
+        let home = self.slab.home(slot).into();
         let line = self.slab.get_mut(slot);
-        let (tag, there) = (line.tag, line.llc & bit != 0);
+        let there = line.llc & bit != 0;
         line.llc |= bit;
         line.llc_dirty |= dirty;
         let llc = self.llcs.at_mut(package.into());
         if there {
-            llc.touch(tag, slot);
+            llc.touch(home, slot);
             return;
         }
-        let Some(victim) = llc.insert(tag, slot) else { return };
+        let (Some(victim), _) = llc.insert(home, slot) else { return };
         count(&mut self.stats.llc.evictions);
         let line = self.slab.get_mut(victim);
         line.llc &= !bit;
@@ -602,17 +866,39 @@ impl Hierarchy {
 
     /// The line is in neither of the core's caches any more.
     fn has_left(&mut self, slot: SlotId, c: usize) {
+        let package = self.package_of_index(c);
+        let (of_package, bit) = (self.cores_of(package), self.core_bit(c));
         let line = self.slab.get_mut(slot);
-        line.cores &= !Self::core_bit(c);
+        line.cores &= !bit;
         if line.cores == 0 {
             line.state = Mesi::Invalid;
         }
+        if line.cores & of_package == 0 {
+            self.leave_filter(slot, package);
+        }
     }
 
-    /// The line leaves these cores' caches. Whoever calls looks after a duty to write back.
+    /// The line leaves these cores' caches, and the snoop filters of packages that are left without. Whoever calls looks
+    /// after a duty to write back.
     pub(crate) fn leave_cores(&mut self, slot: SlotId, cores: u128) {
+        let before = self.slab.get(slot).cores;
+        if before & cores == 0 {
+            return;
+        }
+        self.drop_from_cores(slot, cores);
+        let after = self.slab.get(slot).cores;
+        for package in 0..self.llcs.len() as u8 {
+            let of_package = self.cores_of(package);
+            if before & of_package != 0 && after & of_package == 0 {
+                self.leave_filter(slot, package);
+            }
+        }
+    }
+
+    /// The line leaves these cores' caches; its snoop filters know already.
+    pub(crate) fn drop_from_cores(&mut self, slot: SlotId, cores: u128) {
         let line = self.slab.get_mut(slot);
-        let tag = line.tag;
+        let set = line.tag.line().0;
         let mut leaving = line.cores & cores;
         line.cores &= !cores;
         if line.cores == 0 {
@@ -620,20 +906,20 @@ impl Hierarchy {
         }
         while leaving != 0 {
             let core = self.cores.at_mut(leaving.trailing_zeros() as usize);
-            core.l1.remove(tag, slot);
-            core.l2.remove(tag, slot);
+            core.l1.remove(set, slot);
+            core.l2.remove(set, slot);
             leaving &= leaving - 1;
         }
     }
 
     /// The line leaves these packages' LLCs. Whoever calls looks after a duty to write back.
     pub(crate) fn leave_llcs(&mut self, slot: SlotId, packages: u8) {
+        let home = self.slab.home(slot).into();
         let line = self.slab.get_mut(slot);
-        let tag = line.tag;
         let mut leaving = line.llc & packages;
         line.llc &= !packages;
         while leaving != 0 {
-            self.llcs.at_mut(leaving.trailing_zeros() as usize).remove(tag, slot);
+            self.llcs.at_mut(leaving.trailing_zeros() as usize).remove(home, slot);
             leaving &= leaving - 1;
         }
     }

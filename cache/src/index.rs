@@ -1,10 +1,11 @@
 //! Where each held line is in the slab: a hash table of slab numbers, probed linearly.
 //!
-//! Every access looks here once, so it holds as little as can be: half a hash and a number in one word. The tag itself is
-//! in the slab, which whoever asks will read anyway.
+//! Every access that L1 cannot answer looks here once, so it holds as little as can be: half a hash and a number in one
+//! word. The tag itself is in the slab, which whoever asks will read anyway. The hash is that of the physical line, so that
+//! all KeyIDs of a line are met in one search: what a snoop filter has to find (verification.md C13).
 
 use crate::array::SlotId;
-use sim_core::Tagged;
+use sim_core::{Line, Tagged};
 
 /// The table. Derived from the slab, so that two are equal whenever their slabs are; how full places are chained depends
 /// on history and says nothing.
@@ -24,8 +25,8 @@ impl Eq for Index {}
 
 /// Fibonacci hashing: the upper half of the product, of which the upper bits are the place.
 #[inline]
-const fn hash(at: Tagged) -> u32 {
-    (at.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+const fn hash(line: Line) -> u32 {
+    (line.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 impl Index {
@@ -45,16 +46,16 @@ impl Index {
         (((hash as u64) << 32) >> (64 - self.table.len().trailing_zeros())) as usize
     }
 
-    /// The first slab number under the hash of `at` for which `is` holds.
+    /// The first slab number under the hash of a line for which `is` holds.
     #[inline]
-    pub(crate) fn find(&self, at: Tagged, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
+    pub(crate) fn find(&self, line: Line, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
         if self.table.is_empty() {
             return None;
         }
-        let hash = hash(at);
+        let hash = hash(line);
         let mut i = self.home(hash);
         loop {
-            // A quarter of the places are vacant at least, so the search ends.
+            // Half of the places are vacant at least, so the search ends.
             let entry = *self.table.get(i & self.mask())?;
             if entry == 0 {
                 return None;
@@ -66,13 +67,52 @@ impl Index {
         }
     }
 
-    /// Enters a line that is not there.
-    pub(crate) fn insert(&mut self, at: Tagged, slot: SlotId) {
-        if (self.held + 1) * 4 > self.table.len() * 3 {
+    /// The lowest slab number under the hash of a line for which `is` holds. Where several may be meant: how they are chained
+    /// depends on history.
+    pub(crate) fn least(&self, line: Line, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
+        let hash = hash(line);
+        let mut i = self.home(hash);
+        let mut least = None;
+        // An index without places has none at `i`.
+        while let Some(&entry) = self.table.get(i & self.mask()) {
+            if entry == 0 {
+                break;
+            }
+            let slot = entry as SlotId;
+            if (entry >> 32) as u32 == hash && least.is_none_or(|l| slot < l) && is(slot) {
+                least = Some(slot);
+            }
+            i += 1;
+        }
+        least
+    }
+
+    /// Enters a line that is not there. Returns a slab number under its hash for which `is` holds, if there is one.
+    #[inline]
+    pub(crate) fn insert(
+        &mut self,
+        at: Tagged,
+        slot: SlotId,
+        is: impl Fn(SlotId) -> bool,
+    ) -> Option<SlotId> {
+        if (self.held + 1) * 2 > self.table.len() {
             self.grow();
         }
         self.held += 1;
-        self.place(u64::from(hash(at)) << 32 | u64::from(slot));
+        let hash = hash(at.line());
+        let (mask, mut i) = (self.mask(), self.home(hash));
+        let mut met = None;
+        while let Some(place) = self.table.get_mut(i & mask) {
+            if *place == 0 {
+                *place = u64::from(hash) << 32 | u64::from(slot);
+                break;
+            }
+            if (*place >> 32) as u32 == hash && is(*place as SlotId) {
+                met = Some(*place as SlotId);
+            }
+            i += 1;
+        }
+        met
     }
 
     fn place(&mut self, entry: u64) {
@@ -101,7 +141,7 @@ impl Index {
         if self.table.is_empty() {
             return false;
         }
-        let (mask, hash) = (self.mask(), hash(at));
+        let (mask, hash) = (self.mask(), hash(at.line()));
         let gone = u64::from(hash) << 32 | u64::from(slot);
         let mut hole = self.home(hash);
         loop {
@@ -139,12 +179,12 @@ impl Index {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sim_core::{KeyId, Line};
+    use sim_core::KeyId;
     use std::collections::BTreeMap;
 
     /// A slab of tags.
     fn find(index: &Index, tags: &[Option<Tagged>], at: Tagged) -> Option<SlotId> {
-        index.find(at, |slot| tags[slot as usize] == Some(at))
+        index.find(at.line(), |slot| tags[slot as usize] == Some(at))
     }
 
     proptest! {
@@ -171,7 +211,7 @@ mod tests {
                     None => {
                         let slot = tags.len() as SlotId;
                         tags.push(Some(at));
-                        index.insert(at, slot);
+                        index.insert(at, slot, |_| false);
                         want.insert(at, slot);
                     }
                 }
@@ -185,35 +225,41 @@ mod tests {
 
     #[test]
     fn two_lines_of_one_hash_are_told_apart_by_their_tags() {
-        // Hashes that agree in 32 bits cannot be chosen here, so the tags of two numbers under one line stand for them.
+        // As two KeyIDs of one line are.
         let mut index = Index::default();
         let at = Tagged::new(Line(5), KeyId(1));
-        index.insert(at, 7);
-        index.insert(at, 8);
-        assert_eq!(index.find(at, |slot| slot == 8), Some(8));
-        assert_eq!(index.find(at, |slot| slot == 7), Some(7));
-        assert_eq!(index.find(at, |_| false), None);
+        index.insert(at, 7, |_| false);
+        assert_eq!(index.insert(at, 8, |slot| slot == 7), Some(7));
+        assert_eq!(index.find(at.line(), |slot| slot == 8), Some(8));
+        assert_eq!(index.find(at.line(), |slot| slot == 7), Some(7));
+        assert_eq!(index.find(at.line(), |_| false), None);
+        assert_eq!(index.least(at.line(), |_| true), Some(7));
+        assert_eq!(index.least(at.line(), |slot| slot != 7), Some(8));
+        assert_eq!(Index::default().least(at.line(), |_| true), None);
         assert!(index.remove(at, 7));
-        assert_eq!(index.find(at, |_| true), Some(8));
+        assert_eq!(index.find(at.line(), |_| true), Some(8));
     }
 
     #[test]
     fn lines_that_wrap_round_the_end_of_the_table_are_found_and_removed() {
         // More lines whose home is the last place than fit behind it.
         let mut index = Index::default();
-        index.insert(Tagged::new(Line(0), KeyId(0)), 1);
+        index.insert(Tagged::new(Line(0), KeyId(0)), 1, |_| false);
         assert_eq!(index.table.len(), Index::LEAST);
-        let last = |line: &u64| index.home(hash(Tagged::new(Line(*line), KeyId(0)))) == 63;
+        let last = |line: &u64| index.home(hash(Line(*line))) == 63;
         let lines: Vec<u64> = (1..).filter(last).take(5).collect();
         let at = |i: usize| Tagged::new(Line(lines[i]), KeyId(0));
         for i in 0..5 {
-            index.insert(at(i), i as SlotId + 2);
+            index.insert(at(i), i as SlotId + 2, |_| false);
         }
         assert!(index.remove(at(1), 3));
         for i in [0, 2, 3, 4] {
-            assert_eq!(index.find(at(i), |slot| slot == i as SlotId + 2), Some(i as SlotId + 2));
+            assert_eq!(
+                index.find(at(i).line(), |slot| slot == i as SlotId + 2),
+                Some(i as SlotId + 2)
+            );
         }
-        assert_eq!(index.find(Tagged::new(Line(0), KeyId(0)), |slot| slot == 1), Some(1));
+        assert_eq!(index.find(Line(0), |slot| slot == 1), Some(1));
         assert_eq!(index.table.iter().filter(|entry| **entry != 0).count(), 5);
     }
 }

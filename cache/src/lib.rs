@@ -1,4 +1,4 @@
-//! tdxsim's caches: L1D and L2 of every core, an LLC per package, write-combining buffers and weakly ordered operations,
+//! tdxsim's caches: L1D and L2 of every core, a sliced LLC and a snoop filter per package, write-combining buffers and weakly ordered operations,
 //! and every flush.
 //!
 //! Lines are tagged (line, KeyID): two addresses that differ in the KeyID only are two lines, and hardware keeps nothing
@@ -11,6 +11,7 @@
 //!
 //! - [`mesi`]: the transitions of a core's copy, as a table.
 //! - [`flushes`]: what each flush does, as a table.
+//! - [`transaction`]: what goes from cores and devices to the homes of lines, as a table.
 //! - [`Hierarchy`]: the state and everything that can be asked of it.
 
 mod array;
@@ -19,15 +20,20 @@ mod check;
 mod dma;
 pub mod flushes;
 mod hierarchy;
+mod home;
 mod index;
 pub mod mesi;
 mod rows;
 mod slab;
+mod snoop;
 mod stats;
+pub mod transaction;
 mod weak;
 
 pub use buffers::{WcBuffer, WeakOp};
 pub use check::{View, Violation};
 pub use hierarchy::{Access, Drained, FenceKind, Hierarchy, Level, Slot, SpecError};
 pub use slab::CachedLine;
-pub use stats::{LevelStats, Stats};
+pub use snoop::Alias;
+pub use stats::{LevelStats, SnoopFilterStats, Stats};
+pub use transaction::Transaction;

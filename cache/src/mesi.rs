@@ -1,11 +1,11 @@
-//! The MESI transitions of one core's copy of a (line, KeyID), as a table.
+//! The MESIF transitions of one core's copy of a (line, KeyID), as a table.
 //!
 //! Coherence holds per (line, KeyID) and never across KeyIDs (architecture.md §4.1 4.1.1, 4.1.2, 4.1.4).
 
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-/// State of a core's copy (verification.md §2 notation: `st` in {I, S, E, M}).
+/// State of a core's copy (verification.md §2 notation: `st` in {I, S, E, M}, and F of Intel's protocol).
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
 )]
@@ -15,6 +15,9 @@ pub enum Mesi {
     Invalid,
     /// S: a clean copy; others may have one.
     Shared,
+    /// F: as S, and of all sharers the one that answers: whoever read the line last. When it is lost nobody answers in its
+    /// place until the next reader; the home then asks any sharer, whose bytes are the same (verification.md C1, C2).
+    Forward,
     /// E: the only copy, clean.
     Exclusive,
     /// M: the only copy; memory is older.
@@ -96,7 +99,8 @@ pub struct Transition {
 }
 
 /// All states, in order.
-pub const STATES: [Mesi; 4] = [Mesi::Invalid, Mesi::Shared, Mesi::Exclusive, Mesi::Modified];
+pub const STATES: [Mesi; 5] =
+    [Mesi::Invalid, Mesi::Shared, Mesi::Forward, Mesi::Exclusive, Mesi::Modified];
 /// All events, in order.
 pub const EVENTS: [MesiEvent; 7] = [
     MesiEvent::Load,
@@ -111,8 +115,8 @@ pub const EVENTS: [MesiEvent; 7] = [
 pub const ELSEWHERE: [Elsewhere; 3] =
     [Elsewhere::Nobody, Elsewhere::OwnLlcDirty, Elsewhere::Others];
 
-use Effect as F;
-use Mesi::{Exclusive as E, Invalid as I, Modified as M, Shared as S};
+use Effect as X;
+use Mesi::{Exclusive as E, Forward as F, Invalid as I, Modified as M, Shared as S};
 use MesiEvent as V;
 
 const fn row(
@@ -134,45 +138,52 @@ const OTHERS: When = When::Only(Elsewhere::Others);
 /// The transitions of a core's copy.
 #[rustfmt::skip]
 pub const TRANSITIONS: &[Transition] = &[
-    row(I, V::Load,          ALONE,  E, F::Fill,      "verification.md C1, C2"),
-    row(I, V::Load,          DIRTY,  M, F::Fill,      "timing.md §1.1 LLC policy (victim cache): copy and duty move up"),
-    row(I, V::Load,          OTHERS, S, F::Fill,      "verification.md C1, C2"),
-    row(I, V::Store,         ANY,    M, F::Own,       "architecture.md §5 5.2; §13 MC-29, MC-30"),
-    row(I, V::PeerLoad,      ANY,    I, F::None,      "verification.md C1"),
-    row(I, V::PeerStore,     ANY,    I, F::None,      "verification.md C1"),
-    row(I, V::Flush,         ANY,    I, F::None,      "architecture.md §4.4"),
-    row(I, V::WriteBackKeep, ANY,    I, F::None,      "architecture.md §4.4"),
-    row(I, V::Evict,         ANY,    I, F::None,      "verification.md C6"),
-    row(S, V::Load,          ANY,    S, F::None,      "verification.md C2"),
-    row(S, V::Store,         ANY,    M, F::Upgrade,   "verification.md C1"),
-    row(S, V::PeerLoad,      ANY,    S, F::None,      "verification.md C1"),
-    row(S, V::PeerStore,     ANY,    I, F::None,      "verification.md C1"),
-    row(S, V::Flush,         ANY,    I, F::None,      "architecture.md §4.4, clean line: invalidated"),
-    row(S, V::WriteBackKeep, ANY,    S, F::None,      "architecture.md §4.4, clean line: kept"),
-    row(S, V::Evict,         ANY,    I, F::None,      "verification.md C6"),
-    row(E, V::Load,          ANY,    E, F::None,      "verification.md C2"),
-    row(E, V::Store,         ANY,    M, F::None,      "verification.md C1"),
-    row(E, V::PeerLoad,      ANY,    S, F::None,      "verification.md C1"),
-    row(E, V::PeerStore,     ANY,    I, F::None,      "verification.md C1"),
-    row(E, V::Flush,         ANY,    I, F::None,      "architecture.md §4.4, clean line: invalidated"),
-    row(E, V::WriteBackKeep, ANY,    E, F::None,      "architecture.md §4.4, clean line: kept"),
-    row(E, V::Evict,         ANY,    I, F::None,      "verification.md C6"),
-    row(M, V::Load,          ANY,    M, F::None,      "verification.md C2"),
-    row(M, V::Store,         ANY,    M, F::None,      "verification.md C1"),
-    row(M, V::PeerLoad,      ANY,    S, F::HandOver,  "verification.md C1, C2"),
-    row(M, V::PeerStore,     ANY,    I, F::HandOver,  "verification.md C1, C2"),
-    row(M, V::Flush,         ANY,    I, F::WriteBack, "architecture.md §4.4, dirty line: written back, invalidated; verification.md C5"),
-    row(M, V::WriteBackKeep, ANY,    E, F::WriteBack, "architecture.md §4.4, dirty line: written back, kept; verification.md C5"),
-    row(M, V::Evict,         ANY,    I, F::HandOver,  "timing.md §1.1 LLC policy; verification.md C5"),
+    row(I, V::Load,          ALONE,  E, X::Fill,      "verification.md C1, C2"),
+    row(I, V::Load,          DIRTY,  M, X::Fill,      "timing.md §1.1 LLC policy (victim cache): copy and duty move up"),
+    row(I, V::Load,          OTHERS, F, X::Fill,      "verification.md C1, C2; the latest reader forwards (MESIF)"),
+    row(I, V::Store,         ANY,    M, X::Own,       "architecture.md §5 5.2; §13 MC-29, MC-30"),
+    row(I, V::PeerLoad,      ANY,    I, X::None,      "verification.md C1"),
+    row(I, V::PeerStore,     ANY,    I, X::None,      "verification.md C1"),
+    row(I, V::Flush,         ANY,    I, X::None,      "architecture.md §4.4"),
+    row(I, V::WriteBackKeep, ANY,    I, X::None,      "architecture.md §4.4"),
+    row(I, V::Evict,         ANY,    I, X::None,      "verification.md C6"),
+    row(S, V::Load,          ANY,    S, X::None,      "verification.md C2"),
+    row(S, V::Store,         ANY,    M, X::Upgrade,   "verification.md C1"),
+    row(S, V::PeerLoad,      ANY,    S, X::None,      "verification.md C1"),
+    row(S, V::PeerStore,     ANY,    I, X::None,      "verification.md C1"),
+    row(S, V::Flush,         ANY,    I, X::None,      "architecture.md §4.4, clean line: invalidated"),
+    row(S, V::WriteBackKeep, ANY,    S, X::None,      "architecture.md §4.4, clean line: kept"),
+    row(S, V::Evict,         ANY,    I, X::None,      "verification.md C6"),
+    row(F, V::Load,          ANY,    F, X::None,      "verification.md C2"),
+    row(F, V::Store,         ANY,    M, X::Upgrade,   "verification.md C1"),
+    row(F, V::PeerLoad,      ANY,    S, X::None,      "verification.md C1; the latest reader forwards (MESIF)"),
+    row(F, V::PeerStore,     ANY,    I, X::None,      "verification.md C1"),
+    row(F, V::Flush,         ANY,    I, X::None,      "architecture.md §4.4, clean line: invalidated"),
+    row(F, V::WriteBackKeep, ANY,    F, X::None,      "architecture.md §4.4, clean line: kept"),
+    row(F, V::Evict,         ANY,    I, X::None,      "verification.md C6; nobody forwards until the next reader"),
+    row(E, V::Load,          ANY,    E, X::None,      "verification.md C2"),
+    row(E, V::Store,         ANY,    M, X::None,      "verification.md C1"),
+    row(E, V::PeerLoad,      ANY,    S, X::None,      "verification.md C1"),
+    row(E, V::PeerStore,     ANY,    I, X::None,      "verification.md C1"),
+    row(E, V::Flush,         ANY,    I, X::None,      "architecture.md §4.4, clean line: invalidated"),
+    row(E, V::WriteBackKeep, ANY,    E, X::None,      "architecture.md §4.4, clean line: kept"),
+    row(E, V::Evict,         ANY,    I, X::None,      "verification.md C6"),
+    row(M, V::Load,          ANY,    M, X::None,      "verification.md C2"),
+    row(M, V::Store,         ANY,    M, X::None,      "verification.md C1"),
+    row(M, V::PeerLoad,      ANY,    S, X::HandOver,  "verification.md C1, C2"),
+    row(M, V::PeerStore,     ANY,    I, X::HandOver,  "verification.md C1, C2"),
+    row(M, V::Flush,         ANY,    I, X::WriteBack, "architecture.md §4.4, dirty line: written back, invalidated; verification.md C5"),
+    row(M, V::WriteBackKeep, ANY,    E, X::WriteBack, "architecture.md §4.4, dirty line: written back, kept; verification.md C5"),
+    row(M, V::Evict,         ANY,    I, X::HandOver,  "timing.md §1.1 LLC policy; verification.md C5"),
 ];
 
 type Cell = (Mesi, Effect);
-type Cells = [[[Cell; 3]; 7]; 4];
+type Cells = [[[Cell; 3]; 7]; 5];
 
 /// The table unrolled at compile time, so that a look-up costs one load. A cell that no row covers keeps its state; the
 /// test of totality says that there is none.
 const CELLS: Cells = {
-    let mut cells: Cells = [[[(Mesi::Invalid, Effect::None); 3]; 7]; 4];
+    let mut cells: Cells = [[[(Mesi::Invalid, Effect::None); 3]; 7]; 5];
     let mut r = 0;
     while r < TRANSITIONS.len() {
         let t = TRANSITIONS[r];
@@ -272,8 +283,22 @@ mod tests {
     fn a_load_never_changes_a_valid_copy() {
         // The L1 hit path relies on it and looks nothing up.
         for e in ELSEWHERE {
-            for s in [Mesi::Shared, Mesi::Exclusive, Mesi::Modified] {
+            for s in [Mesi::Shared, Mesi::Forward, Mesi::Exclusive, Mesi::Modified] {
                 assert_eq!(next(s, MesiEvent::Load, e), (s, Effect::None));
+            }
+        }
+    }
+
+    #[test]
+    fn to_a_forwarder_happens_what_happens_to_a_sharer() {
+        // The slab keeps one state for all sharers and who of them forwards beside it; both rest on this.
+        for v in EVENTS {
+            for e in ELSEWHERE {
+                let ((f, of_f), (s, of_s)) = (next(Mesi::Forward, v, e), next(Mesi::Shared, v, e));
+                assert_eq!(of_f, of_s, "{v:?} {e:?}");
+                let role_kept = matches!(v, MesiEvent::Load | MesiEvent::WriteBackKeep);
+                let want = if role_kept && s == Mesi::Shared { Mesi::Forward } else { s };
+                assert_eq!(f, want, "{v:?} {e:?}");
             }
         }
     }

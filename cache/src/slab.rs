@@ -3,7 +3,8 @@
 //! MESI per (line, KeyID) guarantees that all valid copies are equal (verification.md C1, C2), so one copy of the data
 //! stands for all of them.
 
-use crate::array::{SlotId, fold};
+use crate::array::SlotId;
+use crate::home::Homes;
 use crate::index::Index;
 use crate::mesi::Mesi;
 use crate::rows::Rows;
@@ -22,8 +23,11 @@ pub struct CachedLine {
     pub poison: Option<BirthId>,
     /// What the bytes are, as the fill had them; a whole-line store makes them [`DataClass::Plain`].
     pub class: DataClass,
-    /// State of the cores' copies; [`Mesi::Invalid`] when only LLCs hold the line.
+    /// State of the cores' copies; [`Mesi::Invalid`] when only LLCs hold the line, [`Mesi::Shared`] where one of several
+    /// copies is the forwarder's.
     pub state: Mesi,
+    /// The core whose copy is in [`Mesi::Forward`], if any is.
+    pub forwarder: Option<u16>,
     /// Cores that hold it in L1 or L2: bit i is core i.
     pub cores: u128,
     /// Packages whose LLC holds it: bit i is package i.
@@ -66,7 +70,8 @@ struct Bytes(LineData);
 
 impl Entry {
     const VACANT: Entry = Entry {
-        tag: Tagged::new(Line(0), KeyId(0)),
+        // No line's.
+        tag: Tagged::new(Line((1 << 48) - 1), KeyId(0x7fff)),
         poison: None,
         class: DataClass::Plain,
         state: Mesi::Invalid,
@@ -91,9 +96,13 @@ pub(crate) struct Slab {
     lines: Rows<Entry>,
     /// Bytes of each line; those of a free slot mean nothing.
     data: Rows<Bytes>,
-    /// Sub-block of each line, apart from it so that a walk of one sub-block reads little.
-    blocks: Vec<u32>,
+    /// Home set of each line, [`VACANT`] for a free slot, and whether other KeyIDs of the line are in the slab as well
+    /// ([`ALIASED`]). Apart from the line, so that a walk of one sub-block reads little.
+    homes: Vec<u32>,
+    /// The core that read a shared line last, as a byte. It is the forwarder as long as it holds the line.
+    readers: Vec<u8>,
     free: Vec<SlotId>,
+    map: Homes,
     sub_blocks: u32,
     /// Slot of each held line. Derived, so not stored.
     #[serde(skip_serializing)]
@@ -105,20 +114,27 @@ pub(crate) struct Slab {
 struct Stored {
     lines: Rows<Entry>,
     data: Rows<Bytes>,
-    blocks: Vec<u32>,
+    homes: Vec<u32>,
+    readers: Vec<u8>,
     free: Vec<SlotId>,
+    map: Homes,
     sub_blocks: u32,
 }
+
+const VACANT: u32 = u32::MAX;
+const ALIASED: u32 = 1 << 31;
 
 impl TryFrom<Stored> for Slab {
     type Error = &'static str;
     fn try_from(stored: Stored) -> Result<Slab, Self::Error> {
-        let Stored { lines, data, blocks, free, sub_blocks } = stored;
-        let fits = data.len() == lines.len() && blocks.len() == lines.len();
+        let Stored { lines, data, homes, readers, free, map, sub_blocks } = stored;
+        let all = [data.len(), homes.len(), readers.len()];
+        let fits = all.iter().all(|n| *n == lines.len());
         if !fits || free.len() >= lines.len() || sub_blocks == 0 {
             return Err("the cached lines of the snapshot do not fit together");
         }
-        let mut slab = Slab { lines, data, blocks, free, sub_blocks, index: Index::default() };
+        let index = Index::default();
+        let mut slab = Slab { lines, data, homes, readers, free, map, sub_blocks, index };
         let slots = 1..slab.lines.len() as SlotId;
         for slot in slots {
             let line = slab.get(slot);
@@ -129,24 +145,21 @@ impl TryFrom<Stored> for Slab {
             if slab.find(tag).is_some() {
                 return Err("a line is cached twice in the snapshot");
             }
-            slab.index.insert(tag, slot);
+            slab.index.insert(tag, slot, |_| false);
         }
         Ok(slab)
     }
 }
 
-/// Sub-block of a line: every line, whatever its KeyID, belongs to exactly one (architecture.md §13 MC-14).
-pub(crate) fn sub_block_of(line: Line, sub_blocks: u32) -> u32 {
-    (fold(line) % u64::from(sub_blocks.max(1))) as u32
-}
-
 impl Slab {
-    pub(crate) fn new(sub_blocks: u32) -> Slab {
+    pub(crate) fn new(map: Homes, sub_blocks: u32) -> Slab {
         Slab {
             lines: Rows::new(Entry::VACANT, std::iter::empty()),
             data: Rows::new(Bytes(LineData::ZERO), std::iter::empty()),
-            blocks: vec![u32::MAX],
+            homes: vec![VACANT],
+            readers: vec![0],
             free: Vec::new(),
+            map,
             sub_blocks: sub_blocks.max(1),
             index: Index::default(),
         }
@@ -172,12 +185,70 @@ impl Slab {
     pub(crate) fn whole(&self, slot: SlotId) -> CachedLine {
         let Entry { tag, poison, class, state, llc, llc_dirty, cores } = *self.get(slot);
         let data = *self.data(slot);
-        CachedLine { tag, data, poison, class, state, cores, llc, llc_dirty }
+        let forwarder = self.forwarder(slot);
+        CachedLine { tag, data, poison, class, state, forwarder, cores, llc, llc_dirty }
+    }
+    /// The core whose copy of a shared line is in [`Mesi::Forward`], if any is: who read it last, unless it has lost it.
+    pub(crate) fn forwarder(&self, slot: SlotId) -> Option<u16> {
+        let line = self.get(slot);
+        let reader = *self.readers.get(slot as usize)?;
+        let holds = line.state == Mesi::Shared && line.cores >> (reader & 127) & 1 != 0;
+        holds.then_some(u16::from(reader))
+    }
+    /// A core has read a line that others hold.
+    pub(crate) fn read_last_by(&mut self, slot: SlotId, core: usize) {
+        if let Some(reader) = self.readers.get_mut(slot as usize) {
+            *reader = (core & 127) as u8;
+        }
+    }
+    /// The home set of a cached line.
+    #[inline]
+    pub(crate) fn home(&self, slot: SlotId) -> u32 {
+        self.homes.get(slot as usize).map_or(0, |home| home & !ALIASED)
+    }
+    /// The slice of a cached line.
+    #[inline]
+    pub(crate) fn slice(&self, slot: SlotId) -> u8 {
+        self.map.slice_of_home(self.home(slot))
+    }
+    /// The homes of lines.
+    pub(crate) const fn map(&self) -> &Homes {
+        &self.map
+    }
+    /// The sub-block of a line: every line, whatever its KeyID, belongs to exactly one (architecture.md §13 MC-14).
+    pub(crate) fn sub_block_of(&self, line: Line) -> u32 {
+        self.map.home(line) % self.sub_blocks.max(1)
+    }
+    /// Another KeyID of a cached line for which `is` holds, if any is in the slab: of several, the lowest slot's.
+    #[inline]
+    pub(crate) fn alias(
+        &self,
+        slot: SlotId,
+        is: impl Fn(SlotId, &Entry) -> bool,
+    ) -> Option<SlotId> {
+        if self.homes.get(slot as usize).is_none_or(|home| home & ALIASED == 0) {
+            return None;
+        }
+        self.alias_among(slot, is)
+    }
+    #[cold]
+    fn alias_among(&self, slot: SlotId, is: impl Fn(SlotId, &Entry) -> bool) -> Option<SlotId> {
+        let line = self.get(slot).tag.line();
+        self.index.least(line, |other| {
+            let entry = self.get(other);
+            other != slot && entry.tag.line() == line && is(other, entry)
+        })
+    }
+    /// Notes in a slot whether other KeyIDs of its line are in the slab.
+    fn note_alias(&mut self, slot: SlotId, is: bool) {
+        if let Some(home) = self.homes.get_mut(slot as usize) {
+            *home = *home & !ALIASED | if is { ALIASED } else { 0 };
+        }
     }
     /// The slot of a line that somebody holds.
     #[inline]
     pub(crate) fn find(&self, at: Tagged) -> Option<SlotId> {
-        self.index.find(at, |slot| self.get(slot).tag == at)
+        self.index.find(at.line(), |slot| self.get(slot).tag == at)
     }
     /// Takes in a line that is not there and that `core` now holds alone.
     pub(crate) fn add(
@@ -197,22 +268,29 @@ impl Slab {
             llc_dirty: false,
             cores: 1 << (core & 127),
         };
-        let block = sub_block_of(tag.line(), self.sub_blocks);
+        let home = self.map.home(tag.line());
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
                 self.lines.push(Entry::VACANT);
                 self.data.push(Bytes(LineData::ZERO));
-                self.blocks.push(u32::MAX);
+                self.homes.push(VACANT);
+                self.readers.push(0);
                 (self.lines.len() - 1) as SlotId
             }
         };
         *self.get_mut(slot) = line;
         *self.data_mut(slot) = *data;
-        if let Some(place) = self.blocks.get_mut(slot as usize) {
-            *place = block;
+        if let Some(place) = self.homes.get_mut(slot as usize) {
+            *place = home;
         }
-        self.index.insert(tag, slot);
+        let lines = &self.lines;
+        let same_line = |other: SlotId| lines.at(other as usize).tag.line() == tag.line();
+        if let Some(alias) = self.index.insert(tag, slot, same_line) {
+            // Of three or more, all but the new one know already.
+            self.note_alias(alias, true);
+            self.note_alias(slot, true);
+        }
         slot
     }
     /// Lets a line go that nobody holds any more.
@@ -221,9 +299,13 @@ impl Slab {
         if !self.index.remove(tag, slot) {
             return;
         }
+        if let Some(alias) = self.alias(slot, |_, _| true) {
+            let third = self.alias_among(alias, |_, _| true).is_some();
+            self.note_alias(alias, third);
+        }
         *self.get_mut(slot) = Entry::VACANT;
-        if let Some(place) = self.blocks.get_mut(slot as usize) {
-            *place = u32::MAX;
+        if let Some(place) = self.homes.get_mut(slot as usize) {
+            *place = VACANT;
         }
         self.free.push(slot);
     }
@@ -234,8 +316,19 @@ impl Slab {
     }
     /// The next slot at or after `from` that is in use and in sub-block `block` (any where `None`).
     pub(crate) fn next_in(&self, block: Option<u32>, from: usize) -> Option<SlotId> {
-        let fits = |b: &u32| *b != u32::MAX && block.is_none_or(|wanted| wanted == *b);
-        self.blocks.iter().skip(from).position(fits).map(|i| (from + i) as SlotId)
+        let homes = self.homes.get(from..)?;
+        let blocks = self.sub_blocks.max(1);
+        let at = match block {
+            None => homes.iter().position(|home| *home != VACANT),
+            Some(block) if blocks.is_power_of_two() => {
+                homes.iter().position(|home| *home != VACANT && home & (blocks - 1) == block)
+            }
+            Some(block) => {
+                let fits = |home: u32| home != VACANT && (home & !ALIASED) % blocks == block;
+                homes.iter().position(|home| fits(*home))
+            }
+        };
+        at.map(|i| (from + i) as SlotId)
     }
     /// How many lines are held.
     #[cfg(test)]
@@ -254,9 +347,10 @@ impl Slab {
             if self.find(line.tag) != Some(slot) {
                 return Some(format!("{} is at slot {slot} but not indexed there", line.tag));
             }
-            let block = sub_block_of(line.tag.line(), self.sub_blocks);
-            if self.blocks.get(slot as usize) != Some(&block) {
-                return Some(format!("{} is not in its sub-block {block}", line.tag));
+            let aliased = self.alias_among(slot, |_, _| true).is_some();
+            let home = self.map.home(line.tag.line()) | if aliased { ALIASED } else { 0 };
+            if self.homes.get(slot as usize) != Some(&home) {
+                return Some(format!("{} is not noted as at home in {home:#x}", line.tag));
             }
         }
         if held != self.index.len() {
@@ -270,7 +364,7 @@ impl Slab {
             ));
         }
         let free_is_vacant = |slot: &SlotId| {
-            *self.get(*slot) == Entry::VACANT && self.blocks.get(*slot as usize) == Some(&u32::MAX)
+            *self.get(*slot) == Entry::VACANT && self.homes.get(*slot as usize) == Some(&VACANT)
         };
         (!self.free.iter().all(free_is_vacant)).then(|| "a free slot is not vacant".to_owned())
     }
@@ -279,6 +373,38 @@ impl Slab {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sim_core::platform::{CacheGeometry, CpuSpec, SnoopFilterGeometry, XorMasks};
+    use sim_core::time::Clock;
+
+    fn slab(sub_blocks: u32) -> Slab {
+        let cpu = CpuSpec {
+            packages: 1,
+            cores: 1,
+            core_clock: Clock { mhz: 2000 },
+            l1d: CacheGeometry { size: 64, ways: 1 },
+            l2: CacheGeometry { size: 64, ways: 1 },
+            llc: CacheGeometry { size: 64 * 64, ways: 1 },
+            llc_slices: 4,
+            slice_hash: XorMasks::new(&[0x40, 0x80]),
+            snoop_filter: SnoopFilterGeometry { sets: 1, ways: 1 },
+            l1_clocks: 5,
+            l2_clocks: 10,
+            miss_clocks: 6,
+            window: 512,
+            width: 6,
+            fill_buffers: 16,
+            superqueue: 48,
+            store_buffer: 112,
+            direct_stores: 4,
+            flush_sub_blocks: sub_blocks,
+            wc_buffers: 1,
+            weak_slots: 1,
+            wc_age: sim_core::Ps::ZERO,
+            fast_string_no_rfo: true,
+            rfo_poison_mc: false,
+        };
+        Slab::new(Homes::new(&cpu), sub_blocks)
+    }
 
     fn add(slab: &mut Slab, line: u64) -> SlotId {
         let at = Tagged::new(Line(line), KeyId(2));
@@ -287,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_slab_read_back_finds_every_line_again() {
-        let mut slab = Slab::new(4);
+        let mut slab = slab(4);
         let first = add(&mut slab, 9);
         add(&mut slab, 10);
         slab.remove(first);
@@ -301,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_with_a_line_twice_is_refused() {
-        let mut slab = Slab::new(4);
+        let mut slab = slab(4);
         add(&mut slab, 9);
         let second = add(&mut slab, 10);
         slab.get_mut(second).tag = Tagged::new(Line(9), KeyId(2));
@@ -312,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_freed_slot_is_used_again_before_the_slab_grows() {
-        let mut slab = Slab::new(1);
+        let mut slab = slab(1);
         let a = add(&mut slab, 1);
         slab.remove(a);
         slab.remove(a);
@@ -323,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_walk_of_the_sub_blocks_meets_every_line_once() {
-        let mut slab = Slab::new(5);
+        let mut slab = slab(5);
         for line in 0..100 {
             add(&mut slab, line * 7);
         }
@@ -331,7 +457,7 @@ mod tests {
         for block in 0..5 {
             let mut from = 1;
             while let Some(slot) = slab.next_in(Some(block), from) {
-                assert_eq!(sub_block_of(slab.get(slot).tag.line(), 5), block);
+                assert_eq!(slab.sub_block_of(slab.get(slot).tag.line()), block);
                 met += 1;
                 from = slot as usize + 1;
             }

@@ -4,6 +4,7 @@ use crate::buffers::{Entry, WcBuffer, WeakOp};
 use crate::flushes::{FlushKind, flush_row};
 use crate::hierarchy::{Drained, FenceKind, Hierarchy};
 use crate::stats::count;
+use crate::transaction::Transaction;
 use sim_core::event::{WeakKind, Why};
 use sim_core::port::{Fill, LinePort};
 use sim_core::{ByteMask, EventKind, KeyId, LINES_PER_PAGE, LineData, Page, Ps, Tagged};
@@ -59,6 +60,7 @@ impl Hierarchy {
         let c = self.core_index(core);
         self.own_access(c, at, port);
         count(&mut self.stats.uc_loads);
+        self.stats.transaction(Transaction::UCRdF);
         self.expel(at, Why::Bypass, true, port);
         port.read(at)
     }
@@ -79,6 +81,7 @@ impl Hierarchy {
         let c = self.core_index(core);
         self.own_access(c, at, port);
         count(&mut self.stats.uc_stores);
+        self.stats.transaction(Transaction::WiL);
         self.expel(at, Why::Bypass, true, port);
         write_through(at, data, mask, port);
     }
@@ -254,8 +257,10 @@ impl Hierarchy {
                 };
                 if mask.is_full() {
                     count(&mut self.stats.wc_full);
+                    self.stats.transaction(Transaction::WCiLF);
                 } else {
                     count(&mut self.stats.wc_partial);
+                    self.stats.transaction(Transaction::WCiL);
                 }
                 port.trace().cause = cause;
                 port.trace().emit_cause(EventKind::WcLeave { core, at, mask, why });
@@ -272,11 +277,13 @@ impl Hierarchy {
                 match kind {
                     WeakKind::Movdir64b => {
                         count(&mut self.stats.movdir64b);
+                        self.stats.transaction(Transaction::WCiLF);
                         self.expel(at, Why::Bypass, true, port);
                         port.write(at, &data, None);
                     }
                     WeakKind::Movdiri => {
                         count(&mut self.stats.movdiri);
+                        self.stats.transaction(Transaction::WCiL);
                         self.expel(at, Why::Bypass, true, port);
                         write_through(at, &data, mask, port);
                     }
@@ -290,6 +297,11 @@ impl Hierarchy {
 
     fn flush_line<P: LinePort>(&mut self, at: Tagged, kind: FlushKind, port: &mut P) {
         count(&mut self.stats.line_flushes);
+        self.stats.transaction(match kind {
+            FlushKind::Clflush => Transaction::CLFlush,
+            FlushKind::Clwb => Transaction::CLWB,
+            _ => Transaction::CLFlushOpt,
+        });
         if flush_row(kind).invalidates {
             self.expel(at, Why::Flush, true, port);
         } else if let Some(slot) = self.slab.find(at)

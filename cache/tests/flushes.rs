@@ -40,6 +40,9 @@ fn wbinvd_empties_its_package_for_all_keyids_and_touches_no_other() {
     assert_eq!((counts.written_back, counts.invalidated), (12, 12));
     // Two cores of 16 + 32 slots and an LLC of 64.
     assert_eq!(counts.walked, 2 * 48 + 64);
+    assert_eq!((counts.walked_l1, counts.walked_l2, counts.walked_llc), (2 * 16, 2 * 32, 64));
+    // Two slices of eight sets of 16 ways.
+    assert_eq!(counts.walked_snoop_filter, 256);
     assert_eq!(m.log.len(), 12);
     for tag in &tags {
         assert_eq!(h.inspect(*tag).is_none(), here(tag, 0), "{tag}");
@@ -87,6 +90,12 @@ fn the_sub_blocks_part_the_lines_and_their_sum_is_the_whole_package() {
             assert_eq!(counts.invalidated as usize, of_block.len());
             assert!(of_block.iter().all(|t| h.inspect(*t).is_none()));
             sum.walked += counts.walked;
+            sum.walked_l1 += counts.walked_l1;
+            sum.walked_l2 += counts.walked_l2;
+            sum.walked_llc += counts.walked_llc;
+            sum.walked_snoop_filter += counts.walked_snoop_filter;
+            let parts = counts.walked_l1 + counts.walked_l2 + counts.walked_llc;
+            assert_eq!(counts.walked, parts);
             sum.written_back += counts.written_back;
             sum.invalidated += counts.invalidated;
         }
@@ -104,7 +113,7 @@ fn wbinvd_of_one_package_leaves_the_other_its_shared_clean_copy() {
     h.load(2, at(4, 0), &mut m);
     let counts = h.wbinvd(0, &mut m);
     assert_eq!((counts.written_back, counts.invalidated), (0, 1));
-    assert_eq!((h.mesi(0, at(4, 0)), h.mesi(2, at(4, 0))), (Mesi::Invalid, Mesi::Shared));
+    assert_eq!((h.mesi(0, at(4, 0)), h.mesi(2, at(4, 0))), (Mesi::Invalid, Mesi::Forward));
     h.check_invariants().unwrap();
 }
 

@@ -55,6 +55,10 @@ fn prepare(row: &Transition) -> (Hierarchy, Memory) {
             load(&mut h, &mut m, ME, X);
             load(&mut h, &mut m, PEER, X);
         }
+        (Mesi::Forward, _) => {
+            load(&mut h, &mut m, PEER, X);
+            load(&mut h, &mut m, ME, X);
+        }
         (Mesi::Exclusive, _) => {
             load(&mut h, &mut m, ME, X);
         }
@@ -76,7 +80,12 @@ fn happen(h: &mut Hierarchy, m: &mut Memory, event: MesiEvent) {
             store(h, m, ME, X, 2);
         }
         MesiEvent::PeerLoad => {
-            load(h, m, PEER, X);
+            // One that does not hold it yet.
+            let reader = if h.mesi(PEER, X) == Mesi::Invalid { PEER } else { FAR };
+            let alone = h.inspect(X).is_none();
+            load(h, m, reader, X);
+            let want = if alone { Mesi::Exclusive } else { Mesi::Forward };
+            assert_eq!(h.mesi(reader, X), want);
         }
         MesiEvent::PeerStore => {
             store(h, m, PEER, X, 2);

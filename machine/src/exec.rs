@@ -4,7 +4,8 @@ use crate::Machine;
 use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
 use crate::seam::{SeamOp, is_seam_msr};
-use cache::{FenceKind as Fence, Level};
+use crate::uncore::Whence;
+use cache::{Access, Alias, FenceKind as Fence, Level};
 use mktme::dram::Kind;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
@@ -280,7 +281,8 @@ impl Machine {
                 for p in pieces(at, bytes) {
                     caches.movdiri(core, p.at, &p.store_data(value), p.mask(), now, &mut bus);
                 }
-                Beat::over(Outcome::Done, self.spec.latency.direct_store)
+                let cost = self.direct_cost(core, at.tagged());
+                Beat::over(Outcome::Done, cost.max(self.spec.latency.direct_store))
             }
             Op::Movdir64b { dst, src } => self.movdir64b(core, dst, src),
             Op::Movdir64bPage { at } => self.movdir64b_page(core, at, done),
@@ -394,24 +396,100 @@ impl Machine {
         }
     }
 
-    /// The cost of a cached access answered by `level`: what is known now, and what comes after DRAM.
-    fn level_cost(&mut self, level: Level, at: Tagged) -> (Ps, Ps) {
-        self.counts.access(level);
-        let latency = &self.spec.latency;
-        match level {
-            Level::L1 => (latency.l1_hit, Ps::ZERO),
-            Level::L2 => (latency.l2_hit, Ps::ZERO),
-            Level::Llc => (latency.llc_hit, Ps::ZERO),
-            Level::PeerClean => (latency.peer_clean, Ps::ZERO),
-            Level::PeerModified => (latency.peer_modified, Ps::ZERO),
-            Level::PeerRemote => (latency.peer_remote, Ps::ZERO),
-            Level::Memory => (latency.issue, self.after_read(at)),
+    /// The cost of a cached access and who answered it: what is known now, and what comes after DRAM.
+    fn level_cost(&mut self, core: u16, hit: &Access, at: Tagged) -> (Ps, Ps) {
+        self.counts.access(hit.level);
+        self.latency_of(core, hit, at)
+    }
+
+    /// What an access costs: what is known now, and what comes after DRAM ([`crate::uncore`]).
+    #[inline]
+    pub(crate) fn latency_of(&self, core: u16, hit: &Access, at: Tagged) -> (Ps, Ps) {
+        match hit.level {
+            Level::L1 => (self.uncore.l1, Ps::ZERO),
+            Level::L2 => (self.uncore.l2, Ps::ZERO),
+            _ => self.latency_of_miss(core, hit, at),
         }
     }
 
-    /// What follows when DRAM has answered a core: the way back, decryption and MAC check.
-    fn after_read(&self, at: Tagged) -> Ps {
-        self.spec.latency.memory_path + self.crypto_latency(at)
+    fn latency_of_miss(&self, core: u16, hit: &Access, at: Tagged) -> (Ps, Ps) {
+        let slice = hit.slice.into();
+        let whence = match hit.level {
+            Level::Memory => {
+                let alias = match (hit.alias, hit.peer) {
+                    (Alias::None, _) | (_, None) => None,
+                    (alias, Some(peer)) => Some((peer, alias == Alias::Modified)),
+                };
+                return (self.spec.latency.issue, self.after_read(core, at, alias));
+            }
+            Level::PeerClean | Level::PeerModified => {
+                let modified = hit.level == Level::PeerModified;
+                Whence::Peer { core: hit.peer.unwrap_or(core), modified }
+            }
+            Level::PeerRemote => Whence::Remote,
+            _ => Whence::Llc,
+        };
+        (self.uncore.cached(core, slice, whence), Ps::ZERO)
+    }
+
+    /// What an access of a core that memory answers spends outside DRAM: mesh, home agent and controller, decryption and
+    /// MAC.
+    fn after_read(&self, core: u16, at: Tagged, alias: Option<(u16, bool)>) -> Ps {
+        let line = at.line();
+        let slice = self.caches.slice_of(line).into();
+        let channel = self.dram.map().decode(line).channel;
+        let remote = self.spec.home_of(line) != self.spec.package_of(core);
+        let path = self.uncore.memory(core, slice, channel, remote, alias);
+        path + self.crypto_latency(at)
+    }
+
+    /// How long a direct store of a core occupies a place for one; the home agent remembers the line from now on.
+    pub(crate) fn direct_occupancy(&mut self, core: u16, at: Tagged) -> Ps {
+        let line = at.line();
+        let slice = self.caches.slice_of(line).into();
+        let channel = self.dram.map().decode(line).channel;
+        let home = usize::from(self.spec.home_of(line));
+        let known = self.direct_lines.get_mut(home).is_some_and(|lines| lines.touch(line));
+        let lookup = if known { Ps::ZERO } else { self.uncore.direct_lookup };
+        self.uncore.direct(core, slice, channel) + lookup
+    }
+
+    /// The cost of a direct store: until the core has a place for it, and its issue.
+    pub(crate) fn direct_cost(&mut self, core: u16, at: Tagged) -> Ps {
+        let issue = self.spec.latency.issue;
+        if self.options.speed == Speed::Functional {
+            return issue;
+        }
+        let occupied = self.direct_occupancy(core, at);
+        let now = self.trace.now;
+        let lp = self.lps.get_mut(usize::from(core));
+        let Some(place) = lp.and_then(|lp| lp.direct.iter_mut().min()) else { return issue };
+        let start = (*place).max(now);
+        *place = start + occupied;
+        start.since(now) + issue
+    }
+
+    /// How long it is until all direct stores of a core are admitted.
+    fn direct_left(&self, core: u16) -> Ps {
+        let last = self.lps.get(usize::from(core)).and_then(|lp| lp.direct.iter().max());
+        last.map_or(Ps::ZERO, |last| last.since(self.trace.now))
+    }
+
+    /// The latency of a load of a core when everything is idle and `from` answers, outside DRAM: the sum of the parts of
+    /// docs/validation.md. `peer` is the core that answers, if one does.
+    pub fn idle_latency(&self, core: u16, at: Tagged, from: Level, peer: u16) -> Ps {
+        let slice = self.caches.slice_of(at.line()).into();
+        match from {
+            Level::L1 => self.uncore.l1,
+            Level::L2 => self.uncore.l2,
+            Level::Llc => self.uncore.cached(core, slice, Whence::Llc),
+            Level::PeerClean | Level::PeerModified => {
+                let modified = from == Level::PeerModified;
+                self.uncore.cached(core, slice, Whence::Peer { core: peer, modified })
+            }
+            Level::PeerRemote => self.uncore.cached(core, slice, Whence::Remote),
+            Level::Memory => self.after_read(core, at, None),
+        }
     }
 
     /// Decryption and MAC check of a line, once per fill (verification.md Q15).
@@ -434,7 +512,7 @@ impl Machine {
         let hit = caches.load(core, tagged, &mut bus);
         let (data, class, poison) = caches.loaded(hit.slot);
         let data = data.slice(offset, bytes as usize);
-        let (cost, after_read) = self.level_cost(hit.level, tagged);
+        let (cost, after_read) = self.level_cost(core, &hit, tagged);
         let at = Addr::new(at.hpa.line().hpa(), at.keyid);
         let poison = poison.map(|birth| Consumed { birth, at, access, fatal: false });
         let outcome = Outcome::Data(Loaded { data, bytes, class });
@@ -452,7 +530,7 @@ impl Machine {
             let hit = caches.load(core, p.at, &mut bus);
             let (data, class, poison) = caches.loaded(hit.slot);
             gather.add(&p, data, class, poison);
-            let (now, later) = self.level_cost(hit.level, p.at);
+            let (now, later) = self.level_cost(core, &hit, p.at);
             cost = cost.max(now);
             after_read = after_read.max(later);
         }
@@ -466,7 +544,7 @@ impl Machine {
             let (mut bus, caches) = self.bus();
             let fill = caches.uc_load(core, p.at, &mut bus);
             gather.add(&p, &fill.data, fill.class, fill.poison);
-            after_read = after_read.max(self.after_read(p.at));
+            after_read = after_read.max(self.after_read(core, p.at, None));
         }
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }
@@ -487,14 +565,14 @@ impl Machine {
                 let access = McAccess::DataLoad;
                 let at = Addr::new(at.line().hpa(), at.keyid());
                 let poison = Some(Consumed { birth, at, access, fatal: false });
-                let (cost, after_read) = self.level_cost(hit.level, at.tagged());
+                let (cost, after_read) = self.level_cost(core, &hit, at.tagged());
                 return Beat { poison, after_read, ..Beat::over(Outcome::Done, cost) };
             }
         }
         let (mut bus, caches) = self.bus();
         let hit = caches.store(core, at, data, mask, &mut bus);
         let poison = if locked { caches.loaded(hit.slot).2 } else { None };
-        let (now, after_read) = self.level_cost(hit.level, at);
+        let (now, after_read) = self.level_cost(core, &hit, at);
         // A store that hits retires into the store buffer; what is read and written retires when it has been read, on
         // poison too.
         let buffered = hit.level == Level::L1 && !locked;
@@ -516,7 +594,7 @@ impl Machine {
             for p in pieces(at, bytes) {
                 let (mut bus, caches) = self.bus();
                 let hit = caches.own_for_store(core, p.at, &mut bus);
-                let (now, later) = self.level_cost(hit.level, p.at);
+                let (now, later) = self.level_cost(core, &hit, p.at);
                 cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
                 after_read = after_read.max(later);
                 let at = Addr::new(p.at.line().hpa(), p.at.keyid());
@@ -538,7 +616,7 @@ impl Machine {
             if early {
                 continue;
             }
-            let (now, later) = self.level_cost(hit.level, p.at);
+            let (now, later) = self.level_cost(core, &hit, p.at);
             // A store that hits retires into the store buffer.
             cost = cost.max(if hit.level == Level::L1 { self.spec.latency.issue } else { now });
             after_read = after_read.max(later);
@@ -555,9 +633,8 @@ impl Machine {
     }
 
     pub(crate) fn movdir64b(&mut self, core: u16, dst: Addr, src: Source<Addr>) -> Beat {
-        let cost = self.spec.latency.direct_store;
         let (data, mut beat) = match src {
-            Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, cost)),
+            Source::Fill(byte) => (LineData::filled(byte), Beat::over(Outcome::Done, Ps::ZERO)),
             Source::Mem(src) => {
                 let beat = self.load(core, src, 64, McAccess::DataLoad);
                 match (beat.outcome, beat.poison) {
@@ -567,27 +644,28 @@ impl Machine {
                 }
             }
         };
-        self.direct_store(core, dst, &data);
+        let cost = self.direct_store(core, dst, &data);
         beat.outcome = Outcome::Done;
         beat.cost = beat.cost.max(cost);
         beat
     }
 
-    /// What MOVDIR64B does when it has its 64 bytes.
-    pub(crate) fn direct_store(&mut self, core: u16, dst: Addr, data: &LineData) {
+    /// What MOVDIR64B does when it has its 64 bytes, and its cost.
+    pub(crate) fn direct_store(&mut self, core: u16, dst: Addr, data: &LineData) -> Ps {
         let now = self.trace.now;
         let (mut bus, caches) = self.bus();
         caches.movdir64b(core, dst.tagged(), data, now, &mut bus);
+        self.direct_cost(core, dst.tagged())
     }
 
     fn movdir64b_page(&mut self, core: u16, at: Addr, done: u32) -> Beat {
-        let cost = self.spec.latency.direct_store;
         let (page, keyid) = (at.hpa.page(), at.keyid);
         let now = self.trace.now;
         if self.options.speed == Speed::Timed {
             let line = Tagged::new(page.line(done), keyid);
             let (mut bus, caches) = self.bus();
             caches.movdir64b(core, line, &LineData::ZERO, now, &mut bus);
+            let cost = self.direct_cost(core, line);
             let more = done + 1 < sim_core::LINES_PER_PAGE;
             return Beat { more, ..Beat::over(Outcome::Done, cost) };
         }
@@ -597,7 +675,7 @@ impl Machine {
         caches.bypass_page(core, page, keyid, &mut bus);
         self.counts.controller_writes += u64::from(sim_core::LINES_PER_PAGE);
         self.memory.write_lines(page, u64::MAX, keyid, &LineData::ZERO, &mut self.trace);
-        Beat::over(Outcome::Done, cost)
+        Beat::over(Outcome::Done, self.spec.latency.issue)
     }
 
     fn rep_stosb(&mut self, core: u16, at: Addr, bytes: u32, value: u8, done: u32) -> Beat {
@@ -615,7 +693,7 @@ impl Machine {
                 let (mut bus, caches) = self.bus();
                 let data = LineData::filled(value);
                 let hit = caches.store_line_no_rfo(core, piece_at.tagged(), &data, &mut bus);
-                let (now, _) = self.level_cost(hit.level, piece_at.tagged());
+                let (now, _) = self.level_cost(core, &hit, piece_at.tagged());
                 beat.cost = beat.cost.max(now);
             } else {
                 let part = self.store(core, piece_at, len, Value::Fill(value));
@@ -647,11 +725,14 @@ impl Machine {
     pub(crate) fn fence(&mut self, core: u16, kind: Fence, cost: Ps) -> Beat {
         let (mut bus, caches) = self.bus();
         let drained = caches.fence(core, kind, &mut bus);
-        let wait = if drained.buffers + drained.weak == 0 {
+        let mut wait = if drained.buffers + drained.weak == 0 {
             Ps::ZERO
         } else {
             self.spec.latency.write_post
         };
+        if kind != Fence::Lfence {
+            wait = wait.max(self.direct_left(core));
+        }
         Beat::over(Outcome::Done, cost + wait)
     }
 

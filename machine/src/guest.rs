@@ -471,8 +471,7 @@ impl Machine {
                 let (Outcome::Data(loaded), None) = (beat.outcome, beat.poison) else {
                     return beat;
                 };
-                self.direct_store(core, dst, &loaded.data);
-                let cost = beat.cost.max(self.spec.latency.direct_store);
+                let cost = beat.cost.max(self.direct_store(core, dst, &loaded.data));
                 Beat { outcome: Outcome::Done, cost, ..beat }
             }
             (op, None) => {

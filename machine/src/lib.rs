@@ -22,14 +22,18 @@ mod guest;
 mod seam;
 mod time;
 mod tlb;
+mod uncore;
 mod walk;
+mod window;
 
 pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord};
 pub use cache::Level;
+pub use cache::transaction::TRANSACTION_ROWS;
 pub use exec::Counts;
 pub use mktme::CryptoKind;
 pub use time::Run;
 pub use tlb::{Tlb, Translation};
+pub use window::{Source, StreamKind, StreamOp, StreamStats};
 
 use agent::Agent;
 use bus::{Bus, Traffic};
@@ -81,6 +85,8 @@ struct Lp {
     queue: VecDeque<AgentId>,
     /// When its next due wake-up is armed.
     armed: Option<Ps>,
+    /// By place: until when a direct store occupies it.
+    direct: Vec<Ps>,
     /// Its calls into the module.
     seam: seam::Seam,
     /// Translations of guests.
@@ -109,7 +115,7 @@ pub struct Machine {
     lps: Vec<Lp>,
     agents: Vec<Agent>,
     /// Requests that a full queue has not admitted yet, per subchannel, in order.
-    backlog: Vec<VecDeque<(Traffic, Option<AgentId>)>>,
+    backlog: Vec<VecDeque<(Traffic, time::Ticket)>>,
     /// How many those are.
     waiting: u64,
     /// Requests of the operation being issued; kept to be used again.
@@ -126,6 +132,12 @@ pub struct Machine {
     resumed: Vec<AgentId>,
     /// Records of calls whose guest has left, until somebody takes them.
     finished: Vec<StepRecord>,
+    /// Latencies between cores and controllers.
+    uncore: uncore::Uncore,
+    /// By package: what home agents remember of direct stores.
+    direct_lines: Vec<uncore::DirectLines>,
+    /// Cores that issue streams, while they do.
+    streams: Vec<window::Stream>,
 }
 
 /// Why a machine cannot be built.
@@ -162,7 +174,11 @@ impl Machine {
             trace: Trace::new(options.log),
             engine: Engine::new(),
             lps: (0..spec.cpu.cores)
-                .map(|core| Lp { package: spec.package_of(core), ..Lp::default() })
+                .map(|core| Lp {
+                    package: spec.package_of(core),
+                    direct: vec![Ps::ZERO; spec.cpu.direct_stores.into()],
+                    ..Lp::default()
+                })
                 .collect(),
             agents: Vec::new(),
             backlog: vec![VecDeque::new(); subchannels],
@@ -177,6 +193,9 @@ impl Machine {
             tdx_used: false,
             resumed: Vec::new(),
             finished: Vec::new(),
+            uncore: uncore::Uncore::new(spec),
+            direct_lines: vec![uncore::DirectLines::new(spec); packages.into()],
+            streams: Vec::new(),
             options,
             spec: spec.clone(),
         })
@@ -270,9 +289,24 @@ impl Machine {
         broken
     }
 
+    /// Looks at every clock edge of DRAM instead of skipping to the next that matters (`--no-skip`). Nothing changes but
+    /// how long it takes.
+    pub fn look_at_every_edge(&mut self, on: bool) {
+        self.dram.look_at_every_edge(on);
+    }
+
     /// The latency of a read of a closed row with nothing else going on, as DRAM has it (timing.md §2.2).
     pub fn unloaded_dram_read(&self) -> Ps {
         self.dram.unloaded_read()
+    }
+
+    /// Starts or stops recording DDR5 commands; what has been recorded is dropped.
+    pub fn record_commands(&mut self, on: bool) {
+        self.dram.record_commands(on);
+    }
+    /// Takes the DDR5 commands recorded since the last call, in order of time.
+    pub fn take_commands(&mut self) -> Vec<mktme::dram::CommandRecord> {
+        self.dram.take_commands()
     }
 
     fn bus(&mut self) -> (Bus<'_>, &mut Hierarchy) {

@@ -513,9 +513,10 @@ impl Machine {
         let (mut bus, caches) = self.bus();
         caches.movdir64b(core, tagged, data, now, &mut bus);
         let more = line + 1 < lines;
-        let mut cost = self.spec.latency.direct_store;
+        let mut cost = self.direct_cost(core, tagged);
         if !more {
-            cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+            // The fence waits for this store as well, its wait for a place included.
+            cost = self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
         }
         Beat { more, ..Beat::over(Outcome::Done, cost) }
     }

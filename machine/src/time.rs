@@ -49,8 +49,48 @@ enum Happened {
     Elsewhere,
 }
 
-/// A request's id carries its agent in the low bits, 0 for nobody.
-const AGENT_BITS: u32 = 16;
+/// Whose request it is. A request's id carries it in its low 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Ticket(u32);
+
+impl Ticket {
+    /// Nobody waits for it.
+    pub(crate) const NOBODY: Ticket = Ticket(0);
+    const STREAM: u32 = 1 << 31;
+    /// The slot of a stream's write: nobody waits for its answer, but the stream for its admission.
+    const WRITE: u32 = 0xff;
+
+    const fn agent(agent: AgentId) -> Ticket {
+        Ticket(agent.0 as u32 + 1)
+    }
+    /// The read for a fill buffer of a stream.
+    pub(crate) const fn fill(stream: usize, slot: usize) -> Ticket {
+        Ticket(Ticket::STREAM | (stream as u32 & 0xff) << 8 | slot as u32 & 0xff)
+    }
+    /// A write of a stream.
+    pub(crate) const fn stream_write(stream: usize) -> Ticket {
+        Ticket::fill(stream, Ticket::WRITE as usize)
+    }
+    /// Stream and slot.
+    pub(crate) const fn of_stream(self) -> Option<(usize, usize)> {
+        if self.0 & Ticket::STREAM == 0 {
+            return None;
+        }
+        Some(((self.0 >> 8 & 0xff) as usize, (self.0 & 0xff) as usize))
+    }
+    /// The agent, if it is one's.
+    const fn of_agent(self) -> Option<AgentId> {
+        if self.0 == 0 || self.0 & Ticket::STREAM != 0 {
+            return None;
+        }
+        Some(AgentId((self.0 - 1) as u16))
+    }
+    const fn is_stream(self) -> bool {
+        self.0 & Ticket::STREAM != 0
+    }
+}
+
+const TICKET_BITS: u32 = 32;
 
 impl Machine {
     /// Adds an agent. At most 65,534 fit; more are refused with the last id given again.
@@ -617,19 +657,28 @@ impl Machine {
         }
     }
 
-    fn advance_dram(&mut self, at: Ps) {
+    pub(crate) fn advance_dram(&mut self, at: Ps) {
         self.dram.advance(at);
+        self.collect();
+        self.admit();
+    }
+
+    /// Takes what DRAM has answered to whoever waits for it.
+    pub(crate) fn collect(&mut self) {
         while let Some(done) = self.dram.pop_completion() {
-            let owner = (done.id & ((1 << AGENT_BITS) - 1)) as usize;
-            if done.kind != Kind::Read || owner == 0 {
+            if done.kind != Kind::Read {
                 continue;
             }
-            if let Some(agent) = self.agents.get_mut(owner - 1) {
+            let ticket = Ticket(done.id as u32);
+            if ticket.is_stream() {
+                self.answer_stream(ticket, done.at);
+            } else if let Some(id) = ticket.of_agent()
+                && let Some(agent) = self.agents.get_mut(usize::from(id.0))
+            {
                 agent.reads = agent.reads.saturating_sub(1);
                 agent.until = agent.until.max(done.at + agent.after_read);
             }
         }
-        self.admit();
     }
 
     /// Sends the recorded requests to their controllers' queues; what a queue has no room for waits in order.
@@ -641,21 +690,26 @@ impl Machine {
 
     fn send_traffic(&mut self, agent: Option<AgentId>) {
         let traffic = std::mem::take(&mut self.traffic);
+        let ticket = agent.map_or(Ticket::NOBODY, Ticket::agent);
         for t in &traffic {
-            // Nothing overtakes a request that waits for the same queue.
-            let subchannel = if self.waiting == 0 { None } else { Some(self.subchannel(t.line)) };
-            let waits =
-                subchannel.is_some_and(|s| !self.backlog.get(s).is_none_or(VecDeque::is_empty));
-            if waits || !self.try_enqueue(*t, agent) {
-                let subchannel = subchannel.unwrap_or_else(|| self.subchannel(t.line));
-                if let Some(backlog) = self.backlog.get_mut(subchannel) {
-                    backlog.push_back((*t, agent));
-                    self.waiting += 1;
-                }
-                self.count_waiting(agent, |a| a.unadmitted += 1);
-            }
+            self.send_one(*t, ticket);
         }
         self.traffic = traffic;
+    }
+
+    /// Sends a request to its controller's queue, or has it wait there.
+    pub(crate) fn send_one(&mut self, t: Traffic, ticket: Ticket) {
+        // Nothing overtakes a request that waits for the same queue.
+        let subchannel = if self.waiting == 0 { None } else { Some(self.subchannel(t.line)) };
+        let waits = subchannel.is_some_and(|s| !self.backlog.get(s).is_none_or(VecDeque::is_empty));
+        if waits || !self.try_enqueue(t, ticket) {
+            let subchannel = subchannel.unwrap_or_else(|| self.subchannel(t.line));
+            if let Some(backlog) = self.backlog.get_mut(subchannel) {
+                backlog.push_back((t, ticket));
+                self.waiting += 1;
+            }
+            self.count_waiting(ticket, true);
+        }
     }
 
     fn subchannel(&self, line: Line) -> usize {
@@ -671,46 +725,54 @@ impl Machine {
             return;
         }
         for subchannel in 0..self.backlog.len() {
-            while let Some(&(t, agent)) = self.backlog.get(subchannel).and_then(VecDeque::front) {
-                if !self.try_enqueue(t, agent) {
+            while let Some(&(t, ticket)) = self.backlog.get(subchannel).and_then(VecDeque::front) {
+                if !self.try_enqueue(t, ticket) {
                     break;
                 }
                 if let Some(backlog) = self.backlog.get_mut(subchannel) {
                     backlog.pop_front();
                     self.waiting -= 1;
                 }
-                let now = self.trace.now;
-                self.count_waiting(agent, |a| {
-                    a.unadmitted = a.unadmitted.saturating_sub(1);
-                    a.until = a.until.max(now);
-                });
+                self.count_waiting(ticket, false);
             }
         }
+        self.collect();
     }
 
-    fn try_enqueue(&mut self, t: Traffic, agent: Option<AgentId>) -> bool {
+    fn try_enqueue(&mut self, t: Traffic, ticket: Ticket) -> bool {
         if !self.dram.can_accept(t.line, t.kind) {
             return false;
         }
-        let owner = match agent {
-            Some(agent) if t.demand => u64::from(agent.0) + 1,
-            _ => 0,
-        };
+        // Whoever does not wait for the answer is not told.
+        let owner = if t.demand || ticket.is_stream() { ticket } else { Ticket::NOBODY };
         self.requests += 1;
-        let id = self.requests << AGENT_BITS | owner;
+        let id = self.requests << TICKET_BITS | u64::from(owner.0);
         let request = Request { id, line: t.line, kind: t.kind, at: self.trace.now };
         if self.dram.enqueue(request).is_err() {
             return false;
         }
-        if owner != 0 {
-            self.count_waiting(agent, |a| a.reads += 1);
+        if let Some(agent) = owner.of_agent()
+            && let Some(agent) = self.agents.get_mut(usize::from(agent.0))
+        {
+            agent.reads += 1;
         }
         true
     }
 
-    fn count_waiting(&mut self, agent: Option<AgentId>, change: impl FnOnce(&mut Agent)) {
-        if let Some(agent) = agent.and_then(|a| self.agents.get_mut(usize::from(a.0))) {
-            change(agent);
+    /// A request has to wait for room in its controller's queue, or no longer has.
+    fn count_waiting(&mut self, ticket: Ticket, more: bool) {
+        if ticket.is_stream() {
+            self.count_unadmitted(ticket, more);
+            return;
+        }
+        let now = self.trace.now;
+        let Some(id) = ticket.of_agent() else { return };
+        let Some(agent) = self.agents.get_mut(usize::from(id.0)) else { return };
+        if more {
+            agent.unadmitted += 1;
+        } else {
+            agent.unadmitted = agent.unadmitted.saturating_sub(1);
+            agent.until = agent.until.max(now);
         }
     }
 }

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Os, by_item, id, machine, op, platform, program, run};
-use machine::{CryptoKind, Machine, Options, Order, Speed};
+use machine::{CryptoKind, Level, Machine, Options, Order, Speed};
 use sim_core::event::{BirthCause, EventKind};
 use sim_core::mca::{McStatus, McgStatus};
 use sim_core::platform::IntegrityMode;
-use sim_core::{Hpa, KeyId, KeyIdLayout, Ps, Tagged};
+use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Ps, Tagged};
 
 const SPEEDS: [Speed; 2] = [Speed::Functional, Speed::Timed];
 
@@ -470,16 +470,24 @@ fn latencies_are_sums_of_their_parts() {
     // Far from anything touched before: a closed row. A request waits for the next clock edge of the controller.
     let host = time(&mut m, "cpu0", "load [0x1234568000] 8");
     let latency = &spec.latency;
-    let sum = latency.memory_path + m.unloaded_dram_read() + latency.xts;
+    let at = Addr::new(Hpa(0x1234568000), KeyId::TME).tagged();
+    let sum = m.idle_latency(0, at, Level::Memory, 0) + m.unloaded_dram_read();
+    assert!(m.idle_latency(0, at, Level::Memory, 0) > latency.xts);
     assert!(host >= sum && host < sum + Ps(417), "{host} is not {sum}");
     time(&mut m, "cpu0", "delay 10us");
-    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.l1_hit);
-    assert_eq!(time(&mut m, "cpu1", "load [0x1234568000] 8"), latency.peer_clean);
+    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), m.idle_latency(0, at, Level::L1, 0));
+    assert_eq!(
+        time(&mut m, "cpu1", "load [0x1234568000] 8"),
+        m.idle_latency(1, at, Level::PeerClean, 0)
+    );
     time(&mut m, "cpu1", "store [0x1234568000] 8");
-    assert_eq!(time(&mut m, "cpu0", "load [0x1234568000] 8"), latency.peer_modified);
+    assert_eq!(
+        time(&mut m, "cpu0", "load [0x1234568000] 8"),
+        m.idle_latency(0, at, Level::PeerModified, 1)
+    );
     // In Ci a private line is checked: once per fill (verification.md Q15).
     let td = time(&mut m, "td2", "load [0x1000] 8");
-    assert!(td >= latency.memory_path + latency.xts + latency.mac);
+    assert!(td >= latency.xts + latency.mac + m.unloaded_dram_read());
     let mut li = spec.clone();
     li.memory.integrity = IntegrityMode::Li;
     let mut n = machine(&li, Speed::Timed, CryptoKind::Symbolic);

@@ -4,8 +4,9 @@ use crate::crypto::{
     Ciphers, CryptoKind, Image, MacField, Real, mac_key, power_on, symbolic_decrypt,
     symbolic_mac_matches,
 };
+use crate::dram::{self, AddressMap, ChannelMap};
 use crate::keys::{Key, KeyRing, MaterialId};
-use crate::store::{Content, NewLine, Odd, Store, View};
+use crate::store::{Content, Header, NewLine, Odd, Store, View};
 use crate::tables::{
     ErratumEffect, KeyClass, MacAfter, PoisonAfter, ReadRow, Returned, TdAfter, UcnaCode, WriteRow,
     WriteSize, birth_signal, erratum_effect, read_checks_mac, read_row, write_makes_mac, write_row,
@@ -52,12 +53,9 @@ pub enum SpecError {
     /// MAC width outside 4 to 28 bits.
     #[error("memory.mac_bits is {0}, expected 4 to 28")]
     MacBits(u8),
-    /// Not a power of two from 1 to 16.
-    #[error("dram.channels is {0}, expected a power of two from 1 to 16")]
-    Channels(u8),
-    /// Less than a line, or not a power of two.
-    #[error("dram.channel_interleave is {0} bytes, expected a power of two of at least 64")]
-    Interleave(u64),
+    /// The address map.
+    #[error("{0}")]
+    Dram(#[from] dram::SpecError),
 }
 
 impl ControllerSpec {
@@ -67,7 +65,7 @@ impl ControllerSpec {
             layout: platform.keyid,
             memory: platform.memory,
             mce: platform.mce,
-            dram: platform.dram,
+            dram: platform.dram.clone(),
             packages: platform.cpu.packages,
             crypto,
             seed,
@@ -83,14 +81,28 @@ impl ControllerSpec {
         if !(4..=28).contains(&self.memory.mac_bits) {
             return Err(SpecError::MacBits(self.memory.mac_bits));
         }
-        if !self.dram.channels.is_power_of_two() || self.dram.channels > 16 {
-            return Err(SpecError::Channels(self.dram.channels));
-        }
-        let interleave = self.dram.channel_interleave;
-        if interleave < 64 || !interleave.is_power_of_two() {
-            return Err(SpecError::Interleave(interleave));
-        }
+        self.dram.validate().map_err(dram::SpecError::from)?;
         Ok(())
+    }
+}
+
+impl ControllerSpec {
+    /// The row of a read that needs no computing, and what it returns: the line's own bytes (`Plain`) or zeros (`Blocked`).
+    #[inline]
+    fn judge_at_once(&self, key: Key, view: &View<'_>) -> Option<(&'static ReadRow, DataClass)> {
+        if self.crypto != CryptoKind::Symbolic || view.odd {
+            return None;
+        }
+        // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
+        let header = view.header;
+        let ours = header.material() == key.material;
+        let mac_ok = header.mac() && ours;
+        let mode = self.memory.integrity;
+        let row = read_row(mode, key.class, header.td(), mac_ok, view.poison.is_some());
+        match row.data {
+            Returned::Zeros => Some((row, DataClass::Blocked)),
+            Returned::Plaintext => ours.then_some((row, DataClass::Plain)),
+        }
     }
 }
 
@@ -166,6 +178,7 @@ pub struct Probe {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Controller {
     spec: ControllerSpec,
+    channels: ChannelMap,
     keys: KeyRing,
     mac_key: [u8; 16],
     store: Store,
@@ -183,6 +196,18 @@ struct Judged {
     poison: Option<BirthId>,
 }
 
+/// One poison of a line took the place of another.
+#[cold]
+fn overwritten(line: Line, old: Option<BirthId>, new: Option<BirthId>, trace: &mut Trace) {
+    let place = Location::Dram(line);
+    if let Some(old) = old {
+        trace.poison_gone(old, place);
+    }
+    if let Some(new) = new {
+        trace.poison_copied(new, place);
+    }
+}
+
 impl Controller {
     /// A controller after power-on: lines random, TD=0, no valid MAC, no poison (architecture.md §13 MC-10); every KeyID
     /// has the TME key (MC-27).
@@ -192,6 +217,7 @@ impl Controller {
     pub fn new(spec: ControllerSpec) -> Result<Controller, SpecError> {
         spec.validate()?;
         Ok(Controller {
+            channels: AddressMap::new(&spec.dram)?.channels(),
             keys: KeyRing::new(spec.layout, spec.memory, spec.packages),
             mac_key: mac_key(spec.seed),
             store: Store::default(),
@@ -200,6 +226,10 @@ impl Controller {
             ciphers: Ciphers::default(),
             spec,
         })
+    }
+    /// Which channel of its package serves a line: that of the address map.
+    pub fn channel_of(&self, line: Line) -> u8 {
+        self.channels.channel_of(line)
     }
 
     /// What it is made of.
@@ -225,12 +255,27 @@ impl Controller {
     // ---- Requests ------------------------------------------------------------------------------------------------
 
     /// Reads a line: architecture.md §2.2, §2.3. May bear poison, which is then stored (MC-02) and logged.
+    #[inline]
     pub fn read(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
+        self.stats.reads += 1;
+        if !trace.is_on() {
+            let key = self.keys.key(at);
+            let view = self.store.visit(at.line());
+            if let Some((row, class)) = self.spec.judge_at_once(key, &view)
+                && row.cause.is_none()
+            {
+                let data = if class == DataClass::Plain { *view.data } else { LineData::ZERO };
+                return Fill { data, poison: if row.poison { view.poison } else { None }, class };
+            }
+        }
+        self.read_in_full(at, trace)
+    }
+
+    #[inline(never)]
+    fn read_in_full(&mut self, at: Tagged, trace: &mut Trace) -> Fill {
         let line = at.line();
         let key = self.keys.key(at);
-        self.store.touch(line);
         self.warm(line, key);
-        self.stats.reads += 1;
         let before = if trace.is_on() { Some(self.line(line)) } else { None };
         let Judged { row, data, class, poison } = self.judge(line, key);
         let mut poison = poison;
@@ -245,6 +290,7 @@ impl Controller {
     }
 
     /// Writes a whole line: architecture.md §2.6 W-01 to W-06. `poison` is that of the cached copy it comes from.
+    #[inline]
     pub fn write(
         &mut self,
         at: Tagged,
@@ -259,6 +305,29 @@ impl Controller {
         // Whole-line rows do not look at the TD bit.
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, poison.is_some());
         self.stats.full_writes += 1;
+        let old = if trace.is_on() || self.spec.crypto == CryptoKind::Real {
+            self.write_in_full(at, row, data, poison, trace)
+        } else {
+            let header = self.header(key, row);
+            let new = NewLine { header, data, mac_bits: 0, poison, shareable: true };
+            self.store.set_line_fast(line, &new)
+        };
+        if old != poison {
+            overwritten(line, old, poison, trace);
+        }
+    }
+
+    #[inline(never)]
+    fn write_in_full(
+        &mut self,
+        at: Tagged,
+        row: &WriteRow,
+        data: &LineData,
+        poison: Option<BirthId>,
+        trace: &mut Trace,
+    ) -> Option<BirthId> {
+        let line = at.line();
+        let key = self.keys.key(at);
         let before = if trace.is_on() { Some(self.line(line)) } else { None };
         let old = self.put(line, key, row, data, poison);
         if let Some(before) = before {
@@ -266,15 +335,7 @@ impl Controller {
             let (mask, rule) = (ByteMask::FULL, row.rule);
             trace.emit(EventKind::DramWrite { at, mask, rule, before, after });
         }
-        if old != poison {
-            let place = Location::Dram(line);
-            if let Some(old) = old {
-                trace.poison_gone(old, place);
-            }
-            if let Some(new) = poison {
-                trace.poison_copied(new, place);
-            }
-        }
+        old
     }
 
     /// Writes the bytes in `mask`: architecture.md §2.6 W-07 to W-10, §13 MC-03, MC-04, MC-26. A full mask is a whole-line
@@ -295,9 +356,8 @@ impl Controller {
         let line = at.line();
         let key = self.keys.key(at);
         let memory = self.spec.memory;
-        self.store.touch(line);
-        let view = self.store.view(line);
-        let (td, old) = (view.td, view.poison);
+        let view = self.store.visit(line);
+        let (td, old) = (view.header.td(), view.poison);
         let row = write_row(
             WriteSize::Partial,
             memory.integrity,
@@ -354,7 +414,7 @@ impl Controller {
         }
         if lines == u64::MAX {
             self.stats.full_writes += 64;
-            let content = self.content(key, row, data);
+            let content = Content { header: self.header(key, row), data: *data };
             self.store.set_page(page, &content, |line, birth| {
                 trace.poison_gone(birth, Location::Dram(line));
             });
@@ -412,7 +472,7 @@ impl Controller {
                 trace.emit(EventKind::DramWritePage { page, keyid, lines, rule });
             }
         }
-        let content = self.content(key, row, data);
+        let content = Content { header: self.header(key, row), data: *data };
         for (line, birth) in self.store.set_pages(pages, &content) {
             trace.poison_gone(birth, Location::Dram(line));
         }
@@ -459,7 +519,12 @@ impl Controller {
     /// What a line holds besides its ciphertext. No effect.
     pub fn line(&self, line: Line) -> LineState {
         let view = self.store.view(line);
-        LineState { td: view.td, mac: view.mac, poison: view.poison, writer: view.writer }
+        LineState {
+            td: view.header.td(),
+            mac: view.header.mac(),
+            poison: view.poison,
+            writer: view.header.writer(),
+        }
     }
 
     /// What a read would return and by which row. No effect.
@@ -485,7 +550,7 @@ impl Controller {
     pub fn same_content(&self, other: &Controller, lines: impl IntoIterator<Item = Line>) -> bool {
         lines.into_iter().all(|line| {
             let (a, b) = (self.store.view(line), other.store.view(line));
-            a.writer == b.writer
+            a.header.writer() == b.header.writer()
                 && a.poison.is_some() == b.poison.is_some()
                 && self.image(line, &a) == other.image(line, &b)
         })
@@ -547,7 +612,7 @@ impl Controller {
     #[inline]
     fn warm(&mut self, line: Line, key: Key) {
         if self.spec.crypto == CryptoKind::Real {
-            let stored = self.store.view(line).material;
+            let stored = self.store.view(line).header.material();
             self.ciphers.warm(self.spec.seed, &self.keys, stored);
             self.ciphers.warm(self.spec.seed, &self.keys, key.material);
         }
@@ -557,20 +622,21 @@ impl Controller {
     fn image(&self, line: Line, view: &View<'_>) -> Image {
         let mut image = Image {
             data: *view.data,
-            material: view.material,
+            material: view.header.material(),
             home: line,
             flips: LineData::ZERO,
-            td: view.td,
+            td: view.header.td(),
             mac: self.store.mac_field(line, view),
         };
         if view.shared {
-            if view.material == MaterialId::POWER_ON {
+            if view.header.material() == MaterialId::POWER_ON {
                 image.data = power_on(self.spec.seed, line);
             } else if self.spec.crypto == CryptoKind::Real {
                 let real = self.real();
-                image.data = real.encrypt(view.material, line, view.data);
+                image.data = real.encrypt(view.header.material(), line, view.data);
                 if let Some(mac) = &mut image.mac {
-                    mac.bits = real.mac(view.material, line, &image.data, view.td);
+                    mac.bits =
+                        real.mac(view.header.material(), line, &image.data, view.header.td());
                 }
             }
         } else if view.odd
@@ -582,23 +648,15 @@ impl Controller {
     }
 
     /// Finds the row of a read, and what it returns.
-    #[inline]
     fn judge(&self, line: Line, key: Key) -> Judged {
         let view = self.store.view(line);
-        let mode = self.spec.memory.integrity;
-        let ours = view.material == key.material;
-        let poison = view.poison;
-        if self.spec.crypto == CryptoKind::Symbolic && !view.odd {
-            // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
-            let row = read_row(mode, key.class, view.td, view.mac && ours, poison.is_some());
-            if row.data == Returned::Zeros {
-                return Judged { row, data: LineData::ZERO, class: DataClass::Blocked, poison };
+        match self.spec.judge_at_once(key, &view) {
+            Some((row, class)) => {
+                let data = if class == DataClass::Plain { *view.data } else { LineData::ZERO };
+                Judged { row, data, class, poison: view.poison }
             }
-            if ours {
-                return Judged { row, data: *view.data, class: DataClass::Plain, poison };
-            }
+            None => self.judge_in_full(line, key, &view),
         }
-        self.judge_in_full(line, key, &view)
     }
 
     fn judge_in_full(&self, line: Line, key: Key, view: &View<'_>) -> Judged {
@@ -629,32 +687,26 @@ impl Controller {
         Judged { row, data, class, poison: view.poison }
     }
 
-    /// What lines hold after a write by `row`, in the form they can share.
+    /// What is known of lines after a write by `row`.
     #[inline]
-    fn content(&self, key: Key, row: &WriteRow, data: &LineData) -> Content {
-        let private = key.class == KeyClass::Private;
-        Content {
-            material: key.material,
-            writer: Some(key.keyid),
-            td: match row.td_after {
-                TdAfter::Set => true,
-                TdAfter::Clear => false,
-                // `Unchanged` is the erratum's, which stores no line.
-                TdAfter::ByClass | TdAfter::Unchanged => private,
-            },
-            mac: match row.mac_after {
-                MacAfter::Computed => true,
-                MacAfter::NotValid | MacAfter::Absent => false,
-                MacAfter::ByClass | MacAfter::Unchanged => {
-                    write_makes_mac(self.spec.memory.integrity, key.class)
-                }
-            },
-            data: *data,
-        }
+    fn header(&self, key: Key, row: &WriteRow) -> Header {
+        let td = match row.td_after {
+            TdAfter::Set => true,
+            TdAfter::Clear => false,
+            // `Unchanged` is the erratum's, which stores no line.
+            TdAfter::ByClass | TdAfter::Unchanged => key.class == KeyClass::Private,
+        };
+        let mac = match row.mac_after {
+            MacAfter::Computed => true,
+            MacAfter::NotValid | MacAfter::Absent => false,
+            MacAfter::ByClass | MacAfter::Unchanged => {
+                write_makes_mac(self.spec.memory.integrity, key.class)
+            }
+        };
+        Header::new(key.material, Some(key.keyid), td, mac)
     }
 
     /// Stores a whole line. Returns the poison that was there.
-    #[inline]
     fn put(
         &mut self,
         line: Line,
@@ -663,18 +715,19 @@ impl Controller {
         data: &LineData,
         poison: Option<BirthId>,
     ) -> Option<BirthId> {
-        let mut content = self.content(key, row, data);
-        let mut mac_bits = 0;
-        let shareable = self.spec.crypto == CryptoKind::Symbolic;
-        if !shareable {
-            self.ciphers.warm(self.spec.seed, &self.keys, key.material);
-            let real = self.real();
-            content.data = real.encrypt(key.material, line, data);
-            if content.mac {
-                mac_bits = real.mac(key.material, line, &content.data, content.td);
-            }
+        let header = self.header(key, row);
+        if self.spec.crypto == CryptoKind::Symbolic {
+            return self
+                .store
+                .set_line(line, &NewLine { header, data, mac_bits: 0, poison, shareable: true });
         }
-        self.store.set_line(line, &NewLine { content: &content, mac_bits, poison, shareable })
+        self.ciphers.warm(self.spec.seed, &self.keys, key.material);
+        let real = self.real();
+        let data = real.encrypt(key.material, line, data);
+        let mac_bits =
+            if header.mac() { real.mac(key.material, line, &data, header.td()) } else { 0 };
+        let new = NewLine { header, data: &data, mac_bits, poison, shareable: false };
+        self.store.set_line(line, &new)
     }
 
     /// Stores an image with a line, as it is.
@@ -687,14 +740,8 @@ impl Controller {
     ) {
         let MacField { bits, made_td } =
             image.mac.unwrap_or(MacField { bits: 0, made_td: image.td });
-        let content = Content {
-            material: image.material,
-            writer,
-            td: image.td,
-            mac: image.mac.is_some(),
-            data: image.data,
-        };
-        let new = NewLine { content: &content, mac_bits: bits, poison, shareable: false };
+        let header = Header::new(image.material, writer, image.td, image.mac.is_some());
+        let new = NewLine { header, data: &image.data, mac_bits: bits, poison, shareable: false };
         self.store.set_line(line, &new);
         if image.home != line || !image.flips.is_zero() || made_td != image.td {
             self.store.set_odd(line, Odd { home: image.home, flips: image.flips, made_td });
@@ -703,7 +750,7 @@ impl Controller {
 
     fn tamper(&mut self, line: Line, image: &Image, how: Tamper, trace: &mut Trace) {
         let view = self.store.view(line);
-        let (writer, poison) = (view.writer, view.poison);
+        let (writer, poison) = (view.header.writer(), view.poison);
         self.put_image(line, image, writer, poison);
         trace.emit(EventKind::Tampered { line, how });
     }
@@ -719,7 +766,7 @@ impl Controller {
     ) -> BirthId {
         let line = at.line();
         let view = self.store.view(line);
-        let (image, writer) = (self.image(line, &view), view.writer);
+        let (image, writer) = (self.image(line, &view), view.header.writer());
         let birth = trace.born(at, cause);
         self.stats.count_birth(cause);
         self.put_image(line, &image, writer, Some(birth));
@@ -729,7 +776,7 @@ impl Controller {
             UcnaCode::Mac if signalled => mce.mscod_mac,
             _ => return birth,
         };
-        let channel = self.spec.dram.channel_of(line);
+        let channel = self.channel_of(line);
         let record = UcnaRecord {
             bank: mce.bank_imc.saturating_add(channel),
             status: McStatus::ucna(mscod, mce.mcacod_imc.saturating_add(channel.into())),

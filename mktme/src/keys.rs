@@ -25,6 +25,10 @@ impl MaterialId {
     pub(crate) const fn raw(self) -> u32 {
         self.0
     }
+    /// The material of that number.
+    pub(crate) const fn of_raw(raw: u32) -> MaterialId {
+        MaterialId(raw)
+    }
     /// Whether the stored bits are the data itself.
     pub(crate) const fn is_raw(self) -> bool {
         self.0 <= MaterialId::PLAIN.0

@@ -11,7 +11,7 @@ mod region;
 
 use crate::crypto::MacField;
 use crate::keys::MaterialId;
-use page::PageBody;
+use page::{OldLine, PageBody};
 use region::Region;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -25,48 +25,69 @@ use std::ops::Range;
 /// Pages in a region: 2 MiB.
 pub(crate) const REGION_PAGES: u64 = 512;
 
-/// What a line holds, in the form that many lines can share: plaintext and the key it is encrypted with. What mostly tells
-/// two apart comes first.
+/// What is known of a line's bytes: the key that they are encrypted with, who wrote the line last, TD bit, and whether the
+/// MAC field holds a MAC. One word, because nearly every access compares it.
+///
+/// Bits 63 to 32: the material; 31 to 16: the writer's KeyID; 2: whether there is a writer; 1: TD bit; 0: MAC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Header(u64);
+
+impl Header {
+    #[inline]
+    pub(crate) const fn new(
+        material: MaterialId,
+        writer: Option<KeyId>,
+        td: bool,
+        mac: bool,
+    ) -> Header {
+        let writer = match writer {
+            Some(keyid) => (keyid.0 as u64) << 16 | 4,
+            None => 0,
+        };
+        Header((material.raw() as u64) << 32 | writer | (td as u64) << 1 | mac as u64)
+    }
+    #[inline]
+    pub(crate) const fn material(self) -> MaterialId {
+        MaterialId::of_raw((self.0 >> 32) as u32)
+    }
+    #[inline]
+    pub(crate) const fn writer(self) -> Option<KeyId> {
+        if self.0 & 4 == 0 { None } else { Some(KeyId((self.0 >> 16) as u16)) }
+    }
+    #[inline]
+    pub(crate) const fn td(self) -> bool {
+        self.0 & 2 != 0
+    }
+    #[inline]
+    pub(crate) const fn mac(self) -> bool {
+        self.0 & 1 != 0
+    }
+    const fn is_power_on(self) -> bool {
+        self.material().raw() == MaterialId::POWER_ON.raw()
+    }
+}
+
+/// What a line holds, in the form that many lines can share: plaintext and the key it is encrypted with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[repr(C)]
 pub(crate) struct Content {
-    pub(crate) material: MaterialId,
-    pub(crate) writer: Option<KeyId>,
-    pub(crate) td: bool,
-    pub(crate) mac: bool,
+    pub(crate) header: Header,
     pub(crate) data: LineData,
 }
 
 impl Content {
     /// Nobody has written since power-on (architecture.md §13 MC-10). The data is a function of the line.
     pub(crate) const POWER_ON: Content = Content {
-        material: MaterialId::POWER_ON,
-        writer: None,
-        td: false,
-        mac: false,
+        header: Header::new(MaterialId::POWER_ON, None, false, false),
         data: LineData::ZERO,
     };
 
     /// Whether both are the same: as `==`, which calls for a comparison of bytes, but inline.
     #[inline]
-    pub(crate) fn is(&self, other: &Content) -> bool {
-        let headers = self.material == other.material
-            && self.writer == other.writer
-            && self.td == other.td
-            && self.mac == other.mac;
-        headers && self.data.0.iter().zip(other.data.0).fold(0, |d, (a, b)| d | (*a ^ b)) == 0
+    pub(crate) fn is(&self, header: Header, data: &LineData) -> bool {
+        self.header == header
+            && self.data.0.iter().zip(data.0).fold(0, |d, (a, b)| d | (*a ^ b)) == 0
     }
-}
-
-/// A line's own place in a mixed page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Cell {
-    /// As in [`crate::Image`]: ciphertext (real), plaintext or raw bits (symbolic).
-    pub(crate) data: LineData,
-    pub(crate) material: MaterialId,
-    pub(crate) writer: Option<KeyId>,
-    pub(crate) mac_bits: u32,
-    pub(crate) poison: Option<BirthId>,
 }
 
 /// What physical attacks did to a line: where its content does not fit its place.
@@ -81,10 +102,7 @@ pub(crate) struct Odd {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     pub(crate) data: &'a LineData,
-    pub(crate) material: MaterialId,
-    pub(crate) writer: Option<KeyId>,
-    pub(crate) td: bool,
-    pub(crate) mac: bool,
+    pub(crate) header: Header,
     pub(crate) mac_bits: u32,
     pub(crate) poison: Option<BirthId>,
     /// Whether [`Store::odd`] has more to say.
@@ -97,10 +115,7 @@ impl<'a> View<'a> {
     pub(crate) fn of_content(content: &'a Content) -> View<'a> {
         View {
             data: &content.data,
-            material: content.material,
-            writer: content.writer,
-            td: content.td,
-            mac: content.mac,
+            header: content.header,
             mac_bits: 0,
             poison: None,
             odd: false,
@@ -112,9 +127,9 @@ impl<'a> View<'a> {
 /// What a write puts into a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewLine<'a> {
-    /// What; its data is what a [`Cell`] holds. By reference: a copy of bytes that have only just been put together would
-    /// wait for every write before it.
-    pub(crate) content: &'a Content,
+    pub(crate) header: Header,
+    /// As in [`crate::Image`]: ciphertext (real), plaintext or raw bits (symbolic).
+    pub(crate) data: &'a LineData,
     pub(crate) mac_bits: u32,
     pub(crate) poison: Option<BirthId>,
     /// Whether the data is plaintext, so that it can be compared with what other lines share.
@@ -203,15 +218,28 @@ impl Store {
         self.regions.get(self.slot(key)? as usize)
     }
 
-    /// Remembers where a region is, for the next access to it.
+    /// Finds a line's region and remembers where it is, for the next access to it.
     #[inline]
-    pub(crate) fn touch(&mut self, line: Line) {
-        let key = line.page().0 / REGION_PAGES;
-        if self.hint.key != key
-            && let Some(slot) = self.index.get(&key)
-        {
-            self.hint = Hint { key, slot: *slot };
+    fn locate(&mut self, key: u64) -> Option<u32> {
+        if self.hint.key != key {
+            self.hint = Hint { key, slot: *self.index.get(&key)? };
         }
+        Some(self.hint.slot)
+    }
+
+    /// [`Store::view`], which remembers where the line's region is.
+    #[inline]
+    pub(crate) fn visit(&mut self, line: Line) -> View<'_> {
+        let page = line.page();
+        let key = page.0 / REGION_PAGES;
+        match self.locate(key).and_then(|slot| self.regions.get(slot as usize)) {
+            Some(region) => region.view(page.0 % REGION_PAGES, line.index_in_page()),
+            None => self.view_below(key),
+        }
+    }
+    #[inline(never)]
+    fn view_below(&self, key: u64) -> View<'_> {
+        View::of_content(self.below(key))
     }
 
     /// The region, made if it is not there.
@@ -304,31 +332,44 @@ impl Store {
         self.odd.get(&line)
     }
 
+    /// [`Store::set_line_fast`] for those that are not in a hurry.
+    #[inline(never)]
+    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+        self.set_line_fast(line, new)
+    }
+
     /// Writes a line. Returns the poison that was there.
     #[inline]
-    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+    pub(crate) fn set_line_fast(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
-        let slot = match self.slot(key) {
+        let slot = match self.locate(key) {
             Some(slot) => slot,
-            None => {
-                let shareable = new.shareable && new.poison.is_none();
-                if shareable && self.below(key).is(new.content) {
-                    return None;
-                }
-                self.open(key)
-            }
+            None => self.open_unless(key, new)?,
         };
-        self.hint = Hint { key, slot };
         let region = self.regions.get_mut(slot as usize)?;
         let old = region.set_line(p, line.index_in_page(), new);
+        if old.was_odd || old.settled {
+            self.follow(line, &old);
+        }
+        old.poison
+    }
+    /// Makes a region that is not there, unless the line to be written is what it holds already.
+    #[cold]
+    fn open_unless(&mut self, key: u64, new: &NewLine<'_>) -> Option<u32> {
+        let shareable = new.shareable && new.poison.is_none();
+        let there = shareable && self.below(key).is(new.header, new.data);
+        (!there).then(|| self.open(key))
+    }
+    /// What else becomes of a write.
+    #[cold]
+    fn follow(&mut self, line: Line, old: &OldLine) {
         if old.was_odd {
             self.odd.remove(&line);
         }
         if old.settled {
-            self.settle(key, slot);
+            self.settle(line.page().0 / REGION_PAGES, self.hint.slot);
         }
-        old.poison
     }
 
     /// Says what attacks did to a line that has been written with [`Store::set_line`] just now.
@@ -414,8 +455,9 @@ impl Store {
         open.sort_unstable();
         for key in open {
             if let Some(region) = self.close(key) {
-                for (p, body) in region.into_bodies() {
-                    self.forget(Page(key * REGION_PAGES + p), &body, &mut ended);
+                for body in region.into_bodies() {
+                    let page = Page(key * REGION_PAGES + u64::from(body.page));
+                    self.forget(page, &body, &mut ended);
                 }
             }
         }
@@ -427,13 +469,13 @@ impl Store {
     }
 
     fn forget(&mut self, page: Page, body: &PageBody, ended: &mut impl FnMut(Line, BirthId)) {
-        for i in body.poisoned().iter() {
-            if let Some(birth) = body.view(i).poison {
+        for (i, extra) in body.extras() {
+            if let Some(birth) = extra.poison {
                 ended(page.line(i), birth);
             }
-        }
-        for i in body.odd_lines().iter() {
-            self.odd.remove(&page.line(i));
+            if extra.odd {
+                self.odd.remove(&page.line(i));
+            }
         }
     }
 
@@ -454,9 +496,9 @@ impl Store {
     pub(crate) fn mac_field(&self, line: Line, view: &View<'_>) -> Option<MacField> {
         let made_td = match self.odd(line) {
             Some(odd) if view.odd => odd.made_td,
-            _ => view.td,
+            _ => view.header.td(),
         };
-        view.mac.then_some(MacField { bits: view.mac_bits, made_td })
+        view.header.mac().then_some(MacField { bits: view.mac_bits, made_td })
     }
 }
 
@@ -469,11 +511,19 @@ mod tests {
         match byte {
             0 => Content::POWER_ON,
             _ => Content {
-                writer: Some(KeyId(0)),
+                header: Header::new(MaterialId::TME, Some(KeyId(0)), false, false),
                 data: LineData::filled(byte),
-                ..Content::POWER_ON
             },
         }
+    }
+
+    fn line_of(content: &Content) -> NewLine<'_> {
+        let (header, data) = (content.header, &content.data);
+        NewLine { header, data, mac_bits: 0, poison: None, shareable: true }
+    }
+
+    fn content_of(line: &NewLine<'_>) -> Content {
+        Content { header: line.header, data: *line.data }
     }
 
     proptest! {
@@ -505,24 +555,23 @@ mod tests {
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
         // One line out of order and back.
         let (one, two) = (content(1), content(2));
-        let new = |content| NewLine { content, mac_bits: 0, poison: None, shareable: true };
-        store.set_line(Line(99), &new(&two));
+        store.set_line(Line(99), &line_of(&two));
         assert_eq!((store.index.len(), store.runs.len()), (1, 1));
-        store.set_line(Line(99), &new(&one));
+        store.set_line(Line(99), &line_of(&one));
         assert_eq!((store.index.len(), store.runs.len()), (0, 1));
     }
 
     #[test]
     fn what_attacks_did_is_forgotten_when_the_line_is_written_in_any_way() {
         let written = content(1);
-        let new = NewLine { content: &written, mac_bits: 0, poison: None, shareable: true };
+        let new = line_of(&written);
         let odd = Odd { home: Line(9), flips: LineData::ZERO, made_td: false };
         let writes: [fn(&mut Store, &NewLine<'_>); 3] = [
             |s, new| {
                 s.set_line(Line(5), new);
             },
-            |s, new| s.set_page(Page(0), new.content, |_, _| {}),
-            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), new.content)),
+            |s, new| s.set_page(Page(0), &content_of(new), |_, _| {}),
+            |s, new| drop(s.set_pages(Page(0)..Page(REGION_PAGES), &content_of(new))),
         ];
         for write in writes {
             let mut store = Store::default();

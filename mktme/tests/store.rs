@@ -296,7 +296,7 @@ fn a_page_that_most_lines_of_which_agree_keeps_only_the_others() {
     for i in 0..64 {
         c.write(i, K0, i as u8);
     }
-    assert!(few + 50 * 80 <= c.c.memory_use(), "{few} {}", c.c.memory_use());
+    assert!(few + 50 * 64 <= c.c.memory_use(), "{few} {}", c.c.memory_use());
     for i in 0..64 {
         let want = if i % 8 == 0 { i as u8 } else { 0xee };
         assert_eq!(b.read(i, K0).data, LineData::filled(want));

@@ -2,7 +2,9 @@
 //!
 //! Here host, machine and verify meet. Nothing in this room prints: it returns data and errors, which `tdxsim` shows.
 
+pub mod commands;
 pub mod diag;
+pub mod dram;
 pub mod format;
 pub mod library;
 pub mod platform;
@@ -11,4 +13,6 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod setup;
+pub mod stats;
 pub mod trace;
+pub mod validate;

@@ -15,6 +15,7 @@ use crate::diag::envelope::{Envelope, Field, Section};
 use crate::diag::{Diag, SourceFile, nearest};
 use serde::{Deserialize, Serialize};
 use sim_core::PlatformSpec;
+use sim_core::platform::XorMasks;
 use sim_core::units::{self, UnitError};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -196,6 +197,9 @@ impl Setting {
             Kind::Frequency => units::parse_frequency(text).map(|_| ()).map_err(unit)?,
             Kind::Area => units::parse_area(text).map(|_| ()).map_err(unit)?,
             Kind::Areas => units::parse_areas(text).map(|_| ()).map_err(unit)?,
+            // What it says depends on the other parameters: checked with the whole platform.
+            Kind::Map => {}
+            Kind::Masks => text.parse::<XorMasks>().map(|_| ()).map_err(|_| kind.expected())?,
             Kind::Word(words) if words.contains(&text) => {}
             _ => return Err(kind.expected()),
         }
@@ -379,6 +383,14 @@ impl Draft {
             let value = found.split_once(" is ").map_or(found, |(_, value)| value);
             let found = format!("`{}` = {value}", e.key());
             return Err(self.blame(e.key(), src, overrides, &found, expected));
+        }
+        if let Err(e) = mktme::dram::AddressMap::new(&spec.dram) {
+            // "dram.map: found …, expected …": the last of them, as what was found may quote anything.
+            let message = e.to_string();
+            let (found, expected) = message.rsplit_once(", expected ").unwrap_or((&message, ""));
+            let found = found.strip_prefix("dram.map: found ").unwrap_or(found);
+            let found = format!("in `dram.map` {found}");
+            return Err(self.blame("dram.map", src, overrides, &found, expected));
         }
         let mut rows = self.rows;
         let params = PARAMS.iter().filter_map(|p| rows.remove(p.key)).map(|r| r.row).collect();

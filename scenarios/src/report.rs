@@ -8,6 +8,7 @@ pub mod human;
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use cause::{StepLabel, Story};
 
+use mktme::dram::CommandRecord;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -115,6 +116,9 @@ pub struct RunReport {
     pub counts: CountsReport,
     /// Things that a reader of the verdict may want to know.
     pub notes: Vec<String>,
+    /// The DDR5 commands, if they were asked for.
+    #[serde(skip)]
+    pub commands: Vec<CommandRecord>,
 }
 
 /// One operation.

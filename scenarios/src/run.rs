@@ -11,6 +11,7 @@ use crate::report::{
     StepLabel, StepReport, Story, Verdict,
 };
 use crate::setup::SetupError;
+use crate::stats::Values;
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
 use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord};
 use rayon::prelude::*;
@@ -44,6 +45,8 @@ pub struct Request {
     pub seed: u64,
     /// Whether every operation is checked against the reference model ([`crate::refine`]).
     pub check: bool,
+    /// Whether the DDR5 commands of each run are kept in its report.
+    pub commands: bool,
 }
 
 impl Default for Request {
@@ -57,6 +60,7 @@ impl Default for Request {
             speed: Speed::Timed,
             seed: 0,
             check: false,
+            commands: false,
         }
     }
 }
@@ -173,6 +177,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
         ucna: Vec::new(),
         counts: CountsReport::default(),
         notes: Vec::new(),
+        commands: Vec::new(),
     };
     let mut machine = match Machine::new(spec, options) {
         Ok(machine) => machine,
@@ -182,6 +187,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
             return Ok(report);
         }
     };
+    machine.record_commands(request.commands);
     let mut os = linux(spec);
     if let Some(setup) = &cell.program.setup {
         match setup.run(&mut machine, &mut os) {
@@ -206,6 +212,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
         (_, _) => (machine.run(&program, &mut os), Ok(())),
     };
     fill(&mut report, cell, &machine, &os, &records, &before);
+    report.commands = machine.take_commands();
     if request.check {
         note_check(&mut report, obstacle, &checked);
     }
@@ -392,7 +399,8 @@ fn fill(
     report.simulated_ps = machine.now().0;
     report.setup_ps = before.at.0;
     report.notes = notes(machine);
-    let broken = machine.conservation();
+    let mut broken = machine.conservation();
+    broken.extend(Values::of_machine(machine).broken(machine.dram().next_event().is_none()));
     let met = report.expectations.iter().all(|e| e.met);
     let unknown = not_modelled(program, records);
     report.verdict = match (broken.is_empty(), unknown.is_empty(), machine.now().is_horizon()) {

@@ -194,6 +194,14 @@ pub enum EventKind {
         /// Which line.
         at: Tagged,
     },
+    /// A snoop filter had no room: every core of the package gives up the line, under whatever KeyID. Each copy that
+    /// goes is a [`EventKind::LeftCore`] that this causes.
+    BackInvalidate {
+        /// Which package's.
+        package: u8,
+        /// Which physical line.
+        line: Line,
+    },
     /// A write-combining buffer left.
     WcLeave {
         /// Which core.

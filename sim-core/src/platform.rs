@@ -3,16 +3,24 @@
 //! A [`PlatformSpec`] is plain data. The files that hold it, with the source of each value, are read by `scenarios`;
 //! whatever is not sourced is marked there as assumed (docs/DEVIATIONS.md).
 
+mod dram;
 mod tdx;
+mod uncore;
 
+pub use dram::{
+    CcdLWrRule, Density, DeviceWidth, DramSpec, FawRule, PagePolicy, RefreshMode, RrdLRule,
+    SpeedBin, SpeedGrade,
+};
 pub use tdx::{TdxCost, TdxSpec};
+pub use uncore::UncoreSpec;
 
-use crate::addr::Line;
+use crate::addr::{Hpa, Line};
 use crate::keyid::{KeyIdLayout, LayoutError};
 use crate::time::{Clock, Ps};
 use crate::units::serde_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// The two integrity modes (architecture.md §1.3).
@@ -60,6 +68,8 @@ pub struct PlatformSpec {
     pub memory: MemorySpec,
     /// Cores, caches and buffers.
     pub cpu: CpuSpec,
+    /// Between the cores and the memory controllers.
+    pub uncore: UncoreSpec,
     /// Latencies outside DRAM.
     pub latency: LatencySpec,
     /// Costs in functional mode.
@@ -103,8 +113,35 @@ pub struct CpuSpec {
     pub l1d: CacheGeometry,
     /// L2 of a core.
     pub l2: CacheGeometry,
-    /// Last-level cache of a package.
+    /// Last-level cache of a package, all slices together.
     pub llc: CacheGeometry,
+    /// Core clocks from a load to its data when it hits L1D (timing.md §1.2).
+    pub l1_clocks: u8,
+    /// The same when it hits L2.
+    pub l2_clocks: u8,
+    /// Core clocks that a load spends in its own core when it misses L2: from the miss to the mesh, and from the mesh to
+    /// its data.
+    pub miss_clocks: u8,
+    /// Instructions in flight: an instruction begins only when all but the last so many have retired, 1 to 4096.
+    pub window: u16,
+    /// Instructions that begin in one core clock, 1 to 16.
+    pub width: u8,
+    /// L1D fill buffers (LFB): lines that the core waits for, 1 to 64 (timing.md §1.4).
+    pub fill_buffers: u8,
+    /// Entries of the L2's superqueue: lines that the core's L2 waits for, 1 to 63 (timing.md §1.4).
+    pub superqueue: u8,
+    /// Stores that have retired and wait to be written into L1D, in order, 1 to 256.
+    pub store_buffer: u8,
+    /// Direct stores (MOVDIR64B, MOVDIRI) and full write-combining buffers of a core that are on their way to a
+    /// controller, 1 to 64.
+    pub direct_stores: u8,
+    /// Slices (CHAs) of a package's LLC: a power of two, 1 to 128, at most its sets (timing.md §1.1 "L3 per slice").
+    pub llc_slices: u16,
+    /// Which slice is home to a line: bit `i` of its number is the parity of the address bits in mask `i`
+    /// (timing.md §1.1 "LLC slice hash": undocumented).
+    pub slice_hash: XorMasks,
+    /// Snoop filter of a slice (timing.md §1.1 "Snoop-filter geometry").
+    pub snoop_filter: SnoopFilterGeometry,
     /// Sub-blocks of the WBINVDP and WBNOINVDP registers (architecture.md §13 MC-14).
     pub flush_sub_blocks: u32,
     /// Buffers that write-combining stores may occupy (timing.md §1.4), 1 to 64.
@@ -118,6 +155,98 @@ pub struct CpuSpec {
     pub fast_string_no_rfo: bool,
     /// A store whose RFO brings poison raises #MC at once (architecture.md §13 MC-30).
     pub rfo_poison_mc: bool,
+}
+
+/// The snoop filter of one LLC slice: one entry for each physical line that a core of the package holds in L1 or L2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnoopFilterGeometry {
+    /// Sets in a slice: a power of two, at most 2^20.
+    pub sets: u32,
+    /// Ways, 1 to 16.
+    pub ways: u8,
+}
+
+/// Masks of physical address bits, each of which gives one bit of a number: the parity (XOR) of the bits it names. As text,
+/// hexadecimal with spaces between them, the lowest bit's first: `"0x21082040 0x42104080"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct XorMasks([u64; XorMasks::MOST]);
+
+impl XorMasks {
+    /// Most masks.
+    pub const MOST: usize = 7;
+
+    /// These masks; those beyond [`XorMasks::MOST`] are left out. A mask of zero ends the list.
+    pub const fn new(masks: &[u64]) -> XorMasks {
+        let mut all = [0; XorMasks::MOST];
+        let mut i = 0;
+        while i < masks.len() && i < XorMasks::MOST {
+            all[i] = masks[i];
+            i += 1;
+        }
+        XorMasks(all)
+    }
+    /// The masks, the lowest bit's first.
+    pub fn masks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().copied().take_while(|mask| *mask != 0)
+    }
+    /// The number that the first `bits` masks give for an address.
+    pub fn number(&self, hpa: Hpa, bits: u32) -> u32 {
+        let parities = self.masks().take(bits as usize).map(|mask| (hpa.0 & mask).count_ones() & 1);
+        parities.enumerate().fold(0, |number, (bit, parity)| number | parity << bit)
+    }
+}
+
+impl fmt::Display for XorMasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mask) in self.masks().enumerate() {
+            write!(f, "{}{mask:#x}", if i == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+impl From<XorMasks> for String {
+    fn from(masks: XorMasks) -> String {
+        masks.to_string()
+    }
+}
+
+impl FromStr for XorMasks {
+    type Err = String;
+    fn from_str(text: &str) -> Result<XorMasks, String> {
+        let mut all = [0; XorMasks::MOST];
+        let mut places = all.iter_mut();
+        for word in text.split_whitespace() {
+            let digits = word.strip_prefix("0x").unwrap_or_default();
+            let mask = match u64::from_str_radix(digits, 16) {
+                Ok(mask) if mask != 0 && !digits.starts_with('+') => mask,
+                _ => {
+                    return Err(format!(
+                        "found {word:?}, expected a mask such as 0x21082040, not zero"
+                    ));
+                }
+            };
+            match places.next() {
+                Some(place) => *place = mask,
+                None => {
+                    return Err(format!(
+                        "found {word:?}, expected at most {} masks",
+                        XorMasks::MOST
+                    ));
+                }
+            }
+        }
+        Ok(XorMasks(all))
+    }
+}
+
+impl TryFrom<String> for XorMasks {
+    type Error = String;
+    fn try_from(text: String) -> Result<XorMasks, String> {
+        text.parse()
+    }
 }
 
 /// A set-associative cache.
@@ -138,31 +267,10 @@ impl CacheGeometry {
     }
 }
 
-/// Latencies outside DRAM: load-to-use, except where said.
+/// Latencies that are no part of [`UncoreSpec`] or DRAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencySpec {
-    /// L1D hit.
-    #[serde(with = "serde_text::time")]
-    pub l1_hit: Ps,
-    /// L2 hit.
-    #[serde(with = "serde_text::time")]
-    pub l2_hit: Ps,
-    /// LLC hit.
-    #[serde(with = "serde_text::time")]
-    pub llc_hit: Ps,
-    /// Clean copy in another core.
-    #[serde(with = "serde_text::time")]
-    pub peer_clean: Ps,
-    /// Modified copy in another core.
-    #[serde(with = "serde_text::time")]
-    pub peer_modified: Ps,
-    /// Copy in another package.
-    #[serde(with = "serde_text::time")]
-    pub peer_remote: Ps,
-    /// From the core to the controller's queue and back, without DRAM and crypto.
-    #[serde(with = "serde_text::time")]
-    pub memory_path: Ps,
     /// Decryption of a line after its data has come, on fills.
     #[serde(with = "serde_text::time")]
     pub xts: Ps,
@@ -175,7 +283,7 @@ pub struct LatencySpec {
     /// Issue cost of a store that hits, of a fence with nothing pending, and of other operations without a row.
     #[serde(with = "serde_text::time")]
     pub issue: Ps,
-    /// Issue cost of MOVDIR64B, MOVDIRI and non-temporal stores.
+    /// Issue cost of MOVDIRI and of non-temporal stores that do not fill their buffer.
     #[serde(with = "serde_text::time")]
     pub direct_store: Ps,
     /// CLFLUSH of one line.
@@ -205,75 +313,6 @@ pub struct FunctionalSpec {
     /// Every operation.
     #[serde(with = "serde_text::time")]
     pub op: Ps,
-}
-
-/// Data rate of a DDR5 speed grade.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum SpeedGrade {
-    /// DDR5-4800.
-    #[serde(rename = "ddr5-4800")]
-    Ddr5_4800,
-    /// DDR5-5200.
-    #[serde(rename = "ddr5-5200")]
-    Ddr5_5200,
-    /// DDR5-5600.
-    #[serde(rename = "ddr5-5600")]
-    Ddr5_5600,
-    /// DDR5-6400.
-    #[serde(rename = "ddr5-6400")]
-    Ddr5_6400,
-}
-
-/// When a row is closed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum PagePolicy {
-    /// Left open until another row is wanted.
-    #[serde(rename = "open")]
-    Open,
-    /// Closed when no queued request wants it.
-    #[serde(rename = "closed")]
-    Closed,
-}
-
-/// DDR5 behind the controllers of all packages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DramSpec {
-    /// Speed grade: selects the rows of the timing table in `mktme`.
-    pub grade: SpeedGrade,
-    /// Channels per package, a power of two from 1 to 16, each two 32-bit subchannels.
-    pub channels: u8,
-    /// Ranks per subchannel, a power of two from 1 to 4.
-    pub ranks: u8,
-    /// Bank groups per rank, a power of two from 1 to 8.
-    pub bank_groups: u8,
-    /// Banks per bank group, a power of two from 1 to 4.
-    pub banks_per_group: u8,
-    /// Lines in a row of one subchannel (columns / 16 for x4 and x8 devices), a power of two.
-    pub lines_per_row: u16,
-    /// Read queue entries per subchannel, 1 to 256.
-    pub read_queue: u16,
-    /// Write queue entries per subchannel, 1 to 256.
-    pub write_queue: u16,
-    /// Write-queue entries at which the controller turns to writing.
-    pub write_high: u16,
-    /// Write-queue entries at which it turns back to reading.
-    pub write_low: u16,
-    /// Row policy.
-    pub page_policy: PagePolicy,
-    /// Bytes after which addresses go to the next channel, a power of two, at least 64.
-    #[serde(with = "serde_text::size")]
-    pub channel_interleave: u64,
-}
-
-impl DramSpec {
-    /// Which of a package's channels serves a line: interleaved every `channel_interleave` bytes, the channel number
-    /// XOR-folded with higher address bits. Intel's own hash is not public; this one is assumed (timing.md §2.4).
-    pub const fn channel_of(&self, line: Line) -> u8 {
-        let unit = (line.0 << 6) / self.channel_interleave;
-        let folded = unit ^ unit >> 5 ^ unit >> 11 ^ unit >> 17;
-        (folded & (self.channels as u64 - 1)) as u8
-    }
 }
 
 /// Machine-check banks and capabilities.
@@ -396,20 +435,37 @@ impl PlatformSpec {
                 });
             }
         }
+        power_of_two("cpu.llc_slices", cpu.llc_slices.into(), 1, cpu.llc.sets().min(128))?;
+        let wanted = cpu.llc_slices.trailing_zeros() as usize;
+        if cpu.slice_hash.masks().count() < wanted || cpu.slice_hash.masks().any(|m| m & 63 != 0) {
+            return Err(PlatformError::Value {
+                key: "cpu.slice_hash",
+                found: format!("{:?}", cpu.slice_hash.to_string()),
+                expected: format!(
+                    "{wanted} masks or more, for {} slices, of address bits 6 and up",
+                    cpu.llc_slices
+                ),
+            });
+        }
+        power_of_two("cpu.snoop_filter.sets", cpu.snoop_filter.sets.into(), 1, 1 << 20)?;
+        in_range("cpu.snoop_filter.ways", cpu.snoop_filter.ways.into(), 1, 16)?;
         in_range("cpu.flush_sub_blocks", cpu.flush_sub_blocks.into(), 1, cpu.llc.sets())?;
+        for (key, value, most) in [
+            ("cpu.l1_clocks", u64::from(cpu.l1_clocks), 255),
+            ("cpu.l2_clocks", cpu.l2_clocks.into(), 255),
+            ("cpu.window", cpu.window.into(), 4096),
+            ("cpu.width", cpu.width.into(), 16),
+            ("cpu.fill_buffers", cpu.fill_buffers.into(), 64),
+            ("cpu.superqueue", cpu.superqueue.into(), 63),
+            ("cpu.store_buffer", cpu.store_buffer.into(), 255),
+            ("cpu.direct_stores", cpu.direct_stores.into(), 64),
+        ] {
+            in_range(key, value, 1, most)?;
+        }
+        self.uncore.validate()?;
         in_range("cpu.wc_buffers", cpu.wc_buffers.into(), 1, 64)?;
         in_range("cpu.weak_slots", cpu.weak_slots.into(), 1, 64)?;
-        let dram = &self.dram;
-        power_of_two("dram.channels", dram.channels.into(), 1, 16)?;
-        power_of_two("dram.ranks", dram.ranks.into(), 1, 4)?;
-        power_of_two("dram.bank_groups", dram.bank_groups.into(), 1, 8)?;
-        power_of_two("dram.banks_per_group", dram.banks_per_group.into(), 1, 4)?;
-        power_of_two("dram.lines_per_row", dram.lines_per_row.into(), 1, 4096)?;
-        in_range("dram.read_queue", dram.read_queue.into(), 1, 256)?;
-        in_range("dram.write_queue", dram.write_queue.into(), 1, 256)?;
-        in_range("dram.write_high", dram.write_high.into(), 1, dram.write_queue.into())?;
-        in_range("dram.write_low", dram.write_low.into(), 0, u64::from(dram.write_high) - 1)?;
-        power_of_two("dram.channel_interleave", dram.channel_interleave, 64, 1 << 30)?;
+        self.dram.validate()?;
         in_range("mce.bank_dcu", self.mce.bank_dcu.into(), 0, 63)?;
         in_range("mce.bank_ifu", self.mce.bank_ifu.into(), 0, 63)?;
         // The channel goes into the low four bits (architecture.md §6.2, "000F 0000 1MMM CCCC").
@@ -423,7 +479,7 @@ impl PlatformSpec {
         in_range("tdx.tlb_entries", self.tdx.tlb_entries.into(), 1, 1 << 16)?;
         in_range("tdx.vp_init_version", self.tdx.vp_init_version.into(), 0, 255)?;
         // One bank for each channel, up to bank 63.
-        in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(dram.channels))
+        in_range("mce.bank_imc", self.mce.bank_imc.into(), 0, 64 - u64::from(self.dram.channels))
     }
 
     /// The package of a core. Cores are numbered package by package.

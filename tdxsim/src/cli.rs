@@ -1,6 +1,6 @@
 //! The arguments.
 
-use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use scenarios::trace::FORMATS;
 use std::path::PathBuf;
 
@@ -28,10 +28,14 @@ pub enum Subcommands {
     Run(Run),
     /// Replay the address trace of a real program.
     Replay(Replay),
+    /// Drive bare DDR5 channels from a trace or a named pattern.
+    Dram(Dram),
     /// Explain a leaf, a status, a state, a Secure-EPT entry, machine-check registers or a kernel log line.
     Explain(Explain),
     /// Show the platforms and where their numbers come from.
     Platform(Platform),
+    /// Hold a platform's memory system against published measurements and its own formulas.
+    Validate(Validate),
 }
 
 /// Form of a command's output.
@@ -41,6 +45,37 @@ pub enum Format {
     Human,
     /// One JSON object, described by a schema in docs/schemas.
     Json,
+}
+
+/// Form of the output of `dram`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum DramFormat {
+    /// For people.
+    Human,
+    /// One JSON object, described by a schema in docs/schemas.
+    Json,
+    /// A name, a value and a unit to a line.
+    Csv,
+}
+
+/// Form of a command trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CommandFormArg {
+    /// With every parameter that a checker needs in its head; docs/dram.md describes it.
+    Tdxsim,
+    /// The columns of DRAMsim3: clock, command, channel, rank, bank group, bank, row, column.
+    Dramsim3,
+}
+
+/// Writing the DDR5 commands of a run.
+#[derive(Clone, Debug, Args)]
+pub struct CommandTrace {
+    /// Write every DDR5 command to this file.
+    #[arg(long, value_name = "FILE")]
+    pub command_trace: Option<PathBuf>,
+    /// Form of that file.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "tdxsim")]
+    pub command_trace_format: CommandFormArg,
 }
 
 /// How much of time is modelled.
@@ -104,6 +139,9 @@ pub struct Run {
     /// Only the verdicts.
     #[arg(long, short)]
     pub quiet: bool,
+    /// The commands; wants a single run.
+    #[command(flatten)]
+    pub commands: CommandTrace,
 }
 
 /// `replay`.
@@ -127,12 +165,119 @@ pub struct Replay {
     /// Replay a trace that ends in the middle of a record up to there.
     #[arg(long)]
     pub allow_truncated: bool,
+    /// Leave cores and caches out: each record goes to DRAM itself, as `tdxsim dram FILE` has it.
+    #[arg(long)]
+    pub dram_only: bool,
+    /// The commands.
+    #[command(flatten)]
+    pub commands: CommandTrace,
     /// The platform (default spr).
     #[command(flatten)]
     pub platform: PlatformChoice,
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
+}
+
+/// `dram`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("work").required(true).args(["trace", "pattern"]))]
+pub struct Dram {
+    /// The trace, plain or compressed. Records with cycles keep them, others are offered as fast as the queues take them.
+    #[arg(value_name = "TRACE")]
+    pub trace: Option<PathBuf>,
+    /// Requests made up by rule, on one channel of one package unless --set dram.channels and cpu.packages say more.
+    #[arg(long, value_name = "NAME", value_parser = ["sequential-read", "sequential-write", "random-read", "mix",
+        "partial-write", "chain", "sparse"])]
+    pub pattern: Option<String>,
+    /// How many requests a pattern makes.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, conflicts_with = "trace")]
+    pub requests: u64,
+    /// Bytes from address 0 that a pattern goes to.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", conflicts_with = "trace")]
+    pub footprint: String,
+    /// Clocks between two requests of a pattern; 0 for as fast as the queues take them (default: 1000 for sparse, else 0).
+    #[arg(long, value_name = "CLOCKS", conflicts_with = "trace")]
+    pub gap: Option<u64>,
+    /// Requests in flight at most; 0 for as many as the queues take (default: 1 for chain, else 0).
+    #[arg(long, value_name = "N")]
+    pub outstanding: Option<u64>,
+    /// Form of the trace (docs/traces.md); found out where absent.
+    #[arg(long, value_name = "FORM", value_parser = FORMATS.map(|row| row.name), conflicts_with = "pattern")]
+    pub trace_format: Option<String>,
+    /// Stop after so many records of the trace.
+    #[arg(long, value_name = "N", conflicts_with = "pattern")]
+    pub limit: Option<u64>,
+    /// Run a trace that ends in the middle of a record up to there.
+    #[arg(long, conflicts_with = "pattern")]
+    pub allow_truncated: bool,
+    /// Make requests in a TD: all memory was accepted in it before, and requests carry a private KeyID.
+    #[arg(long, conflicts_with = "keyid")]
+    pub td: bool,
+    /// Use this shared KeyID instead of KeyID 0.
+    #[arg(long, value_name = "N")]
+    pub keyid: Option<u16>,
+    /// Leave TD bits, MACs and poison out: DRAM alone.
+    #[arg(long, conflicts_with_all = ["td", "keyid"])]
+    pub no_integrity: bool,
+    /// Look at every clock edge instead of at those at which something can happen. Slow; the same bytes come out.
+    #[arg(long)]
+    pub no_skip: bool,
+    /// Check every command against the rules of DDR5, by a checker that knows nothing else.
+    #[arg(long)]
+    pub check: bool,
+    /// The commands.
+    #[command(flatten)]
+    pub commands: CommandTrace,
+    /// Platform: spr, emr, gnr or a platform file (default spr).
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter, such as `dram.channels=8`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of the pattern, keys and power-on content.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: DramFormat,
+    /// Falsify a counter, to see that the run ends with exit code 3.
+    #[cfg(feature = "planted-fault")]
+    #[arg(long, hide = true)]
+    pub lose_completion: bool,
+}
+
+/// Form of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Human,
+    /// One JSON object, described by a schema in docs/schemas.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// As the book has it.
+    Markdown,
+}
+
+/// `validate`.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// Experiments; all if none is named.
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiments: Vec<String>,
+    /// List the experiments.
+    #[arg(long, conflicts_with = "experiments")]
+    pub list: bool,
+    /// Platform: spr, emr, gnr or a platform file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: TableFormat,
 }
 
 /// `explain`.

@@ -1,10 +1,12 @@
 //! What each command does.
 
+mod dram;
 mod explain;
 mod list;
 mod platform;
 mod replay;
 mod run;
+mod validate;
 
 use crate::cli::{Cli, Subcommands};
 use crate::exit::Exit;
@@ -25,8 +27,10 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::List(args) => list::list(args),
         Subcommands::Run(args) => run::run(args),
         Subcommands::Replay(args) => replay::replay(args),
+        Subcommands::Dram(args) => dram::dram(args),
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
+        Subcommands::Validate(args) => validate::command(args),
     }
 }
 

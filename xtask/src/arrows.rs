@@ -9,7 +9,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &["sim-core"]),
     ("verify", &["sim-core"]),
     ("machine", &["cache", "mktme", "sim-core", "tdx-module"]),
-    ("scenarios", &["host", "machine", "sim-core", "tdx-module", "verify"]),
+    ("scenarios", &["host", "machine", "mktme", "sim-core", "tdx-module", "verify"]),
     ("tdxsim", &["host", "scenarios", "sim-core", "tdx-module"]),
     (
         "benches",

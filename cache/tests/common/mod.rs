@@ -4,7 +4,7 @@
 use cache::Hierarchy;
 use sim_core::event::{BirthCause, Location};
 use sim_core::outcome::DataClass;
-use sim_core::platform::{CacheGeometry, CpuSpec};
+use sim_core::platform::{CacheGeometry, CpuSpec, SnoopFilterGeometry, XorMasks};
 use sim_core::port::{Fill, LinePort};
 use sim_core::time::Clock;
 use sim_core::{BirthId, ByteMask, KeyId, Line, LineData, Ps, Tagged, Trace};
@@ -133,6 +133,19 @@ pub(crate) fn spec(l1: CacheGeometry, l2: CacheGeometry, llc: CacheGeometry) -> 
         l1d: l1,
         l2,
         llc,
+        l1_clocks: 5,
+        l2_clocks: 9,
+        miss_clocks: 5,
+        window: 64,
+        width: 4,
+        fill_buffers: 4,
+        superqueue: 8,
+        store_buffer: 8,
+        direct_stores: 4,
+        llc_slices: 2,
+        // The parity of the line's bits 0 and 6.
+        slice_hash: XorMasks::new(&[0x1040]),
+        snoop_filter: SnoopFilterGeometry { sets: 8, ways: 16 },
         flush_sub_blocks: 2,
         wc_buffers: 2,
         weak_slots: 2,

@@ -11,27 +11,37 @@
 //! write that hits it merges at no cost; a partial write that misses it costs one underfill read, which takes a read-queue
 //! entry, and then its write. Two requests for one line are otherwise not ordered: outcomes are decided at admission.
 //!
-//! Not modelled yet: refresh, auto-precharge, power-down, MRDIMM.
+//! Refreshes are made at their times whether or not anybody asks ([`refresh`]); alone they are no work to wait for.
+//!
+//! Not modelled: power-down, MRDIMM, refresh management (RFM).
 
+mod arrays;
 pub mod constraint;
 pub mod device;
 pub mod map;
+pub mod organisation;
 mod queue;
+mod refresh;
+mod ring;
 pub mod stats;
 pub mod subchannel;
 pub mod timing;
+mod wheel;
 
 pub use constraint::Command;
 pub use device::{Blocked, Device, Geometry};
-pub use map::{AddressMap, Place};
-pub use stats::{DramStats, Imbalance};
-pub use subchannel::{CommandRecord, Subchannel, SubchannelSpec};
+pub use map::{AddressMap, ChannelMap, MapError, Place};
+pub use organisation::Organisation;
+pub use stats::{
+    CONSERVATION_RULES, ConservationRule, DramStats, Imbalance, InFlight, LatencyHistogram,
+};
+pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
+use ring::Ring;
 use serde::{Deserialize, Serialize};
-use sim_core::platform::{DramSpec, home_of};
+use sim_core::platform::{DramSpec, PlatformError, home_of};
 use sim_core::{Line, Ps};
-use std::collections::VecDeque;
 use subchannel::NEVER;
 use thiserror::Error;
 use timing::TimingError;
@@ -77,16 +87,25 @@ pub struct Completion {
 pub struct Full;
 
 /// Why a specification is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum SpecError {
     /// A number outside its range.
-    #[error("{key} is {found}, which is out of range or not a power of two")]
-    Value {
-        /// Dotted name of the parameter.
-        key: &'static str,
+    #[error("{0}")]
+    Value(#[from] PlatformError),
+    /// A shape beyond the limits ([`Organisation`]).
+    #[error("{what}: {found} is out of range or not a power of two")]
+    Organisation {
+        /// Which number.
+        what: &'static str,
         /// As given.
         found: u64,
     },
+    /// Packages outside 1 to 8.
+    #[error("cpu.packages is {0}, expected 1 to 8")]
+    Packages(u8),
+    /// The address map.
+    #[error("{0}")]
+    Map(#[from] MapError),
     /// The timing.
     #[error("dram timing: {0}")]
     Timing(#[from] TimingError),
@@ -94,31 +113,37 @@ pub enum SpecError {
 
 /// Checks the numbers that shape this model, with the ranges of
 /// [`PlatformSpec::validate`](sim_core::PlatformSpec::validate).
-fn check_spec(spec: &DramSpec) -> Result<(), SpecError> {
-    for (key, found, most, power) in [
-        ("dram.channels", u64::from(spec.channels), 16, true),
-        ("dram.ranks", u64::from(spec.ranks), 4, true),
-        ("dram.bank_groups", u64::from(spec.bank_groups), 8, true),
-        ("dram.banks_per_group", u64::from(spec.banks_per_group), 4, true),
-        ("dram.lines_per_row", u64::from(spec.lines_per_row), 4096, true),
-        ("dram.read_queue", u64::from(spec.read_queue), 256, false),
-        ("dram.write_queue", u64::from(spec.write_queue), 256, false),
-        ("dram.write_high", u64::from(spec.write_high), u64::from(spec.write_queue), false),
-        ("dram.channel_interleave", spec.channel_interleave, 1 << 30, true),
-    ] {
-        if found == 0 || found > most || power && !found.is_power_of_two() {
-            return Err(SpecError::Value { key, found });
-        }
+fn check_spec(spec: &DramSpec, organisation: &Organisation) -> Result<(), SpecError> {
+    spec.validate()?;
+    organisation.check().map_err(|(what, found)| SpecError::Organisation { what, found })
+}
+
+/// A completion and the subchannel it came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Done {
+    id: u64,
+    at: Ps,
+    kind: Kind,
+    /// [`REQUEST`] if it came at once with its request.
+    source: u16,
+}
+
+/// Behind all completions of the same moment that were on their way.
+const REQUEST: u16 = u16::MAX;
+
+impl Default for Done {
+    fn default() -> Done {
+        Done { id: 0, at: Ps::ZERO, kind: Kind::Read, source: 0 }
     }
-    if spec.channel_interleave < 64 {
-        let found = spec.channel_interleave;
-        return Err(SpecError::Value { key: "dram.channel_interleave", found });
+}
+
+/// Where a subchannel's completions go: in order of time and, at one moment, in the order of subchannels.
+fn sink(done: &mut Ring<Done>, source: u16) -> impl FnMut(Completion) {
+    move |Completion { id, at, kind }| {
+        done.push_sorted(Done { id, at, kind, source }, |before, new| {
+            (before.at, before.source) > (new.at, new.source)
+        });
     }
-    if spec.write_low >= spec.write_high {
-        let found = u64::from(spec.write_low);
-        return Err(SpecError::Value { key: "dram.write_low", found });
-    }
-    Ok(())
 }
 
 /// The memory of a platform: every subchannel of every package.
@@ -130,15 +155,14 @@ pub struct Dram {
     channels: u8,
     /// By package, channel and subchannel.
     subchannels: Vec<Subchannel>,
-    /// The next edge at which each can change.
+    /// The next edge at which each can change, as the leaves of a tree of minima; node 1 is the root.
     wakes: Vec<u64>,
-    /// The least of them.
-    next: u64,
+    /// Position of the first leaf.
+    leaves: usize,
+    /// Subchannels in which something is queued or on its way.
+    busy: u32,
     now: Ps,
-    done: VecDeque<Completion>,
-    /// Empty between calls.
-    #[serde(skip)]
-    landed: Vec<Completion>,
+    done: Ring<Done>,
 }
 
 impl Dram {
@@ -147,11 +171,11 @@ impl Dram {
     /// # Errors
     /// A number outside its range.
     pub fn new(spec: &DramSpec, packages: u8) -> Result<Dram, SpecError> {
-        Dram::with_subchannels(spec, packages, SubchannelSpec::of(spec))
+        Dram::with_subchannels(spec, packages, SubchannelSpec::of(spec)?)
     }
 
-    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing and age bounds. Ranks and
-    /// banks remain those of `spec`, which the address map uses.
+    /// As [`Dram::new`], with the parameters of the subchannels given: for experiments with timing, shape and age bounds.
+    /// Of `spec`, channels and map count.
     ///
     /// # Errors
     /// A number outside its range, or a timing that does not fit together.
@@ -160,29 +184,30 @@ impl Dram {
         packages: u8,
         subchannel: SubchannelSpec,
     ) -> Result<Dram, SpecError> {
-        let map = AddressMap::new(spec)?;
-        let subchannel =
-            SubchannelSpec { geometry: SubchannelSpec::of(spec).geometry, ..subchannel };
+        let map = AddressMap::with_organisation(spec, &subchannel.geometry)?;
         subchannel.timing.check()?;
         if !(1..=8).contains(&packages) {
-            return Err(SpecError::Value { key: "cpu.packages", found: packages.into() });
+            return Err(SpecError::Packages(packages));
         }
         let subchannels: Vec<_> = (0..packages)
             .flat_map(|p| (0..spec.channels).flat_map(move |c| (0..2).map(move |s| (p, c, s))))
             .map(|(p, c, s)| Subchannel::new(subchannel, p, c, s))
             .collect();
-        Ok(Dram {
+        let leaves = subchannels.len().next_power_of_two();
+        let mut dram = Dram {
             map,
             timing: subchannel.timing,
             packages,
             channels: spec.channels,
-            wakes: vec![NEVER; subchannels.len()],
+            wakes: vec![NEVER; 2 * leaves],
+            leaves,
             subchannels,
-            next: NEVER,
+            busy: 0,
             now: Ps::ZERO,
-            done: VecDeque::new(),
-            landed: Vec::new(),
-        })
+            done: Ring::new(64),
+        };
+        (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
+        Ok(dram)
     }
 
     /// The present moment: the latest to which time was moved.
@@ -205,6 +230,19 @@ impl Dram {
         (channel * 2 + usize::from(place.subchannel), place)
     }
 
+    /// Carries the next edge of a subchannel up the tree.
+    #[inline]
+    fn renew(&mut self, index: usize) {
+        let mut node = self.leaves + index;
+        let mut least = self.subchannels[index].next_edge();
+        while node > 1 {
+            self.wakes[node] = least;
+            least = least.min(self.wakes[node ^ 1]);
+            node /= 2;
+        }
+        self.wakes[1] = least;
+    }
+
     /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
     pub fn can_accept(&self, line: Line, kind: Kind) -> bool {
         let (index, place) = self.locate(line);
@@ -219,19 +257,74 @@ impl Dram {
         let at = request.at.max(self.now).min(Ps::HORIZON);
         self.advance(at);
         let (index, place) = self.locate(request.line);
+        self.take(&request, index, &place, at, self.timing.edge_from(at))
+    }
+
+    /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
+    /// there is none yet. Gives the moment at which it was taken. This is how a closed loop drives a bare channel: what
+    /// lies between two requests is run in one go.
+    ///
+    /// # Errors
+    /// Nothing moves: what the subchannel waits for. The request was not taken.
+    #[inline]
+    pub fn offer(&mut self, request: Request) -> Result<Ps, Wait> {
+        if request.at > self.now {
+            self.advance(request.at);
+        }
+        let (index, place) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
-        if sub.enqueue(request.id, request.kind, &place, at)? {
-            self.done.push_back(Completion { id: request.id, at, kind: request.kind });
+        let was_idle = sub.is_idle();
+        let room =
+            sub.run_until_room(request.kind, &place, &mut sink(&mut self.done, index as u16));
+        let edge = match room {
+            Ok(None) => self.timing.edge_from(self.now),
+            Ok(Some(edge)) => {
+                self.now = self.now.max(self.timing.moment(edge));
+                self.after_run(index, was_idle);
+                self.run_to(edge);
+                edge
+            }
+            Err(wait) => {
+                self.after_run(index, was_idle);
+                return Err(wait);
+            }
+        };
+        match self.take(&request, index, &place, self.now, edge) {
+            Ok(()) => Ok(self.now),
+            // Does not happen: there is room.
+            Err(Full) => Err(self.subchannels[index].stuck(&place)),
+        }
+    }
+
+    /// Takes a request that arrives at `at`, whose next edge is `edge`, if there is room.
+    #[inline]
+    fn take(
+        &mut self,
+        request: &Request,
+        index: usize,
+        place: &Place,
+        at: Ps,
+        edge: u64,
+    ) -> Result<(), Full> {
+        let sub = &mut self.subchannels[index];
+        let was_idle = sub.is_idle();
+        let &Request { id, kind, .. } = request;
+        if sub.enqueue(id, kind, place, at, edge)? {
+            sink(&mut self.done, REQUEST)(Completion { id, at, kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
-        self.wakes[index] = sub.next_edge();
-        if self.wakes[index] <= self.timing.edge_until(at) {
-            sub.run(self.timing.edge_until(at), &mut self.landed);
-            self.wakes[index] = sub.next_edge();
-            self.deliver();
+        if sub.next_edge() <= edge && self.timing.moment(edge) == at {
+            sub.run(edge, &mut sink(&mut self.done, index as u16));
         }
-        self.next = self.next.min(self.wakes[index]);
+        self.after_run(index, was_idle);
         Ok(())
+    }
+
+    /// Accounts for what a subchannel has done.
+    #[inline]
+    fn after_run(&mut self, index: usize, was_idle: bool) {
+        self.busy = self.busy + u32::from(was_idle) - u32::from(self.subchannels[index].is_idle());
+        self.renew(index);
     }
 
     /// How long a read of a closed row takes from its first command to its last data, with nothing else going on:
@@ -243,61 +336,120 @@ impl Dram {
         self.timing.tck().times(clocks as u64)
     }
 
-    /// The next moment at which anything can change, always later than now (but for the horizon). None when idle.
+    /// The next moment at which anything can change, always later than now (but for the horizon). None when nothing is
+    /// queued or on its way: refreshes alone are made at their times by [`Dram::advance`], but nobody need wait for them.
     pub fn next_event(&self) -> Option<Ps> {
-        (self.next != NEVER).then(|| self.timing.moment(self.next))
+        let next = self.wakes[1];
+        (self.busy > 0 && next != NEVER).then(|| self.timing.moment(next))
     }
 
     /// Processes everything up to and including `to`. Going back in time does nothing.
     pub fn advance(&mut self, to: Ps) {
         let to = to.max(self.now).min(Ps::HORIZON);
         self.now = to;
-        if self.next == NEVER {
-            return;
-        }
         let edge = self.timing.edge_until(to);
-        if self.next > edge {
-            return;
+        if self.wakes[1] <= edge {
+            self.run_to(edge);
         }
-        let mut next = NEVER;
-        let mut sources = 0;
-        for (sub, wake) in self.subchannels.iter_mut().zip(&mut self.wakes) {
-            if *wake <= edge {
-                let before = self.landed.len();
-                sub.run(edge, &mut self.landed);
-                sources += usize::from(self.landed.len() > before);
-                *wake = sub.next_edge();
-            }
-            next = next.min(*wake);
-        }
-        self.next = next;
-        if sources > 1 {
-            // Stable: at one moment, in the order of subchannels.
-            self.landed.sort_by_key(|c| c.at);
-        }
-        self.deliver();
     }
 
-    fn deliver(&mut self) {
-        for completion in self.landed.drain(..) {
-            self.done.push_back(completion);
+    /// Runs the subchannels up to an edge, in their order.
+    #[inline]
+    fn run_to(&mut self, edge: u64) {
+        if self.leaves > 2 {
+            self.run_below(1, edge);
+            return;
         }
+        for index in 0..2 {
+            if self.wakes[2 + index] <= edge {
+                self.run_one(index, edge);
+            }
+        }
+    }
+
+    /// Runs the subchannels below a node of the tree up to an edge, in their order.
+    fn run_below(&mut self, node: usize, edge: u64) {
+        if self.wakes[node] > edge {
+            return;
+        }
+        if node < self.leaves {
+            self.run_below(2 * node, edge);
+            self.run_below(2 * node + 1, edge);
+        } else {
+            self.run_one(node - self.leaves, edge);
+        }
+    }
+
+    fn run_one(&mut self, index: usize, edge: u64) {
+        let sub = &mut self.subchannels[index];
+        let was_idle = sub.is_idle();
+        sub.run(edge, &mut sink(&mut self.done, index as u16));
+        self.after_run(index, was_idle);
     }
 
     /// Takes the next completion, in order of time.
     pub fn pop_completion(&mut self) -> Option<Completion> {
-        self.done.pop_front()
+        self.done.pop().map(|Done { id, at, kind, .. }| Completion { id, at, kind })
     }
 
-    /// Runs until nothing is left to do, or to the horizon, and returns the moment.
+    /// Takes the next completion, in order of time, moving time to it if there is none yet. None if nothing is on its way
+    /// or nothing moves.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        let mut edge = 0;
+        while self.done.is_empty() && self.busy > 0 {
+            // The subchannel that comes first runs alone as far as the others let it.
+            let (mut node, mut limit) = (1, NEVER - 1);
+            while node < self.leaves {
+                let (left, right) = (self.wakes[2 * node], self.wakes[2 * node + 1]);
+                node = 2 * node + usize::from(right < left);
+                limit = limit.min(left.max(right));
+            }
+            let index = node - self.leaves;
+            let sub = &mut self.subchannels[index];
+            let was_idle = sub.is_idle();
+            let run = sub.run_to_completion(limit, &mut sink(&mut self.done, index as u16));
+            self.after_run(index, was_idle);
+            match run {
+                Ok(to) => edge = edge.max(to),
+                Err(_) => break,
+            }
+        }
+        if edge > 0 {
+            // At one moment, in the order of subchannels.
+            self.run_to(edge);
+            self.now = self.now.max(self.timing.moment(edge));
+        }
+        self.pop_completion()
+    }
+
+    /// Runs until nothing is left to do, or to the horizon, and returns the moment. Ends as well if nothing moves
+    /// ([`Dram::check_progress`]).
     pub fn drain(&mut self) -> Ps {
         while let Some(at) = self.next_event() {
             self.advance(at);
-            if at.is_horizon() {
+            if at.is_horizon() || self.check_progress().is_err() {
                 break;
             }
         }
         self.now
+    }
+
+    /// Checks that requests are served: in no subchannel has the oldest waited for `dram.watchdog` clocks without any other
+    /// being served (verification.md §2.11 Q16).
+    ///
+    /// # Errors
+    /// What the first stuck subchannel waits for, such as "bank 5: PRE blocked by tWR until 12345".
+    pub fn check_progress(&self) -> Result<(), Wait> {
+        if self.busy == 0 {
+            return Ok(());
+        }
+        let edge = self.timing.edge_until(self.now);
+        self.subchannels.iter().try_for_each(|sub| sub.check_progress(edge))
+    }
+
+    /// What the oldest request of every subchannel waits for at this moment.
+    pub fn why_blocked(&self) -> Vec<Wait> {
+        self.subchannels.iter().filter_map(|sub| sub.why_blocked(self.now)).collect()
     }
 
     /// The sum of all subchannels' counters.
@@ -309,29 +461,58 @@ impl Dram {
         sum
     }
 
+    /// What is queued and on its way, over all subchannels.
+    pub fn in_flight(&self) -> InFlight {
+        let mut sum = InFlight::default();
+        for sub in &self.subchannels {
+            sum += sub.in_flight();
+        }
+        sum
+    }
+
+    /// Clock edges at which a scheduler has looked: what the run cost, not what it did.
+    pub fn looks(&self) -> u64 {
+        self.subchannels.iter().map(Subchannel::looks).sum()
+    }
+
     /// Checks that every request is done, queued or on its way (verification.md §2.11 Q1, Q14).
     ///
     /// # Errors
-    /// The kind of request that was lost or made up.
+    /// The rule of [`stats::CONSERVATION_RULES`] that is broken.
     pub fn check_conservation(&self) -> Result<(), Imbalance> {
         self.subchannels.iter().try_for_each(Subchannel::check_conservation)
     }
 
     /// Looks at every clock edge instead of skipping to the next that matters (`--no-skip`). The outcome is the same.
     pub fn look_at_every_edge(&mut self, on: bool) {
-        for sub in &mut self.subchannels {
-            sub.look_at_every_edge(on);
+        for index in 0..self.subchannels.len() {
+            self.subchannels[index].look_at_every_edge(on);
+            self.renew(index);
         }
     }
 
-    /// Starts or stops recording commands; what has been recorded is dropped.
+    /// Starts or stops recording commands; what has been recorded is dropped. Each subchannel keeps
+    /// [`subchannel::RECORDED_COMMANDS`] until [`Dram::take_commands`] is called; what comes beyond is lost and counted.
     pub fn record_commands(&mut self, on: bool) {
         for sub in &mut self.subchannels {
             sub.record_commands(on);
         }
     }
 
-    /// Takes the commands recorded since the last call, in order of time; at one moment, in the order of subchannels.
+    /// The most commands that any subchannel has recorded and not handed out: take them before this comes near
+    /// [`subchannel::RECORDED_COMMANDS`].
+    pub fn recorded_commands(&self) -> usize {
+        self.subchannels.iter().map(|sub| sub.recorded().0).max().unwrap_or(0)
+    }
+
+    /// Commands that were not recorded, because there was no room or, in an idle stretch of a tenth of a second and more,
+    /// because refreshes were skipped in one go. They are in the counters.
+    pub fn lost_commands(&self) -> u64 {
+        self.subchannels.iter().map(|sub| sub.recorded().1).sum()
+    }
+
+    /// Takes the commands recorded since the last call, in order of time; at one moment, in the order of subchannels. Later
+    /// calls give no earlier commands.
     pub fn take_commands(&mut self) -> Vec<CommandRecord> {
         let mut out = Vec::new();
         for sub in &mut self.subchannels {

@@ -1,13 +1,23 @@
-//! A read or write queue of fixed depth: entries in age order, per bank and over all, and masks of what each bank wants
-//! next (peers.md §4 lessons 3 and 5). Nothing is allocated after construction.
+//! A read or write queue of fixed depth. Nothing is allocated after construction.
+//!
+//! Entries are kept per bank in order of age, and every bank has at most one *pick*: the entry on whose behalf the bank's
+//! next command comes, and what that command is (peers.md §4 lessons 3 and 5). The age order over all banks is a line of
+//! [`POSITIONS`] positions: an entry takes the next one when it becomes ready, and when the line is full the living move
+//! down. So "the oldest bank that wants a column command" is the first bit of a mask, and no ages are compared.
 
-use super::device::BANKS_PER_RANK;
-use super::device::Bank;
+use super::device::{BANKS, Bank, RANKS};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
 
-/// No slot.
+/// No slot, no position.
 pub(super) const NIL: u16 = u16::MAX;
+
+/// Words of a [`Mask`].
+const WORDS: usize = 8;
+/// Positions of the age order: twice the deepest queue, so that the living move down once in 256 entries at most.
+const POSITIONS: usize = WORDS * 64;
+/// Buckets of the filter in front of [`Queue::find`].
+const BUCKETS: usize = 256;
 
 /// The numbers of the bits in a mask.
 pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = u8> {
@@ -20,8 +30,8 @@ pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = u8> {
     })
 }
 
-/// What a bank wants next on behalf of a queue.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// What a bank wants next on behalf of a queue. The order is that of service among commands legal at the same edge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) enum Want {
     /// RD or WR: the row is open.
     Column = 0,
@@ -39,326 +49,516 @@ pub(super) enum Found {
     Other,
 }
 
+/// A queued request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) row: u64,
     /// Arrival at the controller.
     pub(super) at: Ps,
-    /// Age order within the queue.
-    pub(super) sequence: u64,
-    /// Edge from which an overdue entry is recognised.
-    pub(super) deadline: u64,
-    pub(super) bank: Bank,
+    /// The first clock edge at or after it.
+    pub(super) edge: u64,
+    /// The edge from which its age counts: that of arrival or, for a partial write, of its underfill data.
+    pub(super) since: u64,
     pub(super) column: u16,
     /// An underfill read: the write-queue slot that waits for it. Else [`NIL`].
     pub(super) underfills: u16,
+    pub(super) bank: Bank,
     pub(super) found: Found,
-    /// A partial write whose underfill read has not returned.
+    /// A partial write whose underfill read has not returned: it may not be served yet.
     pub(super) waiting: bool,
-    bank_older: u16,
-    bank_younger: u16,
+    /// Neighbours in the bank's order of age.
     older: u16,
     younger: u16,
-}
-
-impl Want {
-    pub(super) const ALL: [Want; 3] = [Want::Column, Want::Row, Want::Close];
+    /// Place in the age order of all, unless it waits.
+    position: u16,
 }
 
 impl Entry {
-    pub(super) const fn new(id: u64, bank: Bank, row: u64, column: u16, at: Ps) -> Entry {
+    pub(super) const fn new(
+        id: u64,
+        bank: Bank,
+        row: u64,
+        column: u16,
+        at: Ps,
+        edge: u64,
+    ) -> Entry {
         Entry {
             id,
             row,
             at,
-            sequence: 0,
-            deadline: 0,
-            bank,
+            edge,
+            since: edge,
             column,
             underfills: NIL,
+            bank,
             found: Found::Open,
             waiting: false,
-            bank_older: NIL,
-            bank_younger: NIL,
             older: NIL,
             younger: NIL,
+            position: NIL,
         }
     }
 }
 
+/// A set of positions, the first found in two steps.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Mask {
+    words: [u64; WORDS],
+    /// Words that are not zero.
+    any: u8,
+}
+
+impl Mask {
+    #[inline]
+    fn set(&mut self, position: u16) {
+        let word = usize::from(position >> 6) % WORDS;
+        self.words[word] |= 1 << (position & 63);
+        self.any |= 1 << word;
+    }
+    #[inline]
+    fn clear(&mut self, position: u16) {
+        let word = usize::from(position >> 6) % WORDS;
+        self.words[word] &= !(1 << (position & 63));
+        self.any &= !(u8::from(self.words[word] == 0) << word);
+    }
+    #[inline]
+    fn first(&self) -> u16 {
+        let word = self.any.trailing_zeros() as usize;
+        match self.words.get(word) {
+            Some(bits) => (word as u16) << 6 | bits.trailing_zeros() as u16,
+            None => NIL,
+        }
+    }
+}
+
+/// The armed picks that want one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Armed {
+    mask: Mask,
+    /// How many, by rank.
+    count: [u8; RANKS],
+}
+
+/// What a queue holds for a bank.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct BankList {
     oldest: u16,
     youngest: u16,
     /// The entry on whose behalf the bank's next command comes.
     pick: u16,
-    /// Its place in the age order.
-    age: u64,
+    /// What that command is.
+    want: Want,
+    /// The bank's own constraints have run out: the pick is in the mask of what it wants.
+    armed: bool,
 }
 
-/// Masks of a rank's banks.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct Masks {
-    /// By [`Want`].
-    pub(super) want: [u32; 3],
-    /// Banks whose open row some entry wants, ready or not.
-    pub(super) hit: u32,
-    /// By [`Want`]: banks among `want` whose own constraints have run out.
-    pub(super) ripe: [u32; 3],
-    /// By [`Want`]: no bank among `want` that is not ripe is ready before this edge.
-    pub(super) soonest: [u64; 3],
-}
-
+/// A read or write queue of a subchannel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Queue {
     slots: Vec<Entry>,
     /// Slots not in use.
     free: Vec<u16>,
-    banks: Vec<BankList>,
-    pub(super) masks: [Masks; 4],
-    /// Oldest and youngest of the ready entries.
-    oldest: u16,
-    youngest: u16,
-    ready: u16,
-    sequence: u64,
+    len: u32,
+    depth: u32,
+    #[serde(with = "super::arrays")]
+    banks: [BankList; BANKS],
+    /// By [`Want`].
+    armed: [Armed; 3],
+    /// Ready entries.
+    ready: Mask,
+    /// By position: slot of the ready entry there, and its bank.
+    #[serde(with = "super::arrays")]
+    slot_at: [u16; POSITIONS],
+    #[serde(with = "super::arrays")]
+    bank_at: [Bank; POSITIONS],
+    /// The position that is given next.
+    next: u16,
+    ready_count: u16,
+    /// Clocks after which an entry is overdue.
+    age: u64,
+    /// The edge from which the oldest ready entry is overdue.
+    deadline: u64,
+    /// How many entries fall into each bucket: what is zero need not be searched.
+    #[serde(with = "super::arrays")]
+    filter: [u16; BUCKETS],
+    /// Whether it is kept: only the write queue is searched.
+    searched: bool,
+    /// By [`Want`]: no armed pick can go before this edge.
+    soonest: [u64; 3],
+}
+
+#[inline]
+fn bucket(bank: Bank, row: u64, column: u16) -> usize {
+    let mixed = row ^ u64::from(column) << 1 ^ u64::from(bank.0) << 3;
+    (mixed ^ mixed >> 8) as usize % BUCKETS
 }
 
 impl Queue {
-    pub(super) fn new(depth: u16, ranks: u8) -> Queue {
-        let none = Entry::new(0, Bank { rank: 0, index: 0 }, 0, 0, Ps::ZERO);
-        let list = BankList { oldest: NIL, youngest: NIL, pick: NIL, age: 0 };
+    pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
+        let nowhere = Bank::new(0, 0);
+        let none = Entry::new(0, nowhere, 0, 0, Ps::ZERO, 0);
+        let list =
+            BankList { oldest: NIL, youngest: NIL, pick: NIL, want: Want::Row, armed: false };
         Queue {
             slots: vec![none; usize::from(depth)],
             free: (0..depth).rev().collect(),
-            banks: vec![list; usize::from(ranks) * BANKS_PER_RANK],
-            masks: [Masks::default(); 4],
-            oldest: NIL,
-            youngest: NIL,
-            ready: 0,
-            sequence: 0,
+            len: 0,
+            depth: depth.into(),
+            banks: [list; BANKS],
+            armed: [Armed::default(); 3],
+            ready: Mask::default(),
+            slot_at: [NIL; POSITIONS],
+            bank_at: [nowhere; POSITIONS],
+            next: 0,
+            ready_count: 0,
+            age: age.into(),
+            deadline: u64::MAX,
+            filter: [0; BUCKETS],
+            searched,
+            soonest: [u64::MAX; 3],
         }
     }
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
+        self.len.into()
     }
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.free.len() == self.slots.len()
+        self.len == 0
     }
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty()
+        self.len < self.depth
     }
     /// Entries that may be served: all but partial writes that wait for their underfill read.
+    #[inline]
     pub(super) fn ready(&self) -> u16 {
-        self.ready
+        self.ready_count
     }
+    #[inline]
     pub(super) fn entry(&self, slot: u16) -> &Entry {
         &self.slots[usize::from(slot)]
     }
+    #[inline]
     pub(super) fn entry_mut(&mut self, slot: u16) -> &mut Entry {
         &mut self.slots[usize::from(slot)]
     }
-    /// The oldest ready entry.
-    pub(super) fn oldest(&self) -> Option<&Entry> {
-        (self.oldest != NIL).then(|| self.entry(self.oldest))
+    /// The edge from which the oldest ready entry is overdue; never if there is none.
+    #[inline]
+    pub(super) fn deadline(&self) -> u64 {
+        self.deadline
     }
-    pub(super) fn oldest_slot(&self) -> u16 {
-        self.oldest
+    /// The slot of the oldest ready entry, or [`NIL`].
+    #[inline]
+    pub(super) fn oldest(&self) -> u16 {
+        match self.ready.first() {
+            NIL => NIL,
+            position => self.slot_at[usize::from(position) % POSITIONS],
+        }
     }
-    /// The entry for which a bank's next command comes.
-    pub(super) fn pick(&self, bank: Bank) -> u16 {
-        self.banks[bank.flat()].pick
+    /// Whether some armed pick of a rank wants something.
+    #[inline]
+    pub(super) fn any_armed(&self, want: Want, rank: usize) -> bool {
+        self.armed[want as usize].count[rank & 3] != 0
     }
-    /// Its age.
-    pub(super) fn pick_age(&self, bank: Bank) -> u64 {
-        self.banks[bank.flat()].age
+    /// The oldest armed pick that wants something and whose bank passes; else [`NIL`].
+    #[inline]
+    pub(super) fn oldest_armed(&self, want: Want, mut passes: impl FnMut(Bank) -> bool) -> u16 {
+        let mask = &self.armed[want as usize].mask;
+        let mut any = mask.any;
+        while any != 0 {
+            let word = any.trailing_zeros() as usize % WORDS;
+            let mut bits = mask.words[word];
+            while bits != 0 {
+                let position = word << 6 | bits.trailing_zeros() as usize;
+                if passes(self.bank_at[position % POSITIONS]) {
+                    return self.slot_at[position % POSITIONS];
+                }
+                bits &= bits - 1;
+            }
+            any &= any - 1;
+        }
+        NIL
     }
-    /// The queued entry of a line, if any.
-    pub(super) fn find(&self, bank: Bank, row: u64, column: u16) -> Option<&Entry> {
-        let mut slot = self.banks[bank.flat()].oldest;
+    #[inline]
+    fn list(&self, bank: Bank) -> &BankList {
+        &self.banks[bank.flat()]
+    }
+    /// The pick of a bank, or [`NIL`], and what it wants.
+    #[inline]
+    pub(super) fn pick(&self, bank: Bank) -> (u16, Want) {
+        let list = self.list(bank);
+        (list.pick, list.want)
+    }
+    /// Whether a bank has a pick whose own constraints have not run out yet.
+    #[inline]
+    pub(super) fn unarmed(&self, bank: Bank) -> bool {
+        let list = self.list(bank);
+        list.pick != NIL && !list.armed
+    }
+    #[inline]
+    pub(super) fn has_entries(&self, bank: Bank) -> bool {
+        self.list(bank).oldest != NIL
+    }
+    /// The queued entry of a line, or [`NIL`].
+    #[inline]
+    pub(super) fn find(&self, bank: Bank, row: u64, column: u16) -> u16 {
+        if self.filter[bucket(bank, row, column)] == 0 {
+            return NIL;
+        }
+        self.search(bank, row, column)
+    }
+    #[inline(never)]
+    fn search(&self, bank: Bank, row: u64, column: u16) -> u16 {
+        let mut slot = self.list(bank).oldest;
         while slot != NIL {
             let entry = self.entry(slot);
             if entry.row == row && entry.column == column {
-                return Some(entry);
+                break;
             }
-            slot = entry.bank_younger;
+            slot = entry.younger;
         }
-        None
+        slot
+    }
+    /// Whether some entry of a bank, ready or not, is for a row; and whether some is for another.
+    pub(super) fn rows(&self, bank: Bank, row: u64) -> (bool, bool) {
+        let (mut same, mut other) = (false, false);
+        let mut slot = self.list(bank).oldest;
+        while slot != NIL && !(same && other) {
+            let entry = self.entry(slot);
+            same |= entry.row == row;
+            other |= entry.row != row;
+            slot = entry.younger;
+        }
+        (same, other)
     }
 
-    /// Adds an entry as the youngest; `open` is the bank's open row. None when full.
-    pub(super) fn push(&mut self, mut entry: Entry, open: Option<u64>) -> Option<u16> {
+    /// All entries, bank by bank.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.banks.iter().flat_map(move |list| {
+            let slot = |slot: u16| self.slots.get(usize::from(slot));
+            std::iter::successors(slot(list.oldest), move |e| slot(e.younger))
+        })
+    }
+
+    /// Adds an entry as the youngest; `open` is the bank's open row. Gives its slot and whether it is now the bank's pick,
+    /// not armed; None when full.
+    #[inline]
+    pub(super) fn push(&mut self, mut entry: Entry, open: Option<u64>) -> Option<(u16, bool)> {
         let slot = self.free.pop()?;
+        self.len += 1;
         let bank = entry.bank;
         let list = &mut self.banks[bank.flat()];
-        entry.sequence = self.sequence;
-        self.sequence += 1;
-        entry.bank_older = list.youngest;
-        let before = std::mem::replace(&mut list.youngest, slot);
-        if before == NIL {
+        entry.older = list.youngest;
+        entry.younger = NIL;
+        list.youngest = slot;
+        if entry.older == NIL {
             list.oldest = slot;
+        } else if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
+            older.younger = slot;
         }
-        if before != NIL {
-            self.slots[usize::from(before)].bank_younger = slot;
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] += 1;
         }
-        self.slots[usize::from(slot)] = entry;
         if entry.waiting {
-            self.refresh(bank, open);
-        } else {
-            self.append_ready(slot);
-            self.offer(slot, open);
+            self.slots[usize::from(slot)] = entry;
+            return Some((slot, false));
         }
-        Some(slot)
+        entry.position = self.take_position(slot, bank, entry.since);
+        self.slots[usize::from(slot)] = entry;
+        // What the youngest changes about its bank's pick.
+        let hits = open == Some(entry.row);
+        let want = match open {
+            None => Want::Row,
+            Some(_) if hits => Want::Column,
+            Some(_) => Want::Close,
+        };
+        let list = &mut self.banks[bank.flat()];
+        if list.pick != NIL {
+            if !hits || list.want != Want::Close {
+                return Some((slot, false));
+            }
+            self.disarm(bank);
+        }
+        let list = &mut self.banks[bank.flat()];
+        (list.pick, list.want) = (slot, want);
+        Some((slot, true))
     }
 
-    /// A partial write has its underfill data.
-    pub(super) fn make_ready(&mut self, slot: u16, deadline: u64, open: Option<u64>) {
+    /// A partial write has its underfill data: from now on it counts as arrived. Its bank's pick is not armed then.
+    pub(super) fn make_ready(&mut self, slot: u16, edge: u64, open: Option<u64>) {
+        let bank = self.entry(slot).bank;
+        let position = self.take_position(slot, bank, edge);
         let entry = self.entry_mut(slot);
         entry.waiting = false;
-        entry.deadline = deadline;
-        let bank = entry.bank;
-        self.append_ready(slot);
-        self.refresh(bank, open);
+        entry.since = edge;
+        entry.position = position;
+        // It may lie between others of its bank.
+        self.choose(bank, open);
     }
 
-    /// Takes a ready entry out.
-    pub(super) fn remove(&mut self, slot: u16, open: Option<u64>) -> Entry {
+    /// Takes the next position.
+    #[inline]
+    fn take_position(&mut self, slot: u16, bank: Bank, since: u64) -> u16 {
+        if usize::from(self.next) == POSITIONS {
+            self.move_down();
+        }
+        let position = self.next;
+        self.next += 1;
+        self.slot_at[usize::from(position) % POSITIONS] = slot;
+        self.bank_at[usize::from(position) % POSITIONS] = bank;
+        self.ready.set(position);
+        if self.ready_count == 0 {
+            self.deadline = since + self.age;
+        }
+        self.ready_count += 1;
+        position
+    }
+
+    /// The living take the lowest positions, in the same order.
+    #[cold]
+    #[inline(never)]
+    fn move_down(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        for armed in &mut self.armed {
+            armed.mask = Mask::default();
+        }
+        let mut to = 0u16;
+        for (word, mut bits) in ready.words.into_iter().enumerate() {
+            while bits != 0 {
+                let from = (word << 6 | bits.trailing_zeros() as usize) % POSITIONS;
+                bits &= bits - 1;
+                let (slot, bank) = (self.slot_at[from], self.bank_at[from]);
+                self.slot_at[usize::from(to) % POSITIONS] = slot;
+                self.bank_at[usize::from(to) % POSITIONS] = bank;
+                self.entry_mut(slot).position = to;
+                self.ready.set(to);
+                let list = self.banks[bank.flat()];
+                if list.pick == slot && list.armed {
+                    self.armed[list.want as usize].mask.set(to);
+                }
+                to += 1;
+            }
+        }
+        self.next = to;
+    }
+
+    /// Takes a ready entry out. If it was its bank's pick, the bank has none until [`Queue::choose`].
+    #[inline]
+    pub(super) fn remove(&mut self, slot: u16) -> Entry {
         let entry = *self.entry(slot);
-        match entry.bank_older {
-            NIL => self.banks[entry.bank.flat()].oldest = entry.bank_younger,
-            older => self.entry_mut(older).bank_younger = entry.bank_younger,
+        let bank = entry.bank;
+        let list = &mut self.banks[bank.flat()];
+        if list.pick == slot {
+            list.pick = NIL;
+            if std::mem::take(&mut list.armed) {
+                let armed = &mut self.armed[list.want as usize];
+                armed.mask.clear(entry.position);
+                armed.count[bank.rank()] -= 1;
+            }
         }
-        match entry.bank_younger {
-            NIL => self.banks[entry.bank.flat()].youngest = entry.bank_older,
-            younger => self.entry_mut(younger).bank_older = entry.bank_older,
+        match self.slots.get_mut(usize::from(entry.older)) {
+            Some(older) => older.younger = entry.younger,
+            None => list.oldest = entry.younger,
         }
-        match entry.older {
-            NIL => self.oldest = entry.younger,
-            older => self.entry_mut(older).younger = entry.younger,
+        match self.slots.get_mut(usize::from(entry.younger)) {
+            Some(younger) => younger.older = entry.older,
+            None => list.youngest = entry.older,
         }
-        match entry.younger {
-            NIL => self.youngest = entry.older,
-            younger => self.entry_mut(younger).older = entry.older,
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] -= 1;
         }
-        self.ready -= 1;
+        self.ready.clear(entry.position);
+        self.ready_count -= 1;
+        self.len -= 1;
         self.free.push(slot);
-        self.refresh(entry.bank, open);
+        if self.ready_count == 0 {
+            // Nobody is left whose position would have to be kept.
+            (self.next, self.deadline) = (0, u64::MAX);
+        } else if self.deadline == entry.since + self.age {
+            self.deadline = match self.oldest() {
+                NIL => u64::MAX,
+                oldest => self.entry(oldest).since + self.age,
+            };
+        }
         entry
     }
 
-    fn append_ready(&mut self, slot: u16) {
-        let before = std::mem::replace(&mut self.youngest, slot);
-        if before == NIL {
-            self.oldest = slot;
-        } else {
-            self.entry_mut(before).younger = slot;
-        }
-        let entry = self.entry_mut(slot);
-        (entry.older, entry.younger) = (before, NIL);
-        self.ready += 1;
-    }
-
-    /// What the youngest ready entry of a bank changes about the bank's wish.
-    fn offer(&mut self, slot: u16, open: Option<u64>) {
-        let entry = self.slots[usize::from(slot)];
-        let (bit, hits) = (entry.bank.bit(), open == Some(entry.row));
-        let masks = &mut self.masks[usize::from(entry.bank.rank & 3)];
-        let list = &mut self.banks[entry.bank.flat()];
-        if hits {
-            masks.hit |= bit;
-        }
-        if list.pick == NIL {
-            let want = if hits {
-                Want::Column
-            } else if open.is_none() {
-                Want::Row
-            } else {
-                Want::Close
-            };
-            masks.want[want as usize] |= bit;
-            (list.pick, list.age) = (slot, entry.sequence);
-        } else if hits && masks.want[Want::Column as usize] & bit == 0 {
-            masks.want[Want::Close as usize] &= !bit;
-            masks.want[Want::Column as usize] |= bit;
-            (list.pick, list.age) = (slot, entry.sequence);
-        }
-    }
-
-    /// Works out anew what a bank wants, after its row or its entries have changed.
-    pub(super) fn refresh(&mut self, bank: Bank, open: Option<u64>) {
-        let (mut first, mut first_hit, mut hit) = (NIL, NIL, false);
-        let list = &self.banks[bank.flat()];
-        let mut slot = list.oldest;
-        if slot == NIL && list.pick == NIL {
-            self.masks[usize::from(bank.rank & 3)].hit &= !bank.bit();
-            return;
-        }
-        while slot != NIL {
-            let entry = self.entry(slot);
-            let hits = open == Some(entry.row);
-            hit |= hits;
+    /// Works out anew who is a bank's pick and what it wants; it is not armed then.
+    #[inline]
+    pub(super) fn choose(&mut self, bank: Bank, open: Option<u64>) {
+        self.disarm(bank);
+        let (mut first, mut want) = (NIL, Want::Row);
+        let mut slot = self.list(bank).oldest;
+        while let Some(entry) = self.slots.get(usize::from(slot)) {
             if !entry.waiting {
+                if open == Some(entry.row) {
+                    (first, want) = (slot, Want::Column);
+                    break;
+                }
                 if first == NIL {
                     first = slot;
-                }
-                if hits {
-                    first_hit = slot;
-                    break;
-                }
-                if open.is_none() {
-                    break;
+                    if open.is_none() {
+                        break;
+                    }
+                    want = Want::Close;
                 }
             }
-            slot = entry.bank_younger;
+            slot = entry.younger;
         }
-        let (pick, want) = match (first, first_hit) {
-            (NIL, _) => (NIL, None),
-            (first, NIL) => (first, Some(if open.is_none() { Want::Row } else { Want::Close })),
-            (_, hit) => (hit, Some(Want::Column)),
-        };
-        let bit = bank.bit();
-        let masks = &mut self.masks[usize::from(bank.rank & 3)];
-        for mask in &mut masks.want {
-            *mask &= !bit;
-        }
-        if let Some(want) = want {
-            masks.want[want as usize] |= bit;
-        }
-        masks.hit = if hit { masks.hit | bit } else { masks.hit & !bit };
-        let age = if pick == NIL { 0 } else { self.entry(pick).sequence };
         let list = &mut self.banks[bank.flat()];
-        (list.pick, list.age) = (pick, age);
+        (list.pick, list.want) = (first, want);
     }
-    /// The wishes or the readiness of some banks of a rank have changed: `ready` says from which edge a bank allows a kind
-    /// of wish.
-    pub(super) fn note(&mut self, rank: u8, banks: u32, ready: impl Fn(Want, Bank) -> u64) {
-        let masks = &mut self.masks[usize::from(rank & 3)];
-        let mut any = 0;
-        for kind in 0..3 {
-            masks.ripe[kind] &= !banks;
-            any |= masks.want[kind];
-        }
-        if any & banks == 0 {
-            return;
-        }
-        for want in Want::ALL {
-            let kind = want as usize;
-            let mut left = masks.want[kind] & banks;
-            while left != 0 {
-                let edge = ready(want, Bank { rank, index: left.trailing_zeros() as u8 });
-                left &= left - 1;
-                masks.soonest[kind] = masks.soonest[kind].min(edge);
-            }
+
+    /// The pick stays, but wants something else now.
+    #[inline]
+    pub(super) fn want(&mut self, bank: Bank, want: Want) {
+        self.disarm(bank);
+        self.banks[bank.flat()].want = want;
+    }
+
+    /// By [`Want`]: no armed pick can go before this edge.
+    #[inline]
+    pub(super) fn soonest(&self) -> [u64; 3] {
+        self.soonest
+    }
+    /// No armed pick that wants this can go before an edge.
+    #[inline]
+    pub(super) fn set_soonest(&mut self, want: Want, edge: u64) {
+        self.soonest[want as usize] = edge;
+    }
+
+    /// Puts the pick into the mask of what it wants: it cannot go before the edge `gate`. It must not be there.
+    #[inline]
+    pub(super) fn arm(&mut self, bank: Bank, gate: u64) {
+        let list = &mut self.banks[bank.flat()];
+        list.armed = true;
+        let (pick, want) = (list.pick, list.want);
+        let soonest = &mut self.soonest[want as usize];
+        *soonest = gate.min(*soonest);
+        let position = self.entry(pick).position;
+        let armed = &mut self.armed[want as usize];
+        armed.mask.set(position);
+        armed.count[bank.rank()] += 1;
+    }
+
+    /// Takes it out again, if it is there.
+    #[inline]
+    pub(super) fn disarm(&mut self, bank: Bank) {
+        let list = &mut self.banks[bank.flat()];
+        if std::mem::take(&mut list.armed) {
+            let (pick, want) = (list.pick, list.want);
+            let position = self.entry(pick).position;
+            let armed = &mut self.armed[want as usize];
+            armed.mask.clear(position);
+            armed.count[bank.rank()] -= 1;
         }
     }
 
-    /// What the banks want, without what is only kept for speed.
+    /// What the banks want: by bank, the pick, its want and the age order.
     #[cfg(test)]
-    pub(super) fn wishes(&self) -> Vec<([u32; 3], u32, Vec<u16>)> {
-        let picks = |rank| {
-            let banks = self.banks.iter().skip(rank * BANKS_PER_RANK).take(BANKS_PER_RANK);
-            banks.map(|b| b.pick).collect()
-        };
-        self.masks.iter().enumerate().map(|(rank, m)| (m.want, m.hit, picks(rank))).collect()
+    pub(super) fn wishes(&self) -> Vec<(u16, Option<Want>)> {
+        self.banks.iter().map(|b| (b.pick, (b.pick != NIL).then_some(b.want))).collect()
     }
 }

@@ -1,33 +1,47 @@
-//! The controller of one 32-bit subchannel: queues, write drain and the FR-FCFS scheduler.
+//! The controller of one 32-bit subchannel: queues, write drain, refresh and the FR-FCFS scheduler.
 //!
 //! **Order of service.** Reads come first; writes are served when no read is queued, or while the write queue is being
-//! drained from its high to its low watermark. Of the commands that the queue being served could use, the one that is
-//! legal earliest is issued; among those legal at the same edge RD and WR come before ACT, ACT before PRE, and older
-//! before younger. A row is not closed while a ready entry of the queue being served hits it.
+//! drained from its high to its low watermark. At every clock edge at most one command is issued. Of the commands that the
+//! queue being served could use and that are legal at this edge, RD and WR come before ACT, ACT before PRE, and older
+//! before younger. A row is not closed while a ready entry of the queue being served hits it. Commands of a refresh under
+//! way come before all others.
+//!
+//! **Page policy.** *Open*: rows stay open until another row is wanted. *Closed*: a column command carries auto-precharge
+//! (RDA, WRA) unless another queued entry, read or write, hits the row; so an open row always has a queued hit. *Adaptive*:
+//! with auto-precharge if no queued entry hits the row and one wants another row of the bank.
 //!
 //! **Age bound.** A read older than [`SubchannelSpec::read_age`], or a write older than
 //! [`SubchannelSpec::write_age`], is overdue. Of the overdue, the one whose time ran out first decides which queue is
 //! served; its bank works for it alone, it wins ties, and no other entry issues a command of the kind that it needs next
 //! (else another rank's hits could hold it up for ever). This bounds every wait (verification.md §2.11 Q16).
 //!
-//! **Skipping.** Between two commands the state cannot change but by an arrival or by returning underfill data. `wake` is
-//! a lower bound of the next edge at which a command is issued; the scheduler looks at that edge and at no other. Which
-//! banks could go is kept in masks; under test every decision is compared with a plain scan of all banks.
+//! **Skipping.** Between two commands the state cannot change but by an arrival, by returning underfill data or by a refresh
+//! that comes due. `wake` is a lower bound of the next edge at which a command is issued; the scheduler looks at such edges
+//! and at no other. What it does at an edge depends on the state alone, so looking at all edges does the same.
 
 use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry};
 use super::map::Place;
-use super::queue::{Entry, Found, NIL, Queue, Want, bits};
-use super::stats::{DramStats, Imbalance};
+use super::queue::{Entry, Found, NIL, Queue, Want};
+use super::refresh::Refresh;
+use super::ring::Ring;
+use super::stats::{self, DramStats, Imbalance, InFlight};
 use super::timing::{Parameter, Timing};
-use super::{Completion, Full, Kind};
+use super::wheel::Wheel;
+use super::{Completion, Full, Kind, SpecError};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
-use sim_core::platform::{DramSpec, PagePolicy};
-use std::collections::VecDeque;
+use sim_core::platform::{DramSpec, PagePolicy, RefreshMode};
+use std::fmt;
+use thiserror::Error;
 
 /// The edge of what never happens.
 pub(super) const NEVER: u64 = u64::MAX;
+
+/// Rounds of refreshes after which an idle subchannel stops making them one by one.
+const IDLE_ROUNDS: u64 = 8;
+/// The same while commands are recorded or every edge is looked at: a tenth of a second.
+const IDLE_ROUNDS_SHOWN: u64 = 1 << 15;
 
 /// The parameters of a subchannel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -50,31 +64,34 @@ pub struct SubchannelSpec {
     pub read_age: u32,
     /// Clocks after which a write is overdue. Assumed.
     pub write_age: u32,
+    /// How rows are refreshed.
+    pub refresh: RefreshMode,
+    /// Refresh commands of a rank that may be postponed while requests for its banks are queued.
+    pub refresh_postpone: u8,
+    /// Clocks without a command for a request, although some is queued, after which the subchannel counts as stuck.
+    pub watchdog: u32,
 }
-
-/// Default of [`SubchannelSpec::read_age`]: 1.7 us at 4800, above the loaded latency of full queues.
-pub const READ_AGE: u32 = 4096;
-/// Default of [`SubchannelSpec::write_age`]. Nobody waits for a posted write.
-pub const WRITE_AGE: u32 = 16384;
 
 impl SubchannelSpec {
     /// The subchannels of a platform.
-    pub fn of(spec: &DramSpec) -> SubchannelSpec {
-        SubchannelSpec {
-            timing: Timing::of(spec.grade),
-            geometry: Geometry {
-                ranks: spec.ranks,
-                bank_groups: spec.bank_groups,
-                banks_per_group: spec.banks_per_group,
-            },
+    ///
+    /// # Errors
+    /// A bin that the speed grade does not have.
+    pub fn of(spec: &DramSpec) -> Result<SubchannelSpec, SpecError> {
+        Ok(SubchannelSpec {
+            timing: Timing::of(spec)?,
+            geometry: Geometry::of(spec),
             read_queue: spec.read_queue,
             write_queue: spec.write_queue,
             write_high: spec.write_high,
             write_low: spec.write_low,
             page_policy: spec.page_policy,
-            read_age: READ_AGE,
-            write_age: WRITE_AGE,
-        }
+            read_age: spec.read_age,
+            write_age: spec.write_age,
+            refresh: spec.refresh,
+            refresh_postpone: spec.refresh_postpone,
+            watchdog: spec.watchdog,
+        })
     }
 }
 
@@ -87,29 +104,86 @@ pub struct CommandRecord {
     pub package: u8,
     /// What.
     pub command: Command,
-    /// Where: for ACT the row opened, for PRE the row closed (column 0 for both), for RD and WR the line.
+    /// Where: for ACT the row opened, for PRE the row closed (column 0 for both), for column commands the line. PREab and
+    /// REFab name a rank alone, REFsb a rank and a bank; the rest of the place is zero then.
     pub place: Place,
 }
 
-/// A decided command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Choice {
-    command: Command,
-    bank: Bank,
-    /// On whose behalf; [`NIL`] for a PRE of the closed-page policy.
-    slot: u16,
-    /// Whose slot it is.
-    writes: bool,
+/// Why the oldest request of a subchannel waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub struct Wait {
+    /// Package of the subchannel.
+    pub package: u8,
+    /// The line that is waited for.
+    pub place: Place,
+    /// Whether the request is a write.
+    pub write: bool,
+    /// Since when it has been queued.
+    pub since: Ps,
+    /// What its bank needs next.
+    pub command: Command,
+    /// Why that is not issued.
+    pub reason: Reason,
+}
+
+/// Why a command is not issued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It is not legal.
+    Blocked(Blocked),
+    /// Its bank is being refreshed.
+    Refresh,
+    /// The write waits for its underfill read.
+    Underfill,
+    /// It is legal; others go first.
+    Turn,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { channel, subchannel, rank, bank_group, bank, row, .. } = self.place;
+        let what = if self.write { "write" } else { "read" };
+        write!(
+            f,
+            "package {} channel {channel} subchannel {subchannel} rank {rank} bank group {bank_group} bank {bank}: {what} \
+             of row {row} queued since {}: ",
+            self.package, self.since
+        )?;
+        let command = self.command;
+        match self.reason {
+            Reason::Blocked(blocked) => blocked.fmt(f),
+            Reason::Refresh => write!(f, "{command} blocked by the refresh of its bank"),
+            Reason::Underfill => write!(f, "{command} blocked by its underfill read"),
+            Reason::Turn => write!(f, "{command} is legal, others go first"),
+        }
+    }
 }
 
 /// Read data on its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 struct Flight {
     due: u64,
     id: u64,
     at: Ps,
-    underfills: u16,
 }
+
+/// Underfill data on its way, and the write that waits for it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Underfill {
+    due: u64,
+    slot: u16,
+}
+
+/// Recorded commands, not yet taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Recorder {
+    commands: Vec<CommandRecord>,
+    /// Commands for which there was no room.
+    lost: u64,
+}
+
+/// Most commands that are kept for [`Subchannel::take_commands`]; what comes beyond is counted as lost.
+pub const RECORDED_COMMANDS: usize = 1 << 16;
 
 /// A subchannel: its devices, queues and scheduler.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -119,59 +193,47 @@ pub struct Subchannel {
     channel: u8,
     subchannel: u8,
     device: Device,
+    /// Ranks in use.
+    ranks: usize,
     reads: Queue,
     writes: Queue,
+    /// When banks whose constraints have not run out are to be looked at again.
+    wheel: Wheel,
+    refresh: Refresh,
     draining: bool,
     /// What the last column command was.
     wrote_last: bool,
     /// No command is issued before this edge.
     wake: u64,
-    /// What is issued at `wake`, unless something arrives. None: not decided yet.
-    planned: Option<Choice>,
-    /// The [`Best::key`] of `planned`.
-    planned_key: u64,
     /// In order of `due`: RD commands go out in order and take the same time.
-    flight: VecDeque<Flight>,
+    flight: Ring<Flight>,
+    /// When the first of them is due; never if there is none.
+    flight_due: u64,
+    underfills: Ring<Underfill>,
+    /// When the first of them is due; never if there is none.
+    underfill_due: u64,
+    /// Requests queued and reads on their way, underfill reads included.
+    work: u32,
+    /// Clocks from RD to the last beat of its data.
+    read_clocks: u64,
+    /// Picoseconds of a burst.
+    burst: u64,
+    /// Clocks of [`IDLE_ROUNDS`].
+    idle_clocks: u64,
+    /// The last edge at which underfill data came.
+    underfilled: u64,
     /// Looks at every edge instead of at `wake` only.
     every_edge: bool,
     /// The last edge looked at in that mode.
     looked: u64,
+    /// Edges looked at: what it costs, not what it does.
+    looks: u64,
+    /// Up to which edge the lengths of the queues are accounted for.
+    counted: u64,
+    /// The last edge at which a request was served, or came to an idle subchannel.
+    progress: u64,
     stats: DramStats,
-    trace: Option<Vec<CommandRecord>>,
-}
-
-/// The smallest of (edge, rank among commands of the same edge, age), and what it stands for.
-struct Best {
-    key: u64,
-    age: u64,
-    choice: Option<Choice>,
-}
-
-impl Best {
-    const NONE: Best = Best { key: NEVER, age: NEVER, choice: None };
-    const fn edge(&self) -> u64 {
-        self.key >> 2
-    }
-}
-
-const CLOSE_IDLE: u64 = 3;
-
-const fn command_of(want: Want, writes: bool) -> Command {
-    match want {
-        Want::Column if writes => Command::Wr,
-        Want::Column => Command::Rd,
-        Want::Row => Command::Act,
-        Want::Close => Command::Pre,
-    }
-}
-
-/// What an entry for `row` needs next.
-fn wish(open: Option<u64>, row: u64) -> Want {
-    match open {
-        None => Want::Row,
-        Some(open) if open == row => Want::Column,
-        Some(_) => Want::Close,
-    }
+    recorder: Option<Recorder>,
 }
 
 impl Subchannel {
@@ -183,27 +245,42 @@ impl Subchannel {
         subchannel: u8,
     ) -> Subchannel {
         let device = Device::new(spec.timing, spec.geometry);
-        let ranks = device.geometry().ranks;
+        let geometry = device.geometry();
         let t = &spec.timing;
-        let bursts = (t.clocks(Parameter::Cl) / t.clocks(Parameter::CcdS).max(1)) as usize + 2;
+        let read_clocks = t.clocks(Parameter::Cl) + t.clocks(Parameter::HalfBurst);
+        let (reads, writes) = (spec.read_queue.clamp(1, 256), spec.write_queue.clamp(1, 256));
+        let refresh = Refresh::new(spec.refresh, spec.refresh_postpone, t, &geometry);
         Subchannel {
             spec,
             package,
             channel,
             subchannel,
+            ranks: usize::from(geometry.ranks),
+            reads: Queue::new(reads, spec.read_age, false),
+            writes: Queue::new(writes, spec.write_age, true),
+            wheel: Wheel::new(),
             device,
-            reads: Queue::new(spec.read_queue.clamp(1, 256), ranks),
-            writes: Queue::new(spec.write_queue.clamp(1, 256), ranks),
             draining: false,
             wrote_last: false,
-            wake: NEVER,
-            planned: None,
-            planned_key: NEVER,
-            flight: VecDeque::with_capacity(bursts.min(1024)),
+            // Between two arrivals no more is served than was queued.
+            flight: Ring::new(2 * usize::from(reads)),
+            flight_due: NEVER,
+            underfills: Ring::new(usize::from(reads)),
+            underfill_due: NEVER,
+            work: 0,
+            read_clocks: read_clocks.into(),
+            burst: t.time(Parameter::HalfBurst).0,
+            idle_clocks: refresh.rounds(IDLE_ROUNDS),
+            underfilled: NEVER,
+            wake: refresh.wake,
+            refresh,
             every_edge: false,
             looked: 0,
+            looks: 0,
+            counted: 0,
+            progress: 0,
             stats: DramStats::default(),
-            trace: None,
+            recorder: None,
         }
     }
 
@@ -221,7 +298,33 @@ impl Subchannel {
     }
     /// Reads, underfill reads included, and writes that are queued.
     pub fn queued(&self) -> (usize, usize) {
-        (self.reads.len(), self.writes.len())
+        (self.reads.len() as usize, self.writes.len() as usize)
+    }
+    /// How many clock edges the scheduler has looked at.
+    pub const fn looks(&self) -> u64 {
+        self.looks
+    }
+    /// Whether nothing is queued or on its way.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.work == 0
+    }
+    /// What is queued and on its way.
+    pub fn in_flight(&self) -> InFlight {
+        let waiting = self.writes.len() - u64::from(self.writes.ready());
+        let flying = self.underfills.len() as u64;
+        let queued = waiting - flying.min(waiting);
+        let wait = |queue: &Queue| queue.entries().map(|e| self.counted - e.edge).sum();
+        InFlight {
+            queued_reads: self.reads.entries().filter(|e| e.underfills == NIL).count() as u64,
+            flying_reads: self.flight.len() as u64,
+            queued_underfills: queued,
+            flying_underfills: flying,
+            queued_writes: self.writes.len(),
+            waiting_writes: waiting,
+            read_queue_wait: wait(&self.reads),
+            write_queue_wait: wait(&self.writes),
+        }
     }
     /// Whether a command may be issued at a moment, in the present state. Changes nothing.
     ///
@@ -236,82 +339,100 @@ impl Subchannel {
     }
     /// Starts or stops recording commands; what has been recorded is dropped.
     pub(super) fn record_commands(&mut self, on: bool) {
-        self.trace = on.then(Vec::new);
+        self.recorder = on.then(|| Recorder { commands: Vec::new(), lost: 0 });
+    }
+    /// Commands recorded and not taken, and commands for which there was no room.
+    pub(super) fn recorded(&self) -> (usize, u64) {
+        self.recorder.as_ref().map_or((0, 0), |r| (r.commands.len(), r.lost))
     }
     /// Moves the commands recorded so far to the end of `out`, in the order of issue.
     pub(super) fn take_commands(&mut self, out: &mut Vec<CommandRecord>) {
-        if let Some(trace) = &mut self.trace {
-            out.append(trace);
+        if let Some(recorder) = &mut self.recorder {
+            out.append(&mut recorder.commands);
         }
     }
 
     /// Whether a request for a line would be taken now.
     pub(super) fn can_accept(&self, kind: Kind, place: &Place) -> bool {
         let Some(bank) = self.device.geometry().bank(place) else { return false };
+        self.has_room(kind, bank, place)
+    }
+
+    #[inline]
+    fn has_room(&self, kind: Kind, bank: Bank, place: &Place) -> bool {
         let (reads, writes) = (self.reads.has_room(), self.writes.has_room());
         let queued = || self.writes.find(bank, place.row, place.column);
         match kind {
-            Kind::Read => reads || queued().is_some_and(|w| !w.waiting),
-            Kind::Write => writes || queued().is_some(),
-            Kind::PartialWrite => reads && writes || queued().is_some(),
+            Kind::Read => {
+                reads || {
+                    let slot = queued();
+                    slot != NIL && !self.writes.entry(slot).waiting
+                }
+            }
+            Kind::Write => writes || queued() != NIL,
+            Kind::PartialWrite => reads && writes || queued() != NIL,
         }
     }
 
-    /// Takes a request that arrives at `at`; edges up to `at` must have been run. Says whether it is complete at once
-    /// (posted, merged or forwarded); read data otherwise comes out of [`Subchannel::run`].
+    /// Takes a request that arrives at `at`, whose next clock edge is `edge`; edges up to `at` must have been run. Says
+    /// whether it is complete at once (posted, merged or forwarded); read data otherwise comes out of
+    /// [`Subchannel::run`].
     ///
     /// # Errors
     /// [`Full`]; nothing has changed then.
+    #[inline]
     pub(super) fn enqueue(
         &mut self,
         id: u64,
         kind: Kind,
         place: &Place,
         at: Ps,
+        edge: u64,
     ) -> Result<bool, Full> {
         let bank = self.device.geometry().bank(place).ok_or(Full)?;
-        let edge = self.spec.timing.edge_from(at);
-        let open = self.device.row_of(bank);
         let queued = self.writes.find(bank, place.row, place.column);
-        let mut entry = Entry::new(id, bank, place.row, place.column, at);
+        let mut entry = Entry::new(id, bank, place.row, place.column, at, edge);
         match kind {
             Kind::Read => {
-                if queued.is_some_and(|w| !w.waiting) {
+                if queued != NIL && !self.writes.entry(queued).waiting {
                     self.stats.reads += 1;
                     self.stats.forwarded += 1;
-                    self.stats.reads_done += 1;
+                    self.delivered(Ps::ZERO);
                     return Ok(true);
                 }
                 // A partial write whose underfill is still out has no whole line to forward: DRAM is read as well, and
                 // the controller lays the queued bytes over the data.
-                entry.deadline = edge + u64::from(self.spec.read_age);
-                self.push(false, entry, open, edge)?;
+                if !self.reads.has_room() {
+                    return Err(Full);
+                }
                 self.stats.reads += 1;
+                self.push(false, entry)?;
                 Ok(false)
             }
             Kind::Write => {
-                if queued.is_some() {
+                if queued != NIL {
                     self.stats.merged += 1;
                 } else {
-                    entry.deadline = edge + u64::from(self.spec.write_age);
-                    self.push(true, entry, open, edge)?;
+                    if !self.writes.has_room() {
+                        return Err(Full);
+                    }
+                    self.push(true, entry)?;
                 }
                 self.stats.writes += 1;
                 Ok(true)
             }
             Kind::PartialWrite => {
-                if queued.is_some() {
+                if queued != NIL {
                     self.stats.merged += 1;
                 } else {
-                    if !self.reads.has_room() {
+                    if !self.reads.has_room() || !self.writes.has_room() {
                         return Err(Full);
                     }
                     entry.waiting = true;
-                    let slot = self.push(true, entry, open, edge)?;
+                    let slot = self.push(true, entry)?;
                     entry.waiting = false;
-                    entry.deadline = edge + u64::from(self.spec.read_age);
                     entry.underfills = slot;
-                    self.push(false, entry, open, edge)?;
+                    self.push(false, entry)?;
                     self.stats.underfills += 1;
                 }
                 self.stats.partial_writes += 1;
@@ -320,59 +441,111 @@ impl Subchannel {
         }
     }
 
+    #[inline]
+    fn delivered(&mut self, latency: Ps) {
+        self.stats.reads_done += 1;
+        self.stats.read_latency.0 += latency.0;
+        self.stats.read_latency_max = self.stats.read_latency_max.max(latency);
+        self.stats.read_latencies.record(latency);
+    }
+
+    /// Accounts for the lengths of the queues up to an edge.
+    #[inline]
+    fn count_to(&mut self, edge: u64) {
+        let (reads, writes) = (self.reads.len(), self.writes.len());
+        let elapsed = edge - self.counted;
+        self.counted = edge;
+        if reads + writes == 0 {
+            // Work begins: the watchdog counts from here.
+            self.progress = edge;
+        } else {
+            self.stats.queued_clocks += elapsed;
+            self.stats.read_queue_clocks += elapsed * reads;
+            self.stats.write_queue_clocks += elapsed * writes;
+        }
+    }
+
     /// Queues an entry and lowers `wake` to the earliest edge at which the entry can make a difference.
-    fn push(
-        &mut self,
-        writes: bool,
-        entry: Entry,
-        open: Option<u64>,
-        edge: u64,
-    ) -> Result<u16, Full> {
+    #[inline]
+    fn push(&mut self, writes: bool, entry: Entry) -> Result<u16, Full> {
+        let Entry { bank, edge, .. } = entry;
         let before = self.serving_writes();
+        self.count_to(edge);
+        let open = self.device.row_of(bank);
         let queue = if writes { &mut self.writes } else { &mut self.reads };
-        let Entry { bank, row, .. } = entry;
-        let slot = queue.push(entry, open).ok_or(Full)?;
+        let (slot, picked) = queue.push(entry, open).ok_or(Full)?;
+        let mut wake = queue.deadline();
+        self.work += 1;
+        self.refresh.queued(bank);
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
-        let picked = queue.pick(bank) == slot;
         if picked {
-            let ready = |want, bank| self.device.ready(command_of(want, writes), bank);
-            queue.note(bank.rank, bank.bit(), ready);
+            wake = wake.min(self.arm(writes, bank, edge));
         }
-        self.update_draining();
-        let after = self.serving_writes();
-        // What is planned holds only while nothing becomes overdue, this entry included, and while the same queue is served.
-        if after != before || self.first_deadline().2 <= self.wake {
-            self.look_from(edge);
-            return Ok(slot);
+        if writes {
+            self.update_draining();
         }
-        // Only this bank's wish may have changed, or whether its idle row should be closed.
-        let stale = self.planned.is_some_and(|p| p.bank == bank);
-        if stale && (picked && after == writes || self.spec.page_policy == PagePolicy::Closed) {
-            self.planned = None;
+        if self.serving_writes() != before {
+            wake = edge;
         }
-        if picked && after == writes {
-            let want = wish(open, row);
-            let command = command_of(want, writes);
-            let edge = self.device.earliest(command, bank).max(edge);
-            let key = edge << 2 | want as u64;
-            if self.planned.is_none() {
-                self.wake = self.wake.min(edge);
-            } else if key < self.planned_key {
-                // Younger than all others: it wins no tie.
-                self.planned = Some(Choice { command, bank, slot, writes });
-                (self.planned_key, self.wake) = (key, edge);
-            }
-        }
+        self.wake = self.wake.min(wake.max(edge).max(self.device.bus()));
         Ok(slot)
     }
 
-    /// Decide again, at `edge` or at `wake` if that is earlier.
-    fn look_from(&mut self, edge: u64) {
-        self.wake = self.wake.min(edge);
-        self.planned = None;
+    /// Puts a bank's pick among those that may go, or on the wheel if the bank is not ready yet. Gives a lower bound of the
+    /// edge at which it may go.
+    #[inline]
+    fn arm(&mut self, writes: bool, bank: Bank, now: u64) -> u64 {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let (pick, want) = queue.pick(bank);
+        if pick == NIL || self.refresh.holds(bank) {
+            return NEVER;
+        }
+        let (own, rank) = (self.device.bank(bank), &self.device.ranks[bank.rank()]);
+        let (ready, gate) = match want {
+            Want::Column => (own.col, if writes { rank.wr } else { rank.rd }),
+            Want::Row => (own.act, rank.act),
+            Want::Close => (own.pre, rank.pre),
+        };
+        if ready <= now {
+            queue.arm(bank, gate);
+            gate
+        } else {
+            self.wheel.put(bank, ready, now);
+            ready
+        }
     }
 
+    /// After a command to a bank: its picks go on the wheel until the bank is ready for what they want.
+    #[inline]
+    fn rearm(&mut self, bank: Bank, now: u64) {
+        if self.reads.unarmed(bank) {
+            self.arm(false, bank, now);
+        }
+        if self.writes.unarmed(bank) {
+            self.arm(true, bank, now);
+        }
+    }
+
+    /// Arms the picks of banks whose time has come.
+    #[inline]
+    fn turn_wheel(&mut self, now: u64) {
+        while self.wheel.next() <= now {
+            let masks = self.wheel.take();
+            let mut mask = masks[0];
+            while mask != 0 {
+                self.rearm(Bank(mask.trailing_zeros() as u8), now);
+                mask &= mask - 1;
+            }
+            let mut mask = masks[1];
+            while mask != 0 {
+                self.rearm(Bank(64 + mask.trailing_zeros() as u8), now);
+                mask &= mask - 1;
+            }
+        }
+    }
+
+    #[inline]
     fn update_draining(&mut self) {
         let ready = self.writes.ready();
         if ready >= self.spec.write_high {
@@ -383,372 +556,670 @@ impl Subchannel {
     }
 
     /// Whether writes are being served, overdue entries aside.
+    #[inline]
     fn serving_writes(&self) -> bool {
         self.writes.ready() > 0 && (self.draining || self.reads.is_empty())
     }
 
     /// The next edge at which anything can change: a command, or the arrival of read data.
+    #[inline]
     pub(super) fn next_edge(&self) -> u64 {
-        let next = self.flight.front().map_or(self.wake, |f| f.due.min(self.wake));
+        let next = self.wake.min(self.flight_due).min(self.underfill_due);
         if self.every_edge && next != NEVER { next.min(self.looked + 1) } else { next }
     }
 
-    /// Issues every command up to and including the edge `to`, and appends the reads whose data has come by then, in
+    /// Issues every command up to and including the edge `to`, and hands out the reads whose data has come by then, in
     /// order.
-    pub(super) fn run(&mut self, to: u64, out: &mut Vec<Completion>) {
+    #[inline]
+    pub(super) fn run(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
         if self.every_edge {
-            for edge in self.looked..=to {
-                if self.next_edge() == NEVER {
-                    break;
-                }
-                self.look_from(edge);
-                self.run_skipping(edge, out);
-            }
-            self.looked = self.looked.max(to);
+            self.tick(to);
         } else {
-            self.run_skipping(to, out);
+            self.step(to);
         }
+        self.deliver(to, out);
     }
 
-    fn run_skipping(&mut self, to: u64, out: &mut Vec<Completion>) {
-        loop {
-            while let Some(&flight) = self.flight.front()
-                && flight.due <= to.min(self.wake)
-            {
-                self.flight.pop_front();
-                self.land(flight, out);
-            }
-            if self.wake > to {
-                return;
-            }
-            let now = self.wake;
-            if let Some(choice) = self.planned.take() {
-                self.issue(choice, now);
-                self.plan(now + 1);
-            } else {
-                self.plan(now);
-            }
+    #[cold]
+    fn tick(&mut self, to: u64) {
+        self.skip_idle(to, IDLE_ROUNDS_SHOWN);
+        for edge in self.looked..=to {
+            self.land_underfills(edge);
+            self.look(edge);
         }
+        self.looked = self.looked.max(to);
     }
 
-    /// Read data has come.
-    fn land(&mut self, flight: Flight, out: &mut Vec<Completion>) {
-        if flight.underfills == NIL {
-            let at = self.spec.timing.moment(flight.due);
-            let latency = at.since(flight.at);
-            self.stats.reads_done += 1;
-            self.stats.read_latency += latency;
-            self.stats.read_latency_max = self.stats.read_latency_max.max(latency);
-            out.push(Completion { id: flight.id, at, kind: Kind::Read });
-            return;
-        }
-        self.stats.underfills_done += 1;
-        let bank = self.writes.entry(flight.underfills).bank;
-        let open = self.device.row_of(bank);
-        let deadline = flight.due + u64::from(self.spec.write_age);
-        self.writes.make_ready(flight.underfills, deadline, open);
-        let ready = |want, bank| self.device.ready(command_of(want, true), bank);
-        self.writes.note(bank.rank, bank.bit(), ready);
-        self.update_draining();
-        self.look_from(flight.due);
-    }
-
-    /// The overdue entry whose time ran out first, if any, and else when that will be: (queue, slot, edge).
-    fn first_deadline(&self) -> (bool, u16, u64) {
-        let read = self.reads.oldest().map_or(NEVER, |e| e.deadline);
-        let write = self.writes.oldest().map_or(NEVER, |e| e.deadline);
-        if write < read {
-            (true, self.writes.oldest_slot(), write)
-        } else {
-            (false, self.reads.oldest_slot(), read)
-        }
-    }
-
-    /// Decides which command goes out next, at `floor` or later, and when.
-    fn plan(&mut self, floor: u64) {
-        let (overdue_writes, overdue, deadline) = self.first_deadline();
-        let mut best;
-        if deadline <= floor {
-            best = self.best_beside_overdue(overdue_writes, overdue, floor);
-        } else {
-            best = self.best_wish(self.serving_writes(), floor);
-            #[cfg(test)]
-            assert_eq!(
-                (best.key, best.choice),
-                self.best_wish_by_scan(self.serving_writes(), floor),
-                "the masks mislead"
-            );
-            if self.spec.page_policy == PagePolicy::Closed {
-                self.consider_closing(floor, &mut best);
-            }
-            if deadline <= best.edge() && deadline != NEVER {
-                (self.wake, self.planned) = (deadline, None);
-                return;
-            }
-        }
-        (self.planned, self.planned_key) = (best.choice, best.key);
-        self.wake = if best.choice.is_some() { best.edge() } else { NEVER };
-    }
-
-    /// The best of all banks' wishes on behalf of a queue.
-    fn best_wish(&mut self, writes: bool, floor: u64) -> Best {
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
-        let device = &self.device;
-        let ranks = usize::from(device.geometry().ranks);
-        let commands = Want::ALL.map(|want| command_of(want, writes));
-        // Plain loops: this is where the time of a busy memory goes.
-        loop {
-            // Per kind and rank a lower bound, exact where some bank is ripe. Gates never go back, so a ripe bank stays
-            // so until its own constraints are raised.
-            let (mut least, mut tied) = (NEVER, 0);
-            let mut rank = 0;
-            while rank < ranks {
-                let masks = &queue.masks[rank & 3];
-                let mut kind = 0;
-                while kind < 3 {
-                    if masks.want[kind] != 0 {
-                        let wait = if masks.ripe[kind] != 0 { 0 } else { masks.soonest[kind] };
-                        let edge = device.gate(commands[kind], rank).max(wait).max(floor);
-                        let key = edge << 2 | kind as u64;
-                        if key < least {
-                            (least, tied) = (key, 1 << rank);
-                        } else if key == least {
-                            tied |= 1 << rank;
-                        }
-                    }
-                    kind += 1;
-                }
-                rank += 1;
-            }
-            if tied == 0 {
-                return Best::NONE;
-            }
-            // The command is among those with the least bound, unless the bound was not exact.
-            let kind = (least & 3) as usize % 3;
-            let command = commands[kind];
-            let mut best = Best::NONE;
-            for rank in bits(tied) {
-                let bank = |index| Bank { rank, index };
-                let rank = usize::from(rank & 3);
-                let gate = device.gate(command, rank).max(floor);
-                let masks = &mut queue.masks[rank];
-                let mut ripe = masks.ripe[kind];
-                let mut edge = gate;
-                let mut banks = ripe;
-                if masks.soonest[kind] <= gate || ripe == 0 {
-                    // Who comes first among those that are not ripe yet.
-                    let (mut soonest, mut first) = (NEVER, 0);
-                    let mut left = masks.want[kind] & !ripe;
-                    while left != 0 {
-                        let index = left.trailing_zeros() as u8;
-                        left &= left - 1;
-                        let ready = device.ready(command, bank(index));
-                        if ready <= gate {
-                            ripe |= 1 << index;
-                        } else if ready < soonest {
-                            (soonest, first) = (ready, 1 << index);
-                        } else if ready == soonest {
-                            first |= 1 << index;
-                        }
-                    }
-                    (masks.ripe[kind], masks.soonest[kind]) = (ripe, soonest);
-                    (edge, banks) = if ripe == 0 { (soonest, first) } else { (gate, ripe) };
-                }
-                let key = edge << 2 | kind as u64;
-                while banks != 0 {
-                    let bank = bank(banks.trailing_zeros() as u8);
-                    banks &= banks - 1;
-                    let age = queue.pick_age(bank);
-                    if (key, age) < (best.key, best.age) {
-                        let slot = queue.pick(bank);
-                        best =
-                            Best { key, age, choice: Some(Choice { command, bank, slot, writes }) };
-                    }
-                }
-            }
-            if best.key == least {
-                return best;
-            }
-        }
-    }
-
-    /// [`Subchannel::best_wish`] the slow and obvious way.
-    #[cfg(test)]
-    fn best_wish_by_scan(&self, writes: bool, floor: u64) -> (u64, Option<Choice>) {
-        let queue = if writes { &self.writes } else { &self.reads };
-        let mut best = (NEVER, NEVER, None);
-        for rank in 0..self.device.geometry().ranks {
-            for bank in (0..32).map(|index| Bank { rank, index }) {
-                let slot = queue.pick(bank);
-                if slot != NIL {
-                    let entry = queue.entry(slot);
-                    let want = wish(self.device.row_of(bank), entry.row);
-                    let command = command_of(want, writes);
-                    let key = self.device.earliest(command, bank).max(floor) << 2 | want as u64;
-                    let choice = Some(Choice { command, bank, slot, writes });
-                    if (key, entry.sequence) < (best.0, best.1) {
-                        best = (key, entry.sequence, choice);
-                    }
-                }
-            }
-        }
-        (best.0, best.2)
-    }
-
-    /// Considers closing rows that no queued entry wants, after everything else.
-    fn consider_closing(&self, floor: u64, best: &mut Best) {
-        for rank in 0..usize::from(self.device.geometry().ranks) {
-            let hit = self.reads.masks[rank & 3].hit | self.writes.masks[rank & 3].hit;
-            let gate = self.device.gate(Command::Pre, rank).max(floor);
-            for index in bits(self.device.open_mask(rank) & !hit) {
-                let bank = Bank { rank: rank as u8, index };
-                let edge = self.device.ready(Command::Pre, bank).max(gate);
-                let key = edge << 2 | CLOSE_IDLE;
-                if key < best.key {
-                    let command = Command::Pre;
-                    let choice = Some(Choice { command, bank, slot: NIL, writes: false });
-                    *best = Best { key, age: NEVER, choice };
-                }
-            }
-        }
-    }
-
-    /// What an overdue entry needs next or, if that is earlier, a command of another kind in another bank.
-    fn best_beside_overdue(&self, writes: bool, slot: u16, floor: u64) -> Best {
-        let queue = if writes { &self.writes } else { &self.reads };
-        let entry = queue.entry(slot);
-        let own = wish(self.device.row_of(entry.bank), entry.row);
-        let command = command_of(own, writes);
-        let edge = self.device.earliest(command, entry.bank).max(floor);
-        let choice = Some(Choice { command, bank: entry.bank, slot, writes });
-        // Before all others at its edge: as old as can be, and of the first kind.
-        let mut best = Best { key: edge << 2, age: 0, choice };
-        for (rank, masks) in (0..self.device.geometry().ranks).zip(&queue.masks) {
-            for want in Want::ALL.into_iter().filter(|&want| want != own) {
-                for index in bits(masks.want[want as usize]) {
-                    let bank = Bank { rank, index };
-                    let command = command_of(want, writes);
-                    let key = self.device.earliest(command, bank).max(floor) << 2 | want as u64;
-                    let (age, slot) = (queue.pick_age(bank), queue.pick(bank));
-                    if (key, age) < (best.key, best.age) && bank != entry.bank {
-                        best =
-                            Best { key, age, choice: Some(Choice { command, bank, slot, writes }) };
-                    }
-                }
-            }
-        }
-        best
-    }
-
-    fn issue(&mut self, choice: Choice, edge: u64) {
-        let Choice { command, bank, slot, writes } = choice;
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
-        let mut row = self.device.row_of(bank).unwrap_or(0);
-        let mut column = 0;
-        match command {
-            Command::Act => {
-                let entry = queue.entry_mut(slot);
-                row = entry.row;
-                if entry.found == Found::Open {
-                    entry.found = Found::Closed;
-                }
-                self.stats.acts += 1;
-            }
-            Command::Pre => {
-                if slot != NIL {
-                    queue.entry_mut(slot).found = Found::Other;
-                }
-                self.stats.pres += 1;
-            }
-            Command::Rd | Command::Wr => {
-                let entry = queue.remove(slot, Some(row));
-                column = entry.column;
-                match entry.found {
-                    Found::Open => self.stats.row_hits += 1,
-                    Found::Closed => self.stats.row_misses += 1,
-                    Found::Other => self.stats.row_conflicts += 1,
-                }
-                let t = &self.spec.timing;
-                self.stats.bus_busy += t.time(Parameter::HalfBurst);
-                if writes {
-                    self.stats.wrs += 1;
-                } else {
-                    self.stats.rds += 1;
-                    let wait = t.clocks(Parameter::Cl) + t.clocks(Parameter::HalfBurst);
-                    self.flight.push_back(Flight {
-                        due: edge + u64::from(wait),
-                        id: entry.id,
-                        at: entry.at,
-                        underfills: entry.underfills,
-                    });
-                }
-                if writes != self.wrote_last {
-                    self.wrote_last = writes;
-                    self.stats.turnarounds += 1;
-                }
-                self.update_draining();
-            }
-        }
-        self.device.apply(command, bank, row, edge);
-        if matches!(command, Command::Act | Command::Pre) {
-            let open = self.device.row_of(bank);
-            self.reads.refresh(bank, open);
-            self.writes.refresh(bank, open);
-        }
-        // A command raises the readiness of its bank group at most; beyond that, gates.
-        let group = self.device.geometry().group_mask(bank);
-        for (queue, writes) in [(&mut self.reads, false), (&mut self.writes, true)] {
-            let ready = |want, bank| self.device.ready(command_of(want, writes), bank);
-            queue.note(bank.rank, group, ready);
-        }
-        if let Some(trace) = &mut self.trace {
-            let (bank_group, in_group) = self.device.geometry().split(bank);
-            trace.push(CommandRecord {
-                at: self.spec.timing.moment(edge),
-                package: self.package,
-                command,
-                place: Place {
-                    channel: self.channel,
-                    subchannel: self.subchannel,
-                    rank: bank.rank,
-                    bank_group,
-                    bank: in_group,
-                    row,
-                    column,
-                },
-            });
-        }
-    }
-
-    /// Checks that every request is done, queued or on its way (verification.md §2.11 Q1, Q14).
+    /// As [`Subchannel::run`], but only until a request finds room. Gives the edge up to which it has run, that of the
+    /// command that made room; None if there is room already.
     ///
     /// # Errors
-    /// The kind of request that was lost or made up.
-    pub fn check_conservation(&self) -> Result<(), Imbalance> {
-        let s = &self.stats;
-        let flying = |underfill: bool| {
-            self.flight.iter().filter(|f| (f.underfills != NIL) == underfill).count() as u64
+    /// Nothing moves.
+    #[inline]
+    pub(super) fn run_until_room(
+        &mut self,
+        kind: Kind,
+        place: &Place,
+        out: &mut impl FnMut(Completion),
+    ) -> Result<Option<u64>, Wait> {
+        let Some(bank) = self.device.geometry().bank(place) else {
+            return Err(self.stuck(place));
         };
-        let waiting = self.writes.len() as u64 - u64::from(self.writes.ready());
-        // Underfill reads are queued or flying exactly while their write waits.
-        let queued_underfills = waiting - flying(true).min(waiting);
-        let queued_reads = (self.reads.len() as u64).saturating_sub(queued_underfills);
-        for (what, entered, accounted) in [
-            ("reads", s.reads, s.reads_done + queued_reads + flying(false)),
-            ("writes", s.writes + s.partial_writes, s.merged + s.wrs + self.writes.len() as u64),
-            ("underfill reads", s.underfills, s.underfills_done + waiting),
-            (
-                "RD commands",
-                s.rds + queued_reads + queued_underfills,
-                s.reads - s.forwarded + s.underfills,
-            ),
-            ("column commands", s.rds + s.wrs, s.row_hits + s.row_misses + s.row_conflicts),
-        ] {
-            if entered != accounted {
-                return Err(Imbalance { what, entered, accounted });
+        if self.has_room(kind, bank, place) {
+            return Ok(None);
+        }
+        loop {
+            let edge = self.next_change();
+            if edge.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+                self.check_progress(edge)?;
+            }
+            if self.every_edge {
+                self.run(edge, out);
+            } else {
+                self.land_underfills(edge);
+                self.look(edge);
+            }
+            // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
+            if self.counted == edge || self.underfilled == edge {
+                if self.has_room(kind, bank, place) {
+                    self.deliver(edge, out);
+                    return Ok(Some(edge));
+                }
             }
         }
-        Ok(())
+    }
+
+    /// As [`Subchannel::run`], up to and including the edge `limit` or the first completion. Gives the edge.
+    ///
+    /// # Errors
+    /// Nothing moves.
+    #[inline]
+    pub(super) fn run_to_completion(
+        &mut self,
+        limit: u64,
+        out: &mut impl FnMut(Completion),
+    ) -> Result<u64, Wait> {
+        let mut edge = 0;
+        loop {
+            let next = self.next_change();
+            if next > limit.min(self.flight_due) {
+                break;
+            }
+            if next.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+                self.check_progress(next)?;
+            }
+            edge = next;
+            if self.every_edge {
+                self.tick(next);
+            } else {
+                self.land_underfills(next);
+                self.look(next);
+            }
+            if self.work == 0 {
+                return Ok(edge);
+            }
+        }
+        if self.flight_due <= limit {
+            edge = self.flight_due;
+            self.deliver(edge, out);
+        }
+        Ok(edge)
+    }
+
+    /// The next edge at which the state can change: read data that nobody in here waits for does not count.
+    #[inline]
+    fn next_change(&self) -> u64 {
+        self.wake.min(self.underfill_due)
+    }
+
+    #[inline]
+    fn step(&mut self, to: u64) {
+        loop {
+            let mut edge = self.next_change();
+            if edge > to {
+                break;
+            }
+            if to - edge > self.idle_clocks {
+                let rounds = if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
+                self.skip_idle(to, rounds);
+                edge = self.next_change();
+            }
+            self.land_underfills(edge);
+            self.look(edge);
+        }
+    }
+
+    /// If it is idle for more than so many rounds of refreshes: skips all but the last ones.
+    #[cold]
+    fn skip_idle(&mut self, to: u64, rounds: u64) {
+        let edge = self.refresh.wake;
+        if !self.reads.is_empty()
+            || !self.writes.is_empty()
+            || to.saturating_sub(edge) <= self.refresh.rounds(rounds)
+        {
+            return;
+        }
+        let skipped = self.refresh.skip(&self.device, edge, to);
+        match self.spec.refresh {
+            RefreshMode::SameBank => self.stats.refresh_same += skipped,
+            RefreshMode::AllBank | RefreshMode::Off => self.stats.refresh_all += skipped,
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.lost += skipped;
+        }
+        if skipped > 0 {
+            self.wake = self.refresh.wake;
+            self.looked = self.looked.max(self.wake.saturating_sub(1));
+        }
+    }
+
+    /// Hands out the read data that has come by an edge.
+    #[inline]
+    fn deliver(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
+        while self.flight_due <= to {
+            let Some(Flight { due, id, at }) = self.flight.pop() else { break };
+            self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
+            self.work -= 1;
+            let done = self.spec.timing.moment(due);
+            self.delivered(done.since(at));
+            out(Completion { id, at: done, kind: Kind::Read });
+        }
+    }
+
+    /// Underfill data that has come makes its write ready.
+    #[inline]
+    fn land_underfills(&mut self, to: u64) {
+        if self.underfill_due <= to {
+            self.land_underfills_now(to);
+        }
+    }
+
+    #[inline(never)]
+    fn land_underfills_now(&mut self, to: u64) {
+        while self.underfill_due <= to {
+            let Some(Underfill { due, slot }) = self.underfills.pop() else { break };
+            self.underfill_due = self.underfills.front().map_or(NEVER, |u| u.due);
+            self.underfilled = due;
+            self.work -= 1;
+            self.stats.underfills_done += 1;
+            let bank = self.writes.entry(slot).bank;
+            self.writes.make_ready(slot, due, self.device.row_of(bank));
+            self.arm(true, bank, due);
+            self.update_draining();
+            self.wake = self.wake.min(due.max(self.device.bus()));
+        }
+    }
+
+    /// Issues what is to be issued at an edge, and finds the next edge to look at. All earlier edges are over.
+    #[inline]
+    fn look(&mut self, edge: u64) {
+        self.looks += 1;
+        self.turn_wheel(edge);
+        if edge < self.device.bus() {
+            self.wake = self.wake.max(self.device.bus());
+            return;
+        }
+        if self.refresh.wake <= edge && self.look_at_refresh(edge) {
+            return;
+        }
+        let deadline = self.reads.deadline().min(self.writes.deadline());
+        if deadline <= edge {
+            self.look_overdue(edge);
+            return;
+        }
+        let next = self.wheel.next().min(self.refresh.wake).min(deadline);
+        if self.serving_writes() {
+            self.serve::<true>(edge, next);
+        } else {
+            self.serve::<false>(edge, next);
+        }
+    }
+
+    /// Issues the best command of a queue, and finds the next edge to look at. `next` is when something else comes up.
+    #[inline]
+    fn serve<const WRITES: bool>(&mut self, edge: u64, mut next: u64) {
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        let device = &self.device;
+        let [mut column, mut row, mut close] = queue.soonest();
+        if column <= edge {
+            column = NEVER;
+            let slot = queue.oldest_armed(Want::Column, |bank| {
+                let (rank, group) = (&device.ranks[bank.rank()], device.group(bank));
+                let ready = if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
+                column = column.min(ready);
+                ready <= edge
+            });
+            if slot != NIL {
+                self.issue_column::<WRITES>(slot, edge);
+                return;
+            }
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Column, column);
+        }
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        if row <= edge {
+            row = NEVER;
+            let refresh = &self.refresh;
+            let slot = queue.oldest_armed(Want::Row, |bank| {
+                if refresh.holds_acts(bank.rank()) {
+                    // Until its refresh is out, which makes the scheduler look again.
+                    row = row.min(edge + 1);
+                    return false;
+                }
+                let ready = device.ranks[bank.rank()].act.max(device.group(bank).act);
+                row = row.min(ready);
+                ready <= edge
+            });
+            if slot != NIL {
+                self.issue_act(WRITES, slot, edge);
+                return;
+            }
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Row, row);
+        }
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        if close <= edge {
+            close = NEVER;
+            let slot = queue.oldest_armed(Want::Close, |bank| {
+                let ready = device.ranks[bank.rank()].pre;
+                close = close.min(ready);
+                ready <= edge
+            });
+            if slot != NIL {
+                self.issue_pre(WRITES, slot, edge);
+                return;
+            }
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Close, close);
+        }
+        next = next.min(column).min(row).min(close);
+        self.wake = next;
+    }
+
+    /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
+    #[inline]
+    fn issued(&mut self, writes: bool, want: Want) {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let mut soonest = NEVER;
+        let mut rank = 0;
+        while rank < self.ranks {
+            let edges = &self.device.ranks[rank & 3];
+            let gate = match want {
+                Want::Column if writes => edges.wr,
+                Want::Column => edges.rd,
+                Want::Row => edges.act,
+                Want::Close => edges.pre,
+            };
+            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+            rank += 1;
+        }
+        queue.set_soonest(want, soonest);
+        self.wake = self.bound();
+    }
+
+    /// A lower bound of the next edge at which a command is issued, after one was.
+    #[inline]
+    fn bound(&self) -> u64 {
+        let queue = if self.serving_writes() { &self.writes } else { &self.reads };
+        let [column, row, close] = queue.soonest();
+        let next = self.wheel.next().min(self.refresh.wake).min(column).min(row).min(close);
+        next.min(self.reads.deadline()).min(self.writes.deadline()).max(self.device.bus())
+    }
+
+    /// What an overdue entry needs next or, if that cannot go, a command of another kind in another bank.
+    #[cold]
+    fn look_overdue(&mut self, edge: u64) {
+        let writes = self.writes.deadline() < self.reads.deadline();
+        let queue = if writes { &self.writes } else { &self.reads };
+        let slot = queue.oldest();
+        let Entry { bank: own_bank, row, .. } = *queue.entry(slot);
+        let own = match self.device.row_of(own_bank) {
+            None => Want::Row,
+            Some(open) if open == row => Want::Column,
+            Some(_) => Want::Close,
+        };
+        let command = |want| match want {
+            Want::Column if writes => Command::Wr,
+            Want::Column => Command::Rd,
+            Want::Row => Command::Act,
+            Want::Close => Command::Pre,
+        };
+        let held = |want, bank: Bank| {
+            self.refresh.holds(bank) || want == Want::Row && self.refresh.holds_acts(bank.rank())
+        };
+        let mut next = self.wheel.next().min(self.refresh.wake);
+        let mut found = None;
+        if !held(own, own_bank) {
+            let earliest = self.device.earliest(command(own), own_bank);
+            if earliest <= edge {
+                found = Some((own, slot));
+            } else {
+                next = next.min(earliest);
+            }
+        }
+        for want in [Want::Column, Want::Row, Want::Close] {
+            if found.is_some() || want == own {
+                continue;
+            }
+            let slot = queue.oldest_armed(want, |bank| {
+                if bank == own_bank || held(want, bank) {
+                    return false;
+                }
+                let earliest = self.device.earliest(command(want), bank);
+                if earliest > edge {
+                    next = next.min(earliest);
+                }
+                earliest <= edge
+            });
+            if slot != NIL {
+                found = Some((want, slot));
+            }
+        }
+        match found {
+            Some((Want::Column, slot)) if writes => self.issue_column::<true>(slot, edge),
+            Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
+            Some((Want::Row, slot)) => self.issue_act(writes, slot, edge),
+            Some((Want::Close, slot)) => self.issue_pre(writes, slot, edge),
+            None => self.wake = next,
+        }
+    }
+
+    /// Begins and continues refreshes. Says whether a command was issued.
+    #[inline(never)]
+    fn look_at_refresh(&mut self, edge: u64) -> bool {
+        let geometry = self.device.geometry();
+        while let Some((rank, banks)) = self.refresh.begin(&geometry, edge) {
+            for bank in Refresh::banks(rank, banks) {
+                self.reads.disarm(bank);
+                self.writes.disarm(bank);
+            }
+        }
+        let Some((command, bank)) = self.refresh.next(&self.device, edge) else { return false };
+        let row = self.device.row_of(bank).unwrap_or(0);
+        self.device.apply(command, bank, row, edge);
+        match command {
+            Command::PreAb | Command::Pre => {
+                let closed = match command {
+                    Command::Pre => bank.bit(),
+                    _ => geometry.all_banks(),
+                };
+                if command == Command::Pre {
+                    self.stats.pres += 1;
+                } else {
+                    self.stats.pre_alls += 1;
+                }
+                for bank in Refresh::banks(bank.rank(), closed) {
+                    for queue in [&mut self.reads, &mut self.writes] {
+                        if queue.has_entries(bank) {
+                            queue.choose(bank, None);
+                        }
+                    }
+                }
+            }
+            _ => {
+                if command == Command::RefSb {
+                    self.stats.refresh_same += 1;
+                } else {
+                    self.stats.refresh_all += 1;
+                }
+                let banks = self.refresh.done(bank.rank());
+                for bank in Refresh::banks(bank.rank(), banks) {
+                    self.rearm(bank, edge);
+                }
+            }
+        }
+        // Whatever else is under way is looked at when the bus is free.
+        self.refresh.wake = self.device.bus();
+        self.wake = self.device.bus();
+        self.record(command, bank, row, 0, edge);
+        true
+    }
+
+    #[inline]
+    fn issue_act(&mut self, writes: bool, slot: u16, edge: u64) {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let entry = queue.entry_mut(slot);
+        let Entry { bank, row, .. } = *entry;
+        if entry.found == Found::Open {
+            entry.found = Found::Closed;
+        }
+        self.stats.acts += 1;
+        self.progress = edge;
+        self.device.apply_act(bank, row, edge);
+        // The pick is the oldest of the bank, and so the oldest that hits its row; an overdue entry need not be the pick.
+        if queue.pick(bank).0 == slot {
+            queue.want(bank, Want::Column);
+        } else {
+            queue.choose(bank, Some(row));
+        }
+        let other = if writes { &mut self.reads } else { &mut self.writes };
+        if other.has_entries(bank) {
+            other.choose(bank, Some(row));
+        }
+        self.rearm(bank, edge);
+        self.issued(writes, Want::Row);
+        self.record(Command::Act, bank, row, 0, edge);
+    }
+
+    #[inline]
+    fn issue_pre(&mut self, writes: bool, slot: u16, edge: u64) {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let entry = queue.entry_mut(slot);
+        entry.found = Found::Other;
+        let bank = entry.bank;
+        self.stats.pres += 1;
+        self.progress = edge;
+        if self.recorder.is_some() {
+            let row = self.device.row_of(bank).unwrap_or(0);
+            self.record(Command::Pre, bank, row, 0, edge);
+        }
+        self.device.apply_pre(bank, edge);
+        for queue in [&mut self.reads, &mut self.writes] {
+            let (pick, want) = queue.pick(bank);
+            if pick != NIL && want == Want::Close {
+                // The oldest of the bank, as before.
+                queue.want(bank, Want::Row);
+            } else if pick != NIL {
+                queue.choose(bank, None);
+            }
+        }
+        self.rearm(bank, edge);
+        self.issued(writes, Want::Close);
+    }
+
+    #[inline]
+    fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+        self.count_to(edge);
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+        let entry = queue.remove(slot);
+        let Entry { bank, row, .. } = entry;
+        match entry.found {
+            Found::Open => self.stats.row_hits += 1,
+            Found::Closed => self.stats.row_misses += 1,
+            Found::Other => self.stats.row_conflicts += 1,
+        }
+        self.stats.bus_busy.0 += self.burst;
+        self.progress = edge;
+        self.refresh.left(bank, edge);
+        let wait = edge - entry.edge;
+        if WRITES {
+            self.work -= 1;
+            self.stats.write_queue_wait += wait;
+            self.update_draining();
+        } else {
+            self.stats.read_queue_wait += wait;
+            let due = edge + self.read_clocks;
+            if entry.underfills == NIL {
+                self.flight_due = self.flight_due.min(due);
+                self.flight.push(Flight { due, id: entry.id, at: entry.at });
+            } else {
+                self.underfill_due = self.underfill_due.min(due);
+                self.underfills.push(Underfill { due, slot: entry.underfills });
+            }
+        }
+        self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
+        self.wrote_last = WRITES;
+        let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
+        if auto {
+            self.device.apply_column::<WRITES, true>(bank, edge);
+            if WRITES {
+                self.stats.wras += 1;
+            } else {
+                self.stats.rdas += 1;
+            }
+            for queue in [&mut self.reads, &mut self.writes] {
+                if queue.has_entries(bank) {
+                    queue.choose(bank, None);
+                }
+            }
+        } else {
+            self.device.apply_column::<WRITES, false>(bank, edge);
+            if WRITES {
+                self.stats.wrs += 1;
+            } else {
+                self.stats.rds += 1;
+            }
+            let (queue, other) = if WRITES {
+                (&mut self.writes, &mut self.reads)
+            } else {
+                (&mut self.reads, &mut self.writes)
+            };
+            if queue.has_entries(bank) {
+                queue.choose(bank, Some(row));
+            }
+            // PRE must wait longer now.
+            if other.pick(bank).1 == Want::Close {
+                other.disarm(bank);
+            }
+        }
+        self.rearm(bank, edge);
+        self.issued(WRITES, Want::Column);
+        if self.recorder.is_some() {
+            let command = match (WRITES, auto) {
+                (false, false) => Command::Rd,
+                (false, true) => Command::Rda,
+                (true, false) => Command::Wr,
+                (true, true) => Command::Wra,
+            };
+            self.record(command, bank, row, entry.column, edge);
+        }
+    }
+
+    /// Whether a column command to a row carries auto-precharge, its own entry no longer being queued.
+    fn closes_behind(&self, bank: Bank, row: u64) -> bool {
+        let (hit, conflict) = self.reads.rows(bank, row);
+        let (hit_write, conflict_write) = self.writes.rows(bank, row);
+        match self.spec.page_policy {
+            PagePolicy::Open => false,
+            PagePolicy::Closed => !hit && !hit_write,
+            PagePolicy::Adaptive => !hit && !hit_write && (conflict || conflict_write),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, command: Command, bank: Bank, row: u64, column: u16, edge: u64) {
+        if self.recorder.is_some() {
+            self.record_now(command, bank, row, column, edge);
+        }
+    }
+
+    #[cold]
+    fn record_now(&mut self, command: Command, bank: Bank, row: u64, column: u16, edge: u64) {
+        let place = self.place(bank, row, column);
+        let Some(recorder) = &mut self.recorder else { return };
+        if recorder.commands.len() >= RECORDED_COMMANDS {
+            recorder.lost += 1;
+            return;
+        }
+        let place = match command {
+            Command::PreAb | Command::RefAb | Command::RefSb => {
+                let bank = if command == Command::RefSb { place.bank } else { 0 };
+                Place { bank_group: 0, bank, row: 0, column: 0, ..place }
+            }
+            _ => place,
+        };
+        let at = self.spec.timing.moment(edge);
+        recorder.commands.push(CommandRecord { at, package: self.package, command, place });
+    }
+
+    fn place(&self, bank: Bank, row: u64, column: u16) -> Place {
+        let (bank_group, in_group) = self.device.geometry().split(bank);
+        Place {
+            channel: self.channel,
+            subchannel: self.subchannel,
+            rank: bank.rank() as u8,
+            bank_group,
+            bank: in_group,
+            row,
+            column,
+        }
+    }
+
+    /// What the oldest request waits for at a moment. None if nothing is queued.
+    pub fn why_blocked(&self, at: Ps) -> Option<Wait> {
+        let oldest = |queue: &Queue| queue.entries().min_by_key(|e| e.edge).copied();
+        let (read, write) = (oldest(&self.reads), oldest(&self.writes));
+        let (entry, writes) = match (read, write) {
+            (Some(read), Some(write)) if write.edge < read.edge => (write, true),
+            (Some(read), _) => (read, false),
+            (None, write) => (write?, true),
+        };
+        let place = self.place(entry.bank, entry.row, entry.column);
+        let command = match self.device.row_of(entry.bank) {
+            None => Command::Act,
+            Some(open) if open == entry.row && writes => Command::Wr,
+            Some(open) if open == entry.row => Command::Rd,
+            Some(_) => Command::Pre,
+        };
+        let edge = self.spec.timing.moment(self.spec.timing.edge_from(at));
+        let reason = if self.refresh.holds(entry.bank) {
+            Reason::Refresh
+        } else if entry.waiting {
+            Reason::Underfill
+        } else {
+            match self.device.probe(command, &place, edge) {
+                Err(blocked) => Reason::Blocked(blocked),
+                Ok(()) => Reason::Turn,
+            }
+        };
+        let package = self.package;
+        Some(Wait { package, place, write: writes, since: entry.at, command, reason })
+    }
+
+    /// Whether requests are served, as seen from an edge: none is queued, or one was served in the last
+    /// [`SubchannelSpec::watchdog`] clocks.
+    ///
+    /// # Errors
+    /// What the oldest request waits for.
+    pub(super) fn check_progress(&self, edge: u64) -> Result<(), Wait> {
+        if self.reads.is_empty() && self.writes.is_empty()
+            || edge.saturating_sub(self.progress) <= u64::from(self.spec.watchdog)
+        {
+            return Ok(());
+        }
+        let last = self.spec.timing.moment(self.progress);
+        self.why_blocked(last).map_or(Ok(()), Err)
+    }
+
+    /// What a request for a place waits for if nothing more is known.
+    pub(super) fn stuck(&self, place: &Place) -> Wait {
+        let last = self.spec.timing.moment(self.progress);
+        self.why_blocked(last).unwrap_or(Wait {
+            package: self.package,
+            place: *place,
+            write: false,
+            since: Ps::ZERO,
+            command: Command::Act,
+            reason: Reason::Blocked(Blocked::Place),
+        })
+    }
+
+    /// Checks that every request is done, queued or on its way, by the rules of [`stats::CONSERVATION_RULES`].
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn check_conservation(&self) -> Result<(), Imbalance> {
+        stats::check(&self.stats, &self.in_flight())
     }
 
     /// The banks' wishes, as kept and as worked out anew.
@@ -757,10 +1228,10 @@ impl Subchannel {
         let mut copy = self.clone();
         for rank in 0..self.device.geometry().ranks {
             for index in 0..32 {
-                let bank = Bank { rank, index };
+                let bank = Bank::new(rank, index);
                 let open = self.device.row_of(bank);
-                copy.reads.refresh(bank, open);
-                copy.writes.refresh(bank, open);
+                copy.reads.choose(bank, open);
+                copy.writes.choose(bank, open);
             }
         }
         [self, &copy].map(|s| (s.reads.wishes(), s.writes.wishes()))

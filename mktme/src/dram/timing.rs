@@ -2,23 +2,22 @@
 //!
 //! All values are clocks of the subchannel (nCK) at the grade's tCK. Times are turned into clocks with the exact data
 //! rate, `ceil(ns * MT/s / 2000)`, and not with the truncated tCK of the model, which would make 30 ns 73 clocks at 4800
-//! where JEDEC has 72.
+//! where JEDEC has 72. Refresh intervals are rounded down instead.
 //!
-//! Where sources differ (timing.md §2.1, §2.2; verification.md §5.2):
-//! * CL, tRCD, tRP: the JEDEC "B" bins that servers use, not Ramulator's AN/BN/C. The sheet has no DDR5-5200 bin;
-//!   42-42-42 is recalled and marked as assumed.
+//! Where sources differ (timing.md §2.1, §2.2; verification.md §5.2) there is a choice in [`DramSpec`]. Its defaults:
+//! * Bin: the JEDEC "B" bins that servers use. The sheet has no DDR5-5200 bin; 42-42-42 is assumed. `an` is Ramulator's AN column
+//!   as it is, which differs from JEDEC's formulas in tCCD_L, tWTR_S and tRTP as well.
 //! * tFAW: 32 nCK (JEDEC 1 KB page, gem5), not the 20 ns of Ramulator. tFAW is then exactly 4 tRRD_S and never binds.
-//! * tCCD_L and tRRD_L: `max(8, 5 ns)`, so 14 at 5600 where Ramulator has tCCD_L 12.
-//! * tCCD_L_WR: `max(32, 20 ns)` (a x4 write is a read-modify-write on the die; Ramulator agrees, gem5 has none).
-//! * tWTR_S: `max(4, 2.5 ns)`, so 7 and 8 at 5600 and 6400 where Ramulator has 5.
-//! * tRTP: `max(12, 7.5 ns)`, so 21 at 5600 where Ramulator has 20.
+//! * tRRD_L: `max(8, 5 ns)`, as tCCD_L.
+//! * tCCD_L_WR: `max(32, 20 ns)` (a x4 write is a read-modify-write on the die; Ramulator agrees, gem5 has none). For x8
+//!   JEDEC's tCCD_L_WR2, `max(16, 10 ns)`, is the right choice.
 //!
 //! The tCK of a grade is the sheet's, cut to whole picoseconds: the model's peak is that of its own clock, up to 0.16 %
 //! above the nominal one.
 
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
-use sim_core::platform::SpeedGrade;
+use sim_core::platform::{CcdLWrRule, Density, DramSpec, FawRule, RrdLRule, SpeedBin, SpeedGrade};
 use std::fmt;
 use thiserror::Error;
 
@@ -67,14 +66,24 @@ pub enum Parameter {
     Cs,
     /// Idle clocks on the data bus between read data and write data of a rank.
     RtwGap,
-    /// Command bus slots of ACT, RD and WR.
+    /// tRFC1: REFab to the next command of the rank.
+    Rfc,
+    /// tRFCsb: REFsb to ACT of a refreshed bank.
+    RfcSb,
+    /// tREFSBRD: REFsb to ACT of another bank.
+    RefSbRd,
+    /// tREFI1: mean time between REFab of a rank.
+    Refi,
+    /// tREFI2: mean time between REFsb of a bank.
+    Refi2,
+    /// Command bus slots of ACT, RD, WR, RDA and WRA.
     LongSlots,
-    /// Command bus slots of PRE.
+    /// Command bus slots of PRE, PREab, REFab and REFsb.
     ShortSlots,
 }
 
 /// How many parameters there are.
-pub const PARAMETER_COUNT: usize = 23;
+pub const PARAMETER_COUNT: usize = 28;
 
 /// How well a row is founded (timing.md §0).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +98,29 @@ pub enum Tag {
     Assumed,
 }
 
+/// Where the clocks of a parameter come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clocks {
+    /// Clocks by column: 4800B, 5200B, 5600B, 6400B, 4800AN, 5600AN, 6400AN.
+    Column([u32; COLUMN_COUNT]),
+    /// The same for all.
+    Fixed(u32),
+    /// `max(least, time)`, the time in tenths of a nanosecond.
+    Least(u32, u32),
+    /// By [`FawRule`].
+    Faw,
+    /// By [`CcdLWrRule`].
+    CcdLWr,
+    /// By [`RrdLRule`].
+    RrdL,
+    /// [`DENSITY_TABLE`], tRFC1.
+    Rfc1,
+    /// [`DENSITY_TABLE`], tRFCsb.
+    RfcSb,
+    /// A mean interval in nanoseconds, rounded down; halved when hot.
+    Interval(u32),
+}
+
 /// A row of [`TIMING_TABLE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimingRow {
@@ -96,8 +128,8 @@ pub struct TimingRow {
     pub parameter: Parameter,
     /// As JEDEC spells it.
     pub name: &'static str,
-    /// Clocks at 4800, 5200, 5600 and 6400 MT/s.
-    pub clocks: [u32; 4],
+    /// How many clocks.
+    pub clocks: Clocks,
     /// How well founded.
     pub tag: Tag,
     /// From where.
@@ -107,44 +139,77 @@ pub struct TimingRow {
 const fn row(
     parameter: Parameter,
     name: &'static str,
-    clocks: [u32; 4],
+    clocks: Clocks,
     tag: Tag,
     cite: &'static str,
 ) -> TimingRow {
     TimingRow { parameter, name, clocks, tag, cite }
 }
 
-/// The timing parameters of every speed grade, in the order of [`Parameter`].
+/// The timing parameters, in the order of [`Parameter`].
 #[rustfmt::skip]
 pub const TIMING_TABLE: [TimingRow; PARAMETER_COUNT] = {
+    use Clocks::{Column, Fixed, Interval};
     use Parameter as P;
-    use Tag::{Assumed, Derived, Recalled, Verified};
+    use Tag::{Derived, Recalled, Verified};
     [
-        row(P::Cl, "CL", [40, 42, 46, 52], Recalled, "timing.md §2.2 B bins; 5200 assumed"),
-        row(P::Cwl, "CWL", [38, 40, 44, 50], Derived, "timing.md §2.1: CL - 2 in every column"),
-        row(P::HalfBurst, "BL/2", [8, 8, 8, 8], Verified, "timing.md §2.1: nBL 8"),
-        row(P::Rcd, "tRCD", [39, 42, 45, 52], Recalled, "timing.md §2.2 B bins; 5200 assumed"),
-        row(P::Rp, "tRP", [39, 42, 45, 52], Recalled, "timing.md §2.2 B bins; 5200 assumed"),
-        row(P::Ras, "tRAS", [77, 84, 90, 103], Verified, "timing.md §2.2: 32 ns"),
-        row(P::Rc, "tRC", [116, 126, 135, 155], Derived, "timing.md §2.2: tRAS + tRP"),
-        row(P::Rtp, "tRTP", [18, 20, 21, 24], Recalled, "timing.md §2.2: max(12, 7.5 ns)"),
-        row(P::Wr, "tWR", [72, 78, 84, 96], Verified, "timing.md §2.2: 30 ns"),
-        row(P::CcdS, "tCCD_S", [8, 8, 8, 8], Verified, "timing.md §2.1, §2.2"),
-        row(P::CcdL, "tCCD_L", [12, 13, 14, 16], Recalled, "timing.md §2.2: max(8, 5 ns)"),
-        row(P::CcdSWr, "tCCD_S_WR", [8, 8, 8, 8], Verified, "timing.md §2.1"),
-        row(P::CcdLWr, "tCCD_L_WR", [48, 52, 56, 64], Verified, "timing.md §2.2: max(32, 20 ns), x4"),
-        row(P::WtrS, "tWTR_S", [6, 7, 7, 8], Recalled, "timing.md §2.2: max(4, 2.5 ns)"),
-        row(P::WtrL, "tWTR_L", [24, 26, 28, 32], Verified, "timing.md §2.2: max(16, 10 ns)"),
-        row(P::RrdS, "tRRD_S", [8, 8, 8, 8], Verified, "timing.md §2.1, §2.2"),
-        row(P::RrdL, "tRRD_L", [12, 13, 14, 16], Verified, "timing.md §2.1: max(8, 5 ns)"),
-        row(P::Faw, "tFAW", [32, 32, 32, 32], Recalled, "timing.md §2.2: JEDEC 1 KB page; gem5 §2.3"),
-        row(P::Ppd, "tPPD", [2, 2, 2, 2], Verified, "timing.md §2.1"),
-        row(P::Cs, "tCS", [2, 2, 2, 2], Verified, "timing.md §2.1"),
-        row(P::RtwGap, "tRTW gap", [2, 2, 2, 2], Assumed, "read to write preamble; no row on the sheet"),
-        row(P::LongSlots, "nCMD(ACT, RD, WR)", [2, 2, 2, 2], Verified, "timing.md §2.1 command slots"),
-        row(P::ShortSlots, "nCMD(PRE)", [1, 1, 1, 1], Derived, "timing.md §2.1: only ACT, RD, WR take two"),
+        row(P::Cl, "CL", Column([40, 42, 46, 52, 34, 40, 46]), Recalled, "B: timing.md §2.2, 5200B assumed; AN: §2.1 [V]"),
+        row(P::Cwl, "CWL", Column([38, 40, 44, 50, 32, 38, 44]), Derived, "timing.md §2.1: CL - 2 in every column"),
+        row(P::HalfBurst, "BL/2", Fixed(8), Verified, "timing.md §2.1: nBL 8"),
+        row(P::Rcd, "tRCD", Column([39, 42, 45, 52, 34, 40, 46]), Recalled, "B: timing.md §2.2, 5200B assumed; AN: §2.1 [V]"),
+        row(P::Rp, "tRP", Column([39, 42, 45, 52, 34, 40, 46]), Recalled, "B: timing.md §2.2, 5200B assumed; AN: §2.1 [V]"),
+        row(P::Ras, "tRAS", Column([77, 84, 90, 103, 77, 90, 103]), Verified, "timing.md §2.2: 32 ns; §2.1"),
+        row(P::Rc, "tRC", Column([116, 126, 135, 155, 111, 130, 149]), Derived, "timing.md §2.2: tRAS + tRP; AN: §2.1"),
+        row(P::Rtp, "tRTP", Column([18, 20, 21, 24, 18, 20, 24]), Recalled, "timing.md §2.2: max(12, 7.5 ns); AN: §2.1 [V]"),
+        row(P::Wr, "tWR", Column([72, 78, 84, 96, 72, 84, 96]), Verified, "timing.md §2.2: 30 ns; §2.1"),
+        row(P::CcdS, "tCCD_S", Fixed(8), Verified, "timing.md §2.1, §2.2"),
+        row(P::CcdL, "tCCD_L", Column([12, 13, 14, 16, 12, 12, 16]), Recalled, "timing.md §2.2: max(8, 5 ns); AN: §2.1 [V]"),
+        row(P::CcdSWr, "tCCD_S_WR", Fixed(8), Verified, "timing.md §2.1"),
+        row(P::CcdLWr, "tCCD_L_WR", Clocks::CcdLWr, Verified, "timing.md §2.2: max(32, 20 ns), or tCCD_L_WR2 max(16, 10 ns) [R], or gem5's tCCD_L"),
+        row(P::WtrS, "tWTR_S", Column([6, 7, 7, 8, 6, 5, 5]), Recalled, "timing.md §2.2: max(4, 2.5 ns); AN: §2.1 [V]"),
+        row(P::WtrL, "tWTR_L", Column([24, 26, 28, 32, 24, 28, 32]), Verified, "timing.md §2.2: max(16, 10 ns); §2.1"),
+        row(P::RrdS, "tRRD_S", Fixed(8), Verified, "timing.md §2.1, §2.2"),
+        row(P::RrdL, "tRRD_L", Clocks::RrdL, Verified, "timing.md §2.1: max(8, 5 ns), or 8"),
+        row(P::Faw, "tFAW", Clocks::Faw, Recalled, "timing.md §2.2: 32 clocks, JEDEC 1 KB page, gem5 §2.3; or max(32, 20 ns), Ramulator"),
+        row(P::Ppd, "tPPD", Fixed(2), Verified, "timing.md §2.1"),
+        row(P::Cs, "tCS", Fixed(2), Verified, "timing.md §2.1"),
+        row(P::RtwGap, "tRTW gap", Fixed(4), Verified, "timing.md §0 ramulator2 `ddr5.py`: nCL + nBL + 2 - nCWL + 2"),
+        row(P::Rfc, "tRFC1", Clocks::Rfc1, Verified, "timing.md §2.2"),
+        row(P::RfcSb, "tRFCsb", Clocks::RfcSb, Verified, "timing.md §2.2"),
+        row(P::RefSbRd, "tREFSBRD", Clocks::Least(0, 300), Recalled, "JESD79-5 draft, Table 26, as quoted publicly: 30 ns; no row on the sheet"),
+        row(P::Refi, "tREFI1", Interval(3900), Verified, "timing.md §2.1, §2.2: 3.9 us, halved above 85 °C"),
+        row(P::Refi2, "tREFI2", Interval(1950), Recalled, "timing.md §2.2: 1.95 us, halved above 85 °C"),
+        row(P::LongSlots, "nCMD(ACT, RD, WR)", Fixed(2), Verified, "timing.md §2.1 command slots"),
+        row(P::ShortSlots, "nCMD(PRE, REF)", Fixed(1), Derived, "timing.md §2.1: only ACT, RD, WR take two"),
     ]
 };
+
+/// A row of [`DENSITY_TABLE`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DensityRow {
+    /// Capacity of a device.
+    pub density: Density,
+    /// tRFC1 in nanoseconds.
+    pub rfc1: u32,
+    /// tRFCsb in nanoseconds.
+    pub rfc_sb: u32,
+    /// How well founded.
+    pub tag: Tag,
+    /// From where.
+    pub cite: &'static str,
+}
+
+/// How long a refresh takes.
+#[rustfmt::skip]
+pub const DENSITY_TABLE: [DensityRow; 4] = [
+    DensityRow { density: Density::Gb8, rfc1: 195, rfc_sb: 115, tag: Tag::Verified, cite: "timing.md §2.2" },
+    DensityRow { density: Density::Gb16, rfc1: 295, rfc_sb: 130, tag: Tag::Verified, cite: "timing.md §2.2" },
+    DensityRow { density: Density::Gb24, rfc1: 410, rfc_sb: 190, tag: Tag::Recalled, cite: "timing.md §2.2" },
+    DensityRow { density: Density::Gb32, rfc1: 410, rfc_sb: 190, tag: Tag::Recalled, cite: "timing.md §2.2: tRFC1 [V], tRFCsb [R]" },
+];
+
+/// How many columns [`TIMING_TABLE`] has.
+pub const COLUMN_COUNT: usize = 7;
 
 /// A row of [`GRADE_TABLE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,17 +220,19 @@ pub struct GradeRow {
     pub rate: u32,
     /// tCK in picoseconds.
     pub tck: Ps,
+    /// Position of its AN column in [`TIMING_TABLE`]; that of its B column is that of the row here.
+    pub an: Option<usize>,
     /// From where.
     pub cite: &'static str,
 }
 
-/// The clock of every speed grade; the position of a row is that of its column in [`TIMING_TABLE`].
+/// The clock of every speed grade.
 #[rustfmt::skip]
 pub const GRADE_TABLE: [GradeRow; 4] = [
-    GradeRow { grade: SpeedGrade::Ddr5_4800, rate: 4800, tck: Ps(416), cite: "timing.md §2.1" },
-    GradeRow { grade: SpeedGrade::Ddr5_5200, rate: 5200, tck: Ps(384), cite: "2 / 5200 MT/s, cut as §2.1 cuts" },
-    GradeRow { grade: SpeedGrade::Ddr5_5600, rate: 5600, tck: Ps(357), cite: "timing.md §2.1" },
-    GradeRow { grade: SpeedGrade::Ddr5_6400, rate: 6400, tck: Ps(312), cite: "timing.md §2.1" },
+    GradeRow { grade: SpeedGrade::Ddr5_4800, rate: 4800, tck: Ps(416), an: Some(4), cite: "timing.md §2.1" },
+    GradeRow { grade: SpeedGrade::Ddr5_5200, rate: 5200, tck: Ps(384), an: None, cite: "2 / 5200 MT/s, cut as §2.1 cuts" },
+    GradeRow { grade: SpeedGrade::Ddr5_5600, rate: 5600, tck: Ps(357), an: Some(5), cite: "timing.md §2.1" },
+    GradeRow { grade: SpeedGrade::Ddr5_6400, rate: 6400, tck: Ps(312), an: Some(6), cite: "timing.md §2.1" },
 ];
 
 /// The timing of a subchannel: tCK and a number of clocks per [`Parameter`].
@@ -181,6 +248,9 @@ pub enum TimingError {
     /// tCK outside 200 to 2000 ps.
     #[error("tCK is {0}, expected 200 ps to 2000 ps")]
     Clock(Ps),
+    /// There is no such column.
+    #[error("{0:?} has no AN column (timing.md §2.1)")]
+    NoBin(SpeedGrade),
     /// A parameter of more than 2^20 clocks.
     #[error("{0} is more than 2^20 clocks")]
     TooLong(Parameter),
@@ -209,11 +279,83 @@ impl fmt::Display for Parameter {
     }
 }
 
+/// What a timing depends on.
+struct Choices {
+    grade: SpeedGrade,
+    /// Of [`TIMING_TABLE`].
+    column: usize,
+    density: Density,
+    faw: FawRule,
+    ccd_l_wr: CcdLWrRule,
+    rrd_l: RrdLRule,
+    refresh_hot: bool,
+}
+
+impl Choices {
+    fn timing(&self) -> Timing {
+        let grade = &GRADE_TABLE[self.grade as usize];
+        // Tenths of a nanosecond in clocks of the exact rate, rounded up.
+        let at_least = |least: u32, tenths: u32| least.max((tenths * grade.rate).div_ceil(20_000));
+        let density = &DENSITY_TABLE[self.density as usize];
+        let pick = |clocks: &[u32; COLUMN_COUNT]| clocks.get(self.column).copied().unwrap_or(0);
+        let clocks = TIMING_TABLE.map(|row| match row.clocks {
+            Clocks::Column(clocks) => pick(&clocks),
+            Clocks::Fixed(clocks) => clocks,
+            Clocks::Least(least, tenths) => at_least(least, tenths),
+            Clocks::Faw => match self.faw {
+                FawRule::Clocks32 => 32,
+                FawRule::Ns20 => at_least(32, 200),
+            },
+            Clocks::CcdLWr => {
+                match (self.ccd_l_wr, TIMING_TABLE[Parameter::CcdL as usize].clocks) {
+                    (CcdLWrRule::Ns20, _) => at_least(32, 200),
+                    (CcdLWrRule::Ns10, _) => at_least(16, 100),
+                    (CcdLWrRule::CcdL, Clocks::Column(clocks)) => pick(&clocks),
+                    (CcdLWrRule::CcdL, _) => at_least(8, 50),
+                }
+            }
+            Clocks::RrdL => match self.rrd_l {
+                RrdLRule::Ns5 => at_least(8, 50),
+                RrdLRule::Clocks8 => 8,
+            },
+            Clocks::Rfc1 => at_least(0, density.rfc1 * 10),
+            Clocks::RfcSb => at_least(0, density.rfc_sb * 10),
+            Clocks::Interval(ns) => {
+                let ns = if self.refresh_hot { ns / 2 } else { ns };
+                ns * grade.rate / 2_000
+            }
+        });
+        Timing { tck: grade.tck, clocks }
+    }
+}
+
 impl Timing {
-    /// The timing of a speed grade.
-    pub fn of(grade: SpeedGrade) -> Timing {
-        let column = grade as usize;
-        Timing { tck: GRADE_TABLE[column].tck, clocks: TIMING_TABLE.map(|row| row.clocks[column]) }
+    /// The timing of a platform's subchannels.
+    ///
+    /// # Errors
+    /// [`TimingError::NoBin`].
+    pub fn of(spec: &DramSpec) -> Result<Timing, TimingError> {
+        let column = match spec.bin {
+            SpeedBin::B => spec.grade as usize,
+            SpeedBin::An => {
+                GRADE_TABLE[spec.grade as usize].an.ok_or(TimingError::NoBin(spec.grade))?
+            }
+        };
+        let DramSpec { grade, density, faw, ccd_l_wr, rrd_l, refresh_hot, .. } = *spec;
+        Ok(Choices { grade, column, density, faw, ccd_l_wr, rrd_l, refresh_hot }.timing())
+    }
+    /// The timing of a speed grade: bin B, 16 Gb devices, JEDEC's rules for x4, not hot.
+    pub fn of_grade(grade: SpeedGrade) -> Timing {
+        Choices {
+            grade,
+            column: grade as usize,
+            density: Density::Gb16,
+            faw: FawRule::Clocks32,
+            ccd_l_wr: CcdLWrRule::Ns20,
+            rrd_l: RrdLRule::Ns5,
+            refresh_hot: false,
+        }
+        .timing()
     }
     /// The clock period.
     pub const fn tck(&self) -> Ps {
@@ -276,8 +418,24 @@ impl Timing {
             ("tCCD_S_WR ≥ BL/2", c(P::CcdSWr), c(P::HalfBurst)),
             ("BL/2 ≥ 1", c(P::HalfBurst), 1),
             ("CWL + BL/2 + tCS ≥ CL", c(P::Cwl) + c(P::HalfBurst) + c(P::Cs), c(P::Cl)),
-            ("nCMD(ACT, RD, WR) ≥ nCMD(PRE)", c(P::LongSlots), c(P::ShortSlots)),
-            ("nCMD(PRE) ≥ 1", c(P::ShortSlots), 1),
+            ("tRFC1 ≥ tRFCsb", c(P::Rfc), c(P::RfcSb)),
+            ("tRFCsb ≥ tREFSBRD", c(P::RfcSb), c(P::RefSbRd)),
+            // The loss of verification.md §2.11 Q12 must be below one.
+            (
+                "tREFI1 ≥ tRTP + tRP + tRFC1 + tRCD + 1",
+                c(P::Refi),
+                c(P::Rtp) + c(P::Rp) + c(P::Rfc) + c(P::Rcd) + 1,
+            ),
+            (
+                "tREFI2 ≥ tRTP + tRP + tRFCsb + tRCD + 1",
+                c(P::Refi2),
+                c(P::Rtp) + c(P::Rp) + c(P::RfcSb) + c(P::Rcd) + 1,
+            ),
+            // REFsb of four banks in turn.
+            ("tREFI2 ≥ 4 (tRFCsb + 1)", c(P::Refi2), 4 * (c(P::RfcSb) + 1)),
+            ("tREFI1 ≥ tREFI2", c(P::Refi), c(P::Refi2)),
+            ("nCMD(ACT, RD, WR) ≥ nCMD(PRE, REF)", c(P::LongSlots), c(P::ShortSlots)),
+            ("nCMD(PRE, REF) ≥ 1", c(P::ShortSlots), 1),
         ] {
             if left < right {
                 return Err(TimingError::Rule { rule, left, right });
@@ -287,29 +445,46 @@ impl Timing {
     }
 }
 
-/// [`GRADE_TABLE`] and [`TIMING_TABLE`] as a page of the book.
+/// [`GRADE_TABLE`], [`TIMING_TABLE`] and [`DENSITY_TABLE`] as a page of the book.
 pub fn timing_markdown() -> String {
     let mut out = String::from("| Parameter |");
     for grade in &GRADE_TABLE {
-        out += &format!(" DDR5-{} |", grade.rate);
+        out += &format!(" {}B |", grade.rate);
     }
-    out += " Standing | Source |\n|---|---|---|---|---|---|---|\n| tCK (ps) |";
-    for grade in &GRADE_TABLE {
+    for grade in GRADE_TABLE.iter().filter(|g| g.an.is_some()) {
+        out += &format!(" {}AN |", grade.rate);
+    }
+    out += " Standing | Source |\n|---|---|---|---|---|---|---|---|---|---|\n| tCK (ps) |";
+    for grade in GRADE_TABLE.iter().chain(GRADE_TABLE.iter().filter(|g| g.an.is_some())) {
         out += &format!(" {} |", grade.tck.0);
     }
     out += " Verified | timing.md §2.1; 5200 derived |\n";
     for row in &TIMING_TABLE {
         out += &format!("| {} |", row.name);
-        for clocks in row.clocks {
-            out += &format!(" {clocks} |");
-        }
+        let all = |text: &str| format!(" {text} |").repeat(COLUMN_COUNT);
+        out += &match row.clocks {
+            Clocks::Column(clocks) => clocks.map(|n| format!(" {n} |")).concat(),
+            Clocks::Fixed(clocks) => all(&clocks.to_string()),
+            Clocks::Least(_, tenths) => all(&format!("{} ns", tenths / 10)),
+            Clocks::Faw => all("`dram.faw`"),
+            Clocks::CcdLWr => all("`dram.ccd_l_wr`"),
+            Clocks::RrdL => all("`dram.rrd_l`"),
+            Clocks::Rfc1 | Clocks::RfcSb => all("`dram.density`"),
+            Clocks::Interval(ns) => all(&format!("{ns} ns")),
+        };
         out += &format!(" {:?} | {} |\n", row.tag, row.cite);
+    }
+    out += "\n| Density | tRFC1 (ns) | tRFCsb (ns) | Standing | Source |\n|---|---|---|---|---|\n";
+    for row in &DENSITY_TABLE {
+        let DensityRow { density, rfc1, rfc_sb, tag, cite } = row;
+        out += &format!("| {density:?} | {rfc1} | {rfc_sb} | {tag:?} | {cite} |\n");
     }
     out
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::spec;
     use super::*;
     use Parameter as P;
 
@@ -324,7 +499,10 @@ mod tests {
     fn every_parameter_has_exactly_its_own_row_and_every_row_a_source() {
         for (i, row) in TIMING_TABLE.iter().enumerate() {
             assert_eq!(row.parameter as usize, i, "{}", row.name);
-            assert!(!row.cite.is_empty() && row.clocks.iter().all(|&n| n > 0), "{}", row.name);
+            assert!(!row.cite.is_empty(), "{}", row.name);
+            for grade in GRADES {
+                assert!(Timing::of_grade(grade).clocks(row.parameter) > 0, "{}", row.name);
+            }
         }
         assert_eq!(TIMING_TABLE.last().map(|r| r.parameter), Some(P::ShortSlots));
     }
@@ -343,21 +521,24 @@ mod tests {
                 .iter()
                 .any(|c| c.plus.contains(&p) || c.minus.contains(&p))
         };
+        // The controller's own, when it schedules refresh.
+        let scheduler = [P::Refi, P::Refi2];
         for row in &TIMING_TABLE {
-            assert!(used(row.parameter), "{} is read by nobody", row.name);
+            let read = used(row.parameter) || scheduler.contains(&row.parameter);
+            assert!(read, "{} is read by nobody", row.name);
         }
     }
 
     #[test]
     fn every_grade_passes_the_sanity_rules() {
         for grade in GRADES {
-            assert_eq!(Timing::of(grade).check(), Ok(()), "{grade:?}");
+            assert_eq!(Timing::of_grade(grade).check(), Ok(()), "{grade:?}");
         }
     }
 
     #[test]
     fn every_sanity_rule_refuses_a_timing_that_breaks_it() {
-        let good = Timing::of(SpeedGrade::Ddr5_4800);
+        let good = Timing::of_grade(SpeedGrade::Ddr5_4800);
         let shown: Vec<String> = [
             good.with(P::CcdL, 7),
             good.with(P::CcdLWr, 7),
@@ -370,6 +551,12 @@ mod tests {
             good.with(P::CcdSWr, 7),
             good.with(P::HalfBurst, 0),
             good.with(P::Cwl, 20),
+            good.with(P::RfcSb, 709),
+            good.with(P::RefSbRd, 313),
+            good.with(P::Refi, 18 + 39 + 708 + 39),
+            good.with(P::Refi2, 18 + 39 + 312 + 39),
+            good.with(P::Refi2, 4 * 312 + 3),
+            good.with(P::Refi, 4679),
             good.with(P::LongSlots, 0),
             good.with(P::ShortSlots, 0),
             good.with(P::Rcd, u32::MAX),
@@ -390,8 +577,14 @@ mod tests {
             tCCD_S_WR ≥ BL/2 does not hold: 7 < 8
             BL/2 ≥ 1 does not hold: 0 < 1
             CWL + BL/2 + tCS ≥ CL does not hold: 30 < 40
-            nCMD(ACT, RD, WR) ≥ nCMD(PRE) does not hold: 0 < 1
-            nCMD(PRE) ≥ 1 does not hold: 0 < 1
+            tRFC1 ≥ tRFCsb does not hold: 708 < 709
+            tRFCsb ≥ tREFSBRD does not hold: 312 < 313
+            tREFI1 ≥ tRTP + tRP + tRFC1 + tRCD + 1 does not hold: 804 < 805
+            tREFI2 ≥ tRTP + tRP + tRFCsb + tRCD + 1 does not hold: 408 < 409
+            tREFI2 ≥ 4 (tRFCsb + 1) does not hold: 1251 < 1252
+            tREFI1 ≥ tREFI2 does not hold: 4679 < 4680
+            nCMD(ACT, RD, WR) ≥ nCMD(PRE, REF) does not hold: 0 < 1
+            nCMD(PRE, REF) ≥ 1 does not hold: 0 < 1
             tRCD is more than 2^20 clocks
             tCK is 0 ps, expected 200 ps to 2000 ps"#]]
         .assert_eq(&shown.join("\n"));
@@ -401,7 +594,7 @@ mod tests {
     #[test]
     fn clocks_are_the_sheets_nanoseconds_rounded_up_at_the_exact_rate() {
         for grade in GRADES {
-            let (t, rate) = (Timing::of(grade), GRADE_TABLE[grade as usize].rate);
+            let (t, rate) = (Timing::of_grade(grade), GRADE_TABLE[grade as usize].rate);
             let ns10 = |tenths: u32| (tenths * rate).div_ceil(20_000);
             for (parameter, least, tenths) in [
                 (P::Ras, 0, 320),
@@ -412,45 +605,155 @@ mod tests {
                 (P::CcdLWr, 32, 200),
                 (P::WtrS, 4, 25),
                 (P::WtrL, 16, 100),
+                (P::Rfc, 0, 2950),
+                (P::RfcSb, 0, 1300),
+                (P::RefSbRd, 0, 300),
             ] {
                 assert_eq!(t.clocks(parameter), ns10(tenths).max(least), "{parameter} {grade:?}");
             }
             assert_eq!(t.clocks(P::Rc), t.clocks(P::Ras) + t.clocks(P::Rp));
             assert_eq!(t.clocks(P::Cwl) + 2, t.clocks(P::Cl));
+            // Intervals are rounded down: a refresh may come earlier, not later.
+            assert_eq!(t.clocks(P::Refi), 3900 * rate / 2000);
+            assert_eq!(t.clocks(P::Refi2), 1950 * rate / 2000);
             // tCK is the nominal period cut to whole picoseconds.
             assert_eq!(t.tck().0, 2_000_000 / u64::from(rate));
+        }
+    }
+
+    /// timing.md §2.1, read off the sheet.
+    #[test]
+    fn the_an_bin_is_ramulators_column() {
+        let of = |grade| Timing::of(&DramSpec { grade, bin: SpeedBin::An, ..spec() });
+        for (grade, cl, ras, rc, wr, rtp, cwl, ccd_l, ccd_l_wr, wtr_s, wtr_l, rrd_l) in [
+            (SpeedGrade::Ddr5_4800, 34, 77, 111, 72, 18, 32, 12, 48, 6, 24, 12),
+            (SpeedGrade::Ddr5_5600, 40, 90, 130, 84, 20, 38, 12, 56, 5, 28, 14),
+            (SpeedGrade::Ddr5_6400, 46, 103, 149, 96, 24, 44, 16, 64, 5, 32, 16),
+        ] {
+            let t = of(grade).unwrap();
+            assert_eq!(t.check(), Ok(()), "{grade:?}");
+            for (parameter, clocks) in [
+                (P::Cl, cl),
+                (P::Rcd, cl),
+                (P::Rp, cl),
+                (P::Ras, ras),
+                (P::Rc, rc),
+                (P::Wr, wr),
+                (P::Rtp, rtp),
+                (P::Cwl, cwl),
+                (P::CcdL, ccd_l),
+                (P::CcdLWr, ccd_l_wr),
+                (P::WtrS, wtr_s),
+                (P::WtrL, wtr_l),
+                (P::RrdL, rrd_l),
+            ] {
+                assert_eq!(t.clocks(parameter), clocks, "{parameter} {grade:?}");
+            }
+        }
+        assert_eq!(of(SpeedGrade::Ddr5_5200), Err(TimingError::NoBin(SpeedGrade::Ddr5_5200)));
+    }
+
+    /// What each choice changes, at 4800, 5200, 5600 and 6400.
+    #[test]
+    fn every_choice_changes_its_own_parameter_and_passes_the_sanity_rules() {
+        use Density::{Gb8, Gb16, Gb24, Gb32};
+        let dram = |change: fn(&mut DramSpec)| {
+            GRADES.map(|grade| {
+                let mut spec = DramSpec { grade, ..spec() };
+                change(&mut spec);
+                let timing = Timing::of(&spec).unwrap();
+                assert_eq!(timing.check(), Ok(()), "{spec:?}");
+                timing
+            })
+        };
+        let plain = dram(|_| ());
+        assert_eq!(plain, GRADES.map(Timing::of_grade));
+        type Case = (fn(&mut DramSpec), &'static [(Parameter, [u32; 4])]);
+        let cases: [Case; 9] = [
+            (|s| s.faw = FawRule::Ns20, &[(P::Faw, [48, 52, 56, 64])]),
+            (|s| s.ccd_l_wr = CcdLWrRule::Ns10, &[(P::CcdLWr, [24, 26, 28, 32])]),
+            (|s| s.ccd_l_wr = CcdLWrRule::CcdL, &[(P::CcdLWr, [12, 13, 14, 16])]),
+            (|s| s.rrd_l = RrdLRule::Clocks8, &[(P::RrdL, [8; 4])]),
+            // 195 and 115 ns; 295 and 130; 410 and 190.
+            (
+                |s| s.density = Gb8,
+                &[(P::Rfc, [468, 507, 546, 624]), (P::RfcSb, [276, 299, 322, 368])],
+            ),
+            (|s| s.density = Gb16, &[(P::Rfc, [708, 767, 826, 944])]),
+            (
+                |s| s.density = Gb24,
+                &[(P::Rfc, [984, 1066, 1148, 1312]), (P::RfcSb, [456, 494, 532, 608])],
+            ),
+            (
+                |s| s.density = Gb32,
+                &[(P::Rfc, [984, 1066, 1148, 1312]), (P::RfcSb, [456, 494, 532, 608])],
+            ),
+            // 1.95 us and 975 ns.
+            (
+                |s| s.refresh_hot = true,
+                &[(P::Refi, [4680, 5070, 5460, 6240]), (P::Refi2, [2340, 2535, 2730, 3120])],
+            ),
+        ];
+        for (change, expected) in cases {
+            for (i, (timing, plain)) in dram(change).into_iter().zip(plain).enumerate() {
+                let wanted = expected
+                    .iter()
+                    .fold(plain, |t, (parameter, clocks)| t.with(*parameter, clocks[i]));
+                assert_eq!(timing, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn every_density_has_exactly_its_own_row() {
+        use Density::{Gb8, Gb16, Gb24, Gb32};
+        for (i, density) in [Gb8, Gb16, Gb24, Gb32].into_iter().enumerate() {
+            assert_eq!((density as usize, DENSITY_TABLE[i].density), (i, density));
+            assert!(!DENSITY_TABLE[i].cite.is_empty());
         }
     }
 
     #[test]
     fn the_page_shows_every_row() {
         expect_test::expect![[r#"
-            | Parameter | DDR5-4800 | DDR5-5200 | DDR5-5600 | DDR5-6400 | Standing | Source |
-            |---|---|---|---|---|---|---|
-            | tCK (ps) | 416 | 384 | 357 | 312 | Verified | timing.md §2.1; 5200 derived |
-            | CL | 40 | 42 | 46 | 52 | Recalled | timing.md §2.2 B bins; 5200 assumed |
-            | CWL | 38 | 40 | 44 | 50 | Derived | timing.md §2.1: CL - 2 in every column |
-            | BL/2 | 8 | 8 | 8 | 8 | Verified | timing.md §2.1: nBL 8 |
-            | tRCD | 39 | 42 | 45 | 52 | Recalled | timing.md §2.2 B bins; 5200 assumed |
-            | tRP | 39 | 42 | 45 | 52 | Recalled | timing.md §2.2 B bins; 5200 assumed |
-            | tRAS | 77 | 84 | 90 | 103 | Verified | timing.md §2.2: 32 ns |
-            | tRC | 116 | 126 | 135 | 155 | Derived | timing.md §2.2: tRAS + tRP |
-            | tRTP | 18 | 20 | 21 | 24 | Recalled | timing.md §2.2: max(12, 7.5 ns) |
-            | tWR | 72 | 78 | 84 | 96 | Verified | timing.md §2.2: 30 ns |
-            | tCCD_S | 8 | 8 | 8 | 8 | Verified | timing.md §2.1, §2.2 |
-            | tCCD_L | 12 | 13 | 14 | 16 | Recalled | timing.md §2.2: max(8, 5 ns) |
-            | tCCD_S_WR | 8 | 8 | 8 | 8 | Verified | timing.md §2.1 |
-            | tCCD_L_WR | 48 | 52 | 56 | 64 | Verified | timing.md §2.2: max(32, 20 ns), x4 |
-            | tWTR_S | 6 | 7 | 7 | 8 | Recalled | timing.md §2.2: max(4, 2.5 ns) |
-            | tWTR_L | 24 | 26 | 28 | 32 | Verified | timing.md §2.2: max(16, 10 ns) |
-            | tRRD_S | 8 | 8 | 8 | 8 | Verified | timing.md §2.1, §2.2 |
-            | tRRD_L | 12 | 13 | 14 | 16 | Verified | timing.md §2.1: max(8, 5 ns) |
-            | tFAW | 32 | 32 | 32 | 32 | Recalled | timing.md §2.2: JEDEC 1 KB page; gem5 §2.3 |
-            | tPPD | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 |
-            | tCS | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 |
-            | tRTW gap | 2 | 2 | 2 | 2 | Assumed | read to write preamble; no row on the sheet |
-            | nCMD(ACT, RD, WR) | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 command slots |
-            | nCMD(PRE) | 1 | 1 | 1 | 1 | Derived | timing.md §2.1: only ACT, RD, WR take two |
+            | Parameter | 4800B | 5200B | 5600B | 6400B | 4800AN | 5600AN | 6400AN | Standing | Source |
+            |---|---|---|---|---|---|---|---|---|---|
+            | tCK (ps) | 416 | 384 | 357 | 312 | 416 | 357 | 312 | Verified | timing.md §2.1; 5200 derived |
+            | CL | 40 | 42 | 46 | 52 | 34 | 40 | 46 | Recalled | B: timing.md §2.2, 5200B assumed; AN: §2.1 [V] |
+            | CWL | 38 | 40 | 44 | 50 | 32 | 38 | 44 | Derived | timing.md §2.1: CL - 2 in every column |
+            | BL/2 | 8 | 8 | 8 | 8 | 8 | 8 | 8 | Verified | timing.md §2.1: nBL 8 |
+            | tRCD | 39 | 42 | 45 | 52 | 34 | 40 | 46 | Recalled | B: timing.md §2.2, 5200B assumed; AN: §2.1 [V] |
+            | tRP | 39 | 42 | 45 | 52 | 34 | 40 | 46 | Recalled | B: timing.md §2.2, 5200B assumed; AN: §2.1 [V] |
+            | tRAS | 77 | 84 | 90 | 103 | 77 | 90 | 103 | Verified | timing.md §2.2: 32 ns; §2.1 |
+            | tRC | 116 | 126 | 135 | 155 | 111 | 130 | 149 | Derived | timing.md §2.2: tRAS + tRP; AN: §2.1 |
+            | tRTP | 18 | 20 | 21 | 24 | 18 | 20 | 24 | Recalled | timing.md §2.2: max(12, 7.5 ns); AN: §2.1 [V] |
+            | tWR | 72 | 78 | 84 | 96 | 72 | 84 | 96 | Verified | timing.md §2.2: 30 ns; §2.1 |
+            | tCCD_S | 8 | 8 | 8 | 8 | 8 | 8 | 8 | Verified | timing.md §2.1, §2.2 |
+            | tCCD_L | 12 | 13 | 14 | 16 | 12 | 12 | 16 | Recalled | timing.md §2.2: max(8, 5 ns); AN: §2.1 [V] |
+            | tCCD_S_WR | 8 | 8 | 8 | 8 | 8 | 8 | 8 | Verified | timing.md §2.1 |
+            | tCCD_L_WR | `dram.ccd_l_wr` | `dram.ccd_l_wr` | `dram.ccd_l_wr` | `dram.ccd_l_wr` | `dram.ccd_l_wr` | `dram.ccd_l_wr` | `dram.ccd_l_wr` | Verified | timing.md §2.2: max(32, 20 ns), or tCCD_L_WR2 max(16, 10 ns) [R], or gem5's tCCD_L |
+            | tWTR_S | 6 | 7 | 7 | 8 | 6 | 5 | 5 | Recalled | timing.md §2.2: max(4, 2.5 ns); AN: §2.1 [V] |
+            | tWTR_L | 24 | 26 | 28 | 32 | 24 | 28 | 32 | Verified | timing.md §2.2: max(16, 10 ns); §2.1 |
+            | tRRD_S | 8 | 8 | 8 | 8 | 8 | 8 | 8 | Verified | timing.md §2.1, §2.2 |
+            | tRRD_L | `dram.rrd_l` | `dram.rrd_l` | `dram.rrd_l` | `dram.rrd_l` | `dram.rrd_l` | `dram.rrd_l` | `dram.rrd_l` | Verified | timing.md §2.1: max(8, 5 ns), or 8 |
+            | tFAW | `dram.faw` | `dram.faw` | `dram.faw` | `dram.faw` | `dram.faw` | `dram.faw` | `dram.faw` | Recalled | timing.md §2.2: 32 clocks, JEDEC 1 KB page, gem5 §2.3; or max(32, 20 ns), Ramulator |
+            | tPPD | 2 | 2 | 2 | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 |
+            | tCS | 2 | 2 | 2 | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 |
+            | tRTW gap | 4 | 4 | 4 | 4 | 4 | 4 | 4 | Verified | timing.md §0 ramulator2 `ddr5.py`: nCL + nBL + 2 - nCWL + 2 |
+            | tRFC1 | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | Verified | timing.md §2.2 |
+            | tRFCsb | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | `dram.density` | Verified | timing.md §2.2 |
+            | tREFSBRD | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | 30 ns | Recalled | JESD79-5 draft, Table 26, as quoted publicly: 30 ns; no row on the sheet |
+            | tREFI1 | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | 3900 ns | Verified | timing.md §2.1, §2.2: 3.9 us, halved above 85 °C |
+            | tREFI2 | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | 1950 ns | Recalled | timing.md §2.2: 1.95 us, halved above 85 °C |
+            | nCMD(ACT, RD, WR) | 2 | 2 | 2 | 2 | 2 | 2 | 2 | Verified | timing.md §2.1 command slots |
+            | nCMD(PRE, REF) | 1 | 1 | 1 | 1 | 1 | 1 | 1 | Derived | timing.md §2.1: only ACT, RD, WR take two |
+
+            | Density | tRFC1 (ns) | tRFCsb (ns) | Standing | Source |
+            |---|---|---|---|---|
+            | Gb8 | 195 | 115 | Verified | timing.md §2.2 |
+            | Gb16 | 295 | 130 | Verified | timing.md §2.2 |
+            | Gb24 | 410 | 190 | Recalled | timing.md §2.2 |
+            | Gb32 | 410 | 190 | Recalled | timing.md §2.2: tRFC1 [V], tRFCsb [R] |
         "#]]
         .assert_eq(&timing_markdown());
     }

@@ -6,13 +6,18 @@ use bitvec::prelude::Lsb0;
 use bitvec::view::BitView;
 use serde::{Deserialize, Serialize};
 
-/// Pages of a region in detail.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-enum Bodies {
-    /// A few, by rising page.
-    Few(Vec<(u16, Box<PageBody>)>),
-    /// Many, by page, and how many.
-    Many(Vec<Option<Box<PageBody>>>, u16),
+/// Which of [`Region::bodies`] is that of a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Places {
+    /// The pages of up to eight bodies, in the order of bodies.
+    Few([u16; Places::FEW]),
+    /// By page; [`Places::NONE`] where it has none.
+    Many(Box<[u16]>),
+}
+
+impl Places {
+    const FEW: usize = 8;
+    const NONE: u16 = u16::MAX;
 }
 
 /// The second content of a region.
@@ -25,151 +30,40 @@ struct Second {
 }
 
 /// A region.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Region {
     /// Its number; [`Region::FREE`] in an unused slot.
     pub(super) key: u64,
+    /// Pages in detail, in no order.
+    bodies: Vec<PageBody>,
+    places: Places,
     /// What its pages hold that are neither second nor in detail: what the run below it holds.
     base: Content,
     second: Option<Box<Second>>,
-    bodies: Bodies,
 }
 
-impl Bodies {
-    const FEW: usize = 8;
-
-    #[inline]
-    fn get(&self, page: u64) -> Option<&PageBody> {
-        match self {
-            Bodies::Few(list) => {
-                let at = list.binary_search_by_key(&(page as u16), |(p, _)| *p).ok()?;
-                list.get(at).map(|(_, body)| &**body)
-            }
-            Bodies::Many(slots, _) => slots.get(page as usize)?.as_deref(),
-        }
-    }
-    #[inline]
-    fn get_mut(&mut self, page: u64) -> Option<&mut PageBody> {
-        match self {
-            Bodies::Few(list) => {
-                let at = list.binary_search_by_key(&(page as u16), |(p, _)| *p).ok()?;
-                list.get_mut(at).map(|(_, body)| &mut **body)
-            }
-            Bodies::Many(slots, _) => slots.get_mut(page as usize)?.as_deref_mut(),
-        }
-    }
-    #[inline]
-    fn is_empty(&self) -> bool {
-        match self {
-            Bodies::Few(list) => list.is_empty(),
-            Bodies::Many(_, count) => *count == 0,
-        }
-    }
-    fn insert(&mut self, page: u64, body: Box<PageBody>) {
-        if let Bodies::Few(list) = self
-            && list.len() >= Self::FEW
-        {
-            let mut slots: Vec<Option<Box<PageBody>>> = vec![None; REGION_PAGES as usize];
-            let count = list.len() as u16;
-            for (p, body) in list.drain(..) {
-                if let Some(slot) = slots.get_mut(usize::from(p)) {
-                    *slot = Some(body);
-                }
-            }
-            *self = Bodies::Many(slots, count);
-        }
-        match self {
-            Bodies::Few(list) => match list.binary_search_by_key(&(page as u16), |(p, _)| *p) {
-                Ok(at) => {
-                    if let Some(place) = list.get_mut(at) {
-                        place.1 = body;
-                    }
-                }
-                Err(at) => {
-                    if list.capacity() == 0 {
-                        list.reserve_exact(1);
-                    }
-                    list.insert(at, (page as u16, body));
-                }
-            },
-            Bodies::Many(slots, count) => {
-                if let Some(slot) = slots.get_mut(page as usize) {
-                    *count += u16::from(slot.is_none());
-                    *slot = Some(body);
-                }
-            }
-        }
-    }
-    #[inline]
-    fn remove(&mut self, page: u64) -> Option<Box<PageBody>> {
-        match self {
-            Bodies::Few(list) => {
-                let at = list.binary_search_by_key(&(page as u16), |(p, _)| *p).ok()?;
-                Some(list.remove(at).1)
-            }
-            Bodies::Many(slots, count) => {
-                let body = slots.get_mut(page as usize)?.take()?;
-                *count -= 1;
-                if *count == 0 {
-                    *self = Bodies::Few(Vec::new());
-                }
-                Some(body)
-            }
-        }
-    }
-    /// Drops the pages all of whose lines hold `content`, and says which.
-    fn take_uniform(&mut self, content: &Content) -> Vec<u64> {
-        let mut taken = Vec::new();
-        match self {
-            Bodies::Few(list) => list.retain(|(p, body)| {
-                let take = body.uniform() == Some(content);
-                if take {
-                    taken.push(u64::from(*p));
-                }
-                !take
-            }),
-            Bodies::Many(slots, count) => {
-                for (p, slot) in (0u64..).zip(slots.iter_mut()) {
-                    if slot.as_ref().is_some_and(|body| body.uniform() == Some(content)) {
-                        *slot = None;
-                        *count -= 1;
-                        taken.push(p);
-                    }
-                }
-                if *count == 0 {
-                    *self = Bodies::Few(Vec::new());
-                }
-            }
-        }
-        taken
-    }
-    fn into_list(self) -> Vec<(u64, Box<PageBody>)> {
-        match self {
-            Bodies::Few(list) => list.into_iter().map(|(p, body)| (u64::from(p), body)).collect(),
-            Bodies::Many(slots, _) => {
-                (0u64..).zip(slots).filter_map(|(p, body)| Some((p, body?))).collect()
-            }
-        }
-    }
-    fn memory_use(&self) -> usize {
-        match self {
-            Bodies::Few(list) => {
-                list.capacity() * size_of::<(u16, Box<PageBody>)>()
-                    + list.iter().map(|(_, body)| body.memory_use()).sum::<usize>()
-            }
-            Bodies::Many(slots, _) => {
-                slots.capacity() * size_of::<Option<Box<PageBody>>>()
-                    + slots.iter().flatten().map(|body| body.memory_use()).sum::<usize>()
-            }
-        }
+impl PartialEq for Region {
+    /// Equal when their pages are, in whatever order they came.
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.base == other.base
+            && self.second == other.second
+            && self.bodies.len() == other.bodies.len()
+            && self.bodies.iter().all(|body| {
+                other
+                    .body(u64::from(body.page))
+                    .is_some_and(|o| body.same(&self.base.data, o, &other.base.data))
+            })
     }
 }
+impl Eq for Region {}
 
 impl Region {
     pub(super) const FREE: u64 = u64::MAX;
 
     pub(super) const fn new(key: u64, base: Content) -> Region {
-        Region { key, base, second: None, bodies: Bodies::Few(Vec::new()) }
+        let places = Places::Few([Places::NONE; Places::FEW]);
+        Region { key, bodies: Vec::new(), places, base, second: None }
     }
     pub(super) const fn free() -> Region {
         Region::new(Region::FREE, Content::POWER_ON)
@@ -187,10 +81,86 @@ impl Region {
         }
     }
 
+    /// The place of a page's body.
+    #[inline]
+    fn place(&self, page: u64) -> Option<usize> {
+        match &self.places {
+            Places::Many(places) => {
+                Some(*places.get(page as usize)?).filter(|p| *p != Places::NONE).map(usize::from)
+            }
+            Places::Few(pages) => pages.iter().position(|p| u64::from(*p) == page),
+        }
+    }
+    #[inline]
+    fn body(&self, page: u64) -> Option<&PageBody> {
+        self.bodies.get(self.place(page)?)
+    }
+    fn set_place(&mut self, page: u16, place: usize) {
+        match &mut self.places {
+            Places::Many(places) => {
+                if let Some(p) = places.get_mut(usize::from(page)) {
+                    *p = place as u16;
+                }
+            }
+            Places::Few(pages) => {
+                if let Some(p) = pages.get_mut(place) {
+                    *p = page;
+                }
+            }
+        }
+    }
+    /// Adds the body of a page that has none. Returns its place.
+    fn insert(&mut self, body: PageBody) -> usize {
+        let place = self.bodies.len();
+        if place == Places::FEW
+            && let Places::Few(pages) = self.places
+        {
+            let mut places = vec![Places::NONE; REGION_PAGES as usize];
+            for (place, page) in (0..).zip(pages) {
+                if let Some(p) = places.get_mut(usize::from(page)) {
+                    *p = place;
+                }
+            }
+            self.places = Places::Many(places.into());
+        }
+        if place == self.bodies.capacity() {
+            self.bodies.reserve_exact(match place {
+                0 => 1,
+                1 => 3,
+                _ => place,
+            });
+        }
+        self.set_place(body.page, place);
+        self.bodies.push(body);
+        place
+    }
+    fn remove(&mut self, page: u64) -> Option<PageBody> {
+        let place = self.place(page)?;
+        let body = self.bodies.swap_remove(place);
+        self.set_place(body.page, usize::from(Places::NONE));
+        match (&mut self.places, self.bodies.get(place).map(|moved| moved.page)) {
+            (Places::Few(pages), moved) => {
+                if let Some(p) = pages.get_mut(self.bodies.len()) {
+                    *p = Places::NONE;
+                }
+                if let (Some(p), Some(moved)) = (pages.get_mut(place), moved) {
+                    *p = moved;
+                }
+            }
+            (Places::Many(_), Some(moved)) => self.set_place(moved, place),
+            (Places::Many(_), None) => {}
+        }
+        if self.bodies.is_empty() {
+            self.bodies = Vec::new();
+            self.places = Places::Few([Places::NONE; Places::FEW]);
+        }
+        Some(body)
+    }
+
     #[inline]
     pub(super) fn view(&self, page: u64, line: u32) -> View<'_> {
-        match self.bodies.get(page) {
-            Some(body) => body.view(line),
+        match self.body(page) {
+            Some(body) => body.view(line, &self.base.data),
             None => View::of_content(self.shared(page)),
         }
     }
@@ -209,28 +179,58 @@ impl Region {
 
     #[inline]
     pub(super) fn set_line(&mut self, page: u64, line: u32, new: &NewLine<'_>) -> OldLine {
-        if self.bodies.get(page).is_none() {
-            let shared = self.shared(page);
-            if new.shareable && new.poison.is_none() && shared.is(new.content) {
-                return OldLine::default();
-            }
-            let shared = *shared;
-            self.unset_second(page);
-            self.bodies.insert(page, Box::new(PageBody::new(shared)));
-        }
-        let Some(body) = self.bodies.get_mut(page) else { return OldLine::default() };
-        let mut old = body.set_line(line, new);
-        // A page that has become uniform joins the region's contents, if it is one of them.
-        if let Some(content) = body.uniform().copied()
-            && (content == self.base || self.second.as_ref().is_none_or(|s| s.content == content))
-        {
-            (_, old.settled) = self.set_page(page, &content);
+        let place = match self.place(page) {
+            Some(place) => place,
+            None => match self.detail(page, new) {
+                Some(place) => place,
+                None => return OldLine::default(),
+            },
+        };
+        let Some(body) = self.bodies.get_mut(place) else { return OldLine::default() };
+        let mut old = body.set_line(line, new, &self.base.data);
+        if old.uniform {
+            old.settled = self.join(page);
         }
         old
     }
 
+    /// Makes a body for a page that has none, unless the line to be written is what it holds already.
+    #[cold]
+    fn detail(&mut self, page: u64, new: &NewLine<'_>) -> Option<usize> {
+        let shared = self.shared(page);
+        if new.shareable && new.poison.is_none() && shared.is(new.header, new.data) {
+            return None;
+        }
+        let body = if self.is_second(page) {
+            let body = PageBody::of_content(page as u16, shared);
+            self.unset_second(page);
+            body
+        } else {
+            PageBody::of_region(page as u16, &self.base)
+        };
+        Some(self.insert(body))
+    }
+
+    /// A page that has become uniform joins the region's contents, if it is one of them. Returns whether the region's pages
+    /// are now all alike.
+    #[cold]
+    fn join(&mut self, page: u64) -> bool {
+        let content = self.body(page).and_then(|body| body.uniform(&self.base.data));
+        match content {
+            Some(content)
+                if content == self.base
+                    || self.second.as_ref().is_none_or(|s| s.content == content) =>
+            {
+                self.set_page(page, &content).1
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn mark_odd(&mut self, page: u64, line: u32) {
-        if let Some(body) = self.bodies.get_mut(page) {
+        if let Some(place) = self.place(page)
+            && let Some(body) = self.bodies.get_mut(place)
+        {
             body.mark_odd(line);
         }
     }
@@ -252,7 +252,7 @@ impl Region {
     #[inline]
     pub(super) fn join_second(&mut self, page: u64, content: &Content) -> Option<bool> {
         let second = self.second.as_mut()?;
-        if !self.bodies.is_empty() || !second.content.is(content) {
+        if !self.bodies.is_empty() || !second.content.is(content.header, &content.data) {
             return None;
         }
         let word = second.pages.get_mut(page as usize / 64)?;
@@ -264,12 +264,8 @@ impl Region {
 
     /// Gives all lines of a page the same content. Returns its details, and whether the region's pages are now all alike.
     #[inline]
-    pub(super) fn set_page(
-        &mut self,
-        page: u64,
-        content: &Content,
-    ) -> (Option<Box<PageBody>>, bool) {
-        let displaced = if self.bodies.is_empty() { None } else { self.bodies.remove(page) };
+    pub(super) fn set_page(&mut self, page: u64, content: &Content) -> (Option<PageBody>, bool) {
+        let displaced = if self.bodies.is_empty() { None } else { self.remove(page) };
         match &mut self.second {
             Some(second) if second.content == *content => {
                 let bits = second.pages.view_bits_mut::<Lsb0>();
@@ -291,23 +287,49 @@ impl Region {
             pages.view_bits_mut::<Lsb0>().set(page as usize & 511, true);
             let mut count = 1;
             // Pages that had this content for themselves, as a third, join.
-            for p in self.bodies.take_uniform(content) {
-                pages.view_bits_mut::<Lsb0>().set(p as usize & 511, true);
+            for p in self.take_uniform(content) {
+                pages.view_bits_mut::<Lsb0>().set(usize::from(p) & 511, true);
                 count += 1;
             }
             self.second = Some(Box::new(Second { content: *content, pages, count }));
             return (displaced, u64::from(count) == REGION_PAGES);
         }
         // A third content: the page keeps it for itself.
-        self.bodies.insert(page, Box::new(PageBody::new(*content)));
+        self.insert(PageBody::of_content(page as u16, content));
         (displaced, false)
     }
 
-    pub(super) fn into_bodies(self) -> Vec<(u64, Box<PageBody>)> {
-        self.bodies.into_list()
+    /// Drops the pages all of whose lines hold `content`, and says which.
+    fn take_uniform(&mut self, content: &Content) -> Vec<u16> {
+        let base = &self.base.data;
+        let taken: Vec<u16> = self
+            .bodies
+            .iter()
+            .filter(|body| body.uniform(base).as_ref() == Some(content))
+            .map(|body| body.page)
+            .collect();
+        for page in &taken {
+            self.remove(u64::from(*page));
+        }
+        taken
+    }
+
+    /// The pages in detail, rising.
+    pub(super) fn into_bodies(self) -> Vec<PageBody> {
+        let mut bodies = self.bodies;
+        bodies.sort_unstable_by_key(|body| body.page);
+        bodies
     }
 
     pub(super) fn memory_use(&self) -> usize {
-        self.bodies.memory_use() + if self.second.is_some() { size_of::<Second>() } else { 0 }
+        let places = match &self.places {
+            Places::Few(_) => 0,
+            Places::Many(places) => places.len() * size_of::<u16>(),
+        };
+        let second = if self.second.is_some() { size_of::<Second>() } else { 0 };
+        self.bodies.capacity() * size_of::<PageBody>()
+            + self.bodies.iter().map(PageBody::memory_use).sum::<usize>()
+            + places
+            + second
     }
 }

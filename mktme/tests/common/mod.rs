@@ -9,7 +9,8 @@ use sim_core::keyid::{KeyId, KeyIdLayout};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::PconfigStatus;
 use sim_core::platform::{
-    DramSpec, IntegrityMode, MceSpec, MemorySpec, PagePolicy, SpeedGrade, XtsWidth,
+    CcdLWrRule, Density, DeviceWidth, DramSpec, FawRule, IntegrityMode, MceSpec, MemorySpec,
+    PagePolicy, RefreshMode, RrdLRule, SpeedBin, SpeedGrade, XtsWidth,
 };
 use sim_core::port::Fill;
 
@@ -57,17 +58,26 @@ pub fn spec(mode: IntegrityMode, erratum: bool, crypto: CryptoKind) -> Controlle
         },
         dram: DramSpec {
             grade: SpeedGrade::Ddr5_4800,
+            bin: SpeedBin::B,
+            width: DeviceWidth::X4,
+            density: Density::Gb16,
             channels: 8,
             ranks: 2,
-            bank_groups: 8,
-            banks_per_group: 4,
-            lines_per_row: 64,
+            faw: FawRule::Clocks32,
+            ccd_l_wr: CcdLWrRule::Ns20,
+            rrd_l: RrdLRule::Ns5,
+            refresh: RefreshMode::Off,
+            refresh_hot: false,
+            refresh_postpone: 4,
             read_queue: 64,
             write_queue: 64,
             write_high: 48,
             write_low: 16,
+            read_age: 4096,
+            write_age: 16384,
             page_policy: PagePolicy::Open,
-            channel_interleave: 256,
+            map: "hashed".to_owned(),
+            watchdog: 1 << 20,
         },
         packages: 1,
         crypto,

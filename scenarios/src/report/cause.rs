@@ -485,6 +485,9 @@ fn describe(kind: &EventKind) -> String {
             at.line(),
             at.keyid()
         ),
+        EventKind::BackInvalidate { package, line } => format!(
+            "the snoop filter of package {package} let go of line {line} for lack of room, so its cores had to"
+        ),
         EventKind::WcLeave { core, at, mask, why } => format!(
             "core {core}'s write-combining buffer for line {} left with {} of 64 bytes {}",
             at.line(),

@@ -1,16 +1,21 @@
 //! `tdxsim replay`
 
-use super::{TOOL, exit_of, json, refuse, run};
+use super::dram::CommandFile;
+use super::{TOOL, dram, exit_of, json, refuse, run};
 use crate::cli::{Format, Replay};
 use crate::exit::Exit;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
+use scenarios::commands::CommandSink;
 use scenarios::platform::{Origin, Platform, load_with};
-use scenarios::replay::{Place, Settings};
+use scenarios::replay::{Place, ReplayError, Settings, replay_with};
 use scenarios::trace::{self, Format as TraceFormat};
 use sim_core::KeyId;
 
 pub(super) fn replay(args: &Replay) -> Exit {
+    if args.dram_only {
+        return dram::dram_only(args);
+    }
     match try_replay(args) {
         Ok(exit) | Err(exit) => exit,
     }
@@ -24,7 +29,7 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
     let overrides = run::overrides(&args.platform.set)?;
     let platform = load_with(&origin, &overrides).map_err(|diag| refuse(&diag))?;
     let settings = Settings {
-        place: place(args, &platform)?,
+        place: place(args.td, args.keyid, &platform)?,
         speed: run::speed(&args.platform),
         seed: args.platform.seed,
         limit: args.limit,
@@ -47,12 +52,22 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let name = args.file.to_string_lossy();
-    let report =
-        scenarios::replay::replay(&mut reader, &name, TOOL, &platform, &settings, |records| {
-            bar.set_position(records)
-        });
+    let mut file = CommandFile::create(&args.commands, &platform.spec)?;
+    let progress = |records| bar.set_position(records);
+    let sink = file.as_mut().map(|file| &mut file.writer as &mut dyn CommandSink);
+    let report = replay_with(&mut reader, &name, TOOL, &platform, &settings, sink, progress);
     bar.finish_and_clear();
-    let report = report.map_err(bad_trace)?;
+    let report = report.map_err(|error| match (error, &file) {
+        (ReplayError::Write(error), Some(file)) => file.failed(&error),
+        (ReplayError::Write(error), None) => {
+            output::message(&error.to_string());
+            Exit::NotWritten
+        }
+        (ReplayError::Trace(error), _) => bad_trace(error),
+    })?;
+    if let Some(file) = file {
+        file.keep()?;
+    }
     let exit = exit_of(report.verdict);
     Ok(match args.format {
         Format::Human => output::data(&report.to_string(), exit),
@@ -60,9 +75,9 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
     })
 }
 
-fn place(args: &Replay, platform: &Platform) -> Result<Place, Exit> {
+pub(super) fn place(td: bool, keyid: Option<u16>, platform: &Platform) -> Result<Place, Exit> {
     let layout = &platform.spec.keyid;
-    if args.td {
+    if td {
         // The first private KeyID is the global one; a TD gets the next.
         return match layout.private(1).or_else(|| layout.private(0)) {
             Some(keyid) => Ok(Place::Td(keyid)),
@@ -75,7 +90,7 @@ fn place(args: &Replay, platform: &Platform) -> Result<Place, Exit> {
             }
         };
     }
-    let keyid = KeyId(args.keyid.unwrap_or(0));
+    let keyid = KeyId(keyid.unwrap_or(0));
     if layout.is_private(keyid) || !layout.is_configured(keyid) {
         output::message(&format!(
             "--keyid: found {keyid}, expected a shared KeyID of {}, 0 to {}; use --td for a private one",

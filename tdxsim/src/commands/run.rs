@@ -1,5 +1,6 @@
 //! `tdxsim run`
 
+use super::dram::CommandFile;
 use super::{TOOL, exit_of, json, pairs, refuse};
 use crate::cli::{Format, PlatformChoice, Run, SpeedArg};
 use crate::exit::Exit;
@@ -10,7 +11,8 @@ use scenarios::library;
 use scenarios::platform::{Origin, Override};
 use scenarios::report::human::{Narrative, summary, verdict_word};
 use scenarios::report::{Document, Verdict};
-use scenarios::run::{Crypto, Request, Speed, plan, run_all};
+use scenarios::run::{Cell, Crypto, Request, Speed, plan, run_all};
+use sim_core::Ps;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -32,14 +34,41 @@ pub(super) fn run(args: &Run) -> Exit {
         Ok(cells) => cells,
         Err(diag) => return refuse(&diag),
     };
+    let file = match command_file(&cells, args) {
+        Ok(file) => file,
+        Err(exit) => return exit,
+    };
     let document = match run_all(&cells, &request, TOOL) {
         Ok(document) => document,
         Err(diag) => return refuse(&diag),
     };
     let exit = exit_of(document.verdict);
+    if let (Some(mut file), [run]) = (file, document.runs.as_slice())
+        && let Err(exit) =
+            file.put_all(&run.commands, Ps(run.simulated_ps)).and_then(|()| file.keep())
+    {
+        return exit;
+    }
     match args.format {
         Format::Json => json(&document, exit),
         Format::Human => output::data(&human(&document, args), exit),
+    }
+}
+
+/// The file for the commands, of the one run that there is.
+fn command_file(cells: &[Cell], args: &Run) -> Result<Option<CommandFile>, Exit> {
+    if args.commands.command_trace.is_none() {
+        return Ok(None);
+    }
+    match cells {
+        [cell] => CommandFile::create(&args.commands, cell.platform()),
+        _ => {
+            let n = cells.len();
+            output::message(&format!(
+                "--command-trace: found {n} runs, expected one: name one scenario, --platform and --integrity"
+            ));
+            Err(Exit::BadInput)
+        }
     }
 }
 
@@ -129,5 +158,6 @@ fn request(args: &Run) -> Result<Request, Exit> {
         speed: speed(&args.platform),
         seed: args.platform.seed,
         check: args.check,
+        commands: args.commands.command_trace.is_some(),
     })
 }

@@ -1,0 +1,1051 @@
+//! Cores that issue streams of operations with many in flight.
+//!
+//! A scenario's program waits for each operation. A stream does not: an operation begins as soon as its operands and the
+//! buffers it needs are there, so that bandwidth comes from latency and from how many lines a core can wait for. What an
+//! operation *does* it does when it begins, in the order of the stream, exactly as a program's would
+//! (architecture.md §13 MC-31): the window decides when, never what.
+//!
+//! What holds an operation back, each a number of the platform:
+//! * `cpu.width`: so many instructions begin in one core clock.
+//! * `cpu.window`: an instruction begins only when all but the last so many before it have retired, in order.
+//! * its dependence ([`StreamOp::after`]): the operation so many back must have its data.
+//! * `cpu.fill_buffers`: every line that misses L1D occupies one until it is there. A later access to the same line waits for
+//!   the same buffer.
+//! * `cpu.superqueue`: every line that misses L2 occupies an entry as well; a prefetch into L2 only that.
+//! * `cpu.store_buffer`: a store retires into it and leaves it, in order, one per clock, when the core owns its line.
+//! * `cpu.direct_stores`: a direct store (MOVDIR64B) occupies a place until its line is admitted to a controller's queue.
+//!
+//! DRAM answers when it answers, so an operation's end may be unknown for a while: such an end is [`PENDING`] and becomes known
+//! when the controller completes the request. The run goes from one moment at which something can begin to the next; DRAM
+//! is moved on event by event only while somebody waits for it.
+
+use crate::Machine;
+use crate::Speed;
+use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::time::Ticket;
+use cache::{FenceKind, Level};
+use serde::{Deserialize, Serialize};
+use sim_core::data::{ByteMask, LineData};
+use sim_core::mca::McAccess;
+use sim_core::port::McHandler;
+use sim_core::{Addr, Ps, Tagged};
+
+/// The end of what DRAM has not answered yet: later than every moment.
+const PENDING: Ps = Ps(u64::MAX);
+/// No waiter.
+const NIL: u16 = u16::MAX;
+/// Marks a waiter that is a store of the store buffer, not an entry of the window.
+const STORE: u16 = 1 << 15;
+
+/// What an operation of a stream does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum StreamKind {
+    /// A load.
+    Load,
+    /// An instruction fetch: costs what a load costs.
+    Fetch,
+    /// A write-back store.
+    Store,
+    /// A software prefetch into L2.
+    Prefetch,
+    /// MOVDIR64B of zeros.
+    DirectStore,
+    /// A non-temporal store of a whole line.
+    NtStore,
+    /// CLFLUSHOPT.
+    Clflushopt,
+    /// CLWB.
+    Clwb,
+    /// MFENCE.
+    Mfence,
+    /// SFENCE.
+    Sfence,
+}
+
+/// One operation of a stream. It touches one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StreamOp {
+    /// What.
+    pub kind: StreamKind,
+    /// Where; ignored for fences.
+    pub at: Addr,
+    /// Bytes, 1 to 64, within the line of `at`; what goes beyond it is left out.
+    pub bytes: u32,
+    /// The operation needs the result of the one so many back in its stream; 0 for none.
+    pub after: u8,
+    /// Instructions before it that touch no memory.
+    pub gap: u32,
+    /// It begins no earlier than this moment.
+    pub not_before: Ps,
+    /// It begins so long after everything it needs is there.
+    pub delay: Ps,
+}
+
+impl StreamOp {
+    /// An operation of 8 bytes that depends on nothing.
+    pub const fn new(kind: StreamKind, at: Addr) -> StreamOp {
+        let (not_before, delay) = (Ps::ZERO, Ps::ZERO);
+        StreamOp { kind, at, bytes: 8, after: 0, gap: 0, not_before, delay }
+    }
+}
+
+/// Where a core's operations come from.
+pub trait Source {
+    /// The next operation; `None` at the end, and ever after.
+    fn next(&mut self) -> Option<StreamOp>;
+}
+
+impl<F: FnMut() -> Option<StreamOp>> Source for F {
+    fn next(&mut self) -> Option<StreamOp> {
+        self()
+    }
+}
+
+/// What a stream has done. Times are of simulated time.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct StreamStats {
+    /// Operations issued.
+    pub operations: u64,
+    /// Operations that the agent may not make, dropped (architecture.md §2.5).
+    pub refused: u64,
+    /// Loads and fetches among the operations.
+    pub loads: u64,
+    /// Stores among them, direct and non-temporal ones included.
+    pub stores: u64,
+    /// Prefetches among them.
+    pub prefetches: u64,
+    /// Sum over loads and fetches: from issue to data.
+    pub load_latency: Ps,
+    /// The moment at which the stream began.
+    pub begin: Ps,
+    /// The moment at which its last operation was over.
+    pub end: Ps,
+}
+
+/// An operation that has not retired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct InFlight {
+    done: Ps,
+    /// Instructions of the stream up to and including it.
+    instructions: u64,
+    /// The next waiter for the same buffer.
+    next: u16,
+    /// Whether its latency is counted.
+    load: bool,
+}
+
+/// A retired store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Retired {
+    /// When the core owns its line.
+    owned: Ps,
+    next: u16,
+}
+
+/// A line on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Fill {
+    at: Tagged,
+    release: Ps,
+    /// Added to DRAM's answer.
+    after: Ps,
+    /// Whether it missed L2.
+    in_superqueue: bool,
+    waiter: u16,
+}
+
+impl Fill {
+    const NONE: Fill = Fill {
+        at: Tagged::new(sim_core::Line(0), sim_core::KeyId(0)),
+        release: Ps::ZERO,
+        after: Ps::ZERO,
+        in_superqueue: false,
+        waiter: NIL,
+    };
+}
+
+/// A core's stream and its buffers. Plain data.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Stream {
+    agent: AgentId,
+    core: u16,
+    kind: AgentKind,
+    own: sim_core::KeyId,
+    /// The next operation begins no earlier.
+    at: Ps,
+    /// Nor than this: when what it waited for was there.
+    floor: Ps,
+    /// When it is worth looking at the stream again; [`PENDING`]: when DRAM has answered.
+    wake: Ps,
+    /// Whether it waits and DRAM's next answer may end that.
+    blocked: bool,
+    ended: bool,
+    next: Option<StreamOp>,
+    // The window: a ring by operation number.
+    window: Vec<InFlight>,
+    head: u64,
+    tail: u64,
+    /// When everything before `head` had retired.
+    retired: Ps,
+    instructions: u64,
+    // The store buffer: a ring by store number.
+    stores: Vec<Retired>,
+    store_head: u64,
+    store_tail: u64,
+    /// When the last store before `store_head` was written.
+    written: Ps,
+    /// Fill buffers, then places for prefetches, which occupy the superqueue alone.
+    fills: Vec<Fill>,
+    /// How many of them are fill buffers.
+    buffers: u32,
+    /// Those in use, or not known to be free.
+    busy: u128,
+    /// Of those, whose end is not known.
+    pending: u128,
+    /// No fill whose end is known ends later.
+    latest_fill: Ps,
+    /// By place: until when a direct store occupies it.
+    direct: Vec<Ps>,
+    /// Writes of this stream that wait for room in a controller's queue.
+    unadmitted: u32,
+    /// When the first weakly ordered operation must become visible.
+    due: Ps,
+    /// Poison that a load brought, and the load's number.
+    consumed: Option<(u64, Consumed)>,
+    stats: StreamStats,
+}
+
+/// How far a stream may go before the others are looked at.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Not beyond this moment.
+    until: Ps,
+    /// Not beyond so many operations of the machine.
+    stop: u64,
+    /// Somebody else waits for DRAM, so its events come first.
+    others_blocked: bool,
+}
+
+/// Why an operation cannot begin.
+enum Hold {
+    /// Until this moment.
+    Until(Ps),
+    /// Until DRAM answers, or until this moment if that is earlier.
+    Blocked(Ps),
+}
+
+impl Stream {
+    fn new(machine: &Machine, agent: AgentId) -> Stream {
+        let cpu = &machine.spec.cpu;
+        let spec = machine.agents.get(usize::from(agent.0)).map(|a| &a.spec);
+        let now = machine.trace.now;
+        let none = InFlight { done: Ps::ZERO, instructions: 0, next: NIL, load: false };
+        // A dependence may reach 255 back.
+        let window = usize::from(cpu.window).next_power_of_two().max(256);
+        let stores = usize::from(cpu.store_buffer).next_power_of_two();
+        Stream {
+            agent,
+            core: spec.map_or(0, |s| s.core),
+            kind: spec.map_or(AgentKind::Kernel, |s| s.kind),
+            own: spec.map_or(sim_core::KeyId::TME, |s| s.keyid),
+            at: now,
+            floor: now,
+            wake: now,
+            blocked: false,
+            ended: spec.is_none(),
+            next: None,
+            window: vec![none; window],
+            head: 0,
+            tail: 0,
+            retired: now,
+            instructions: 0,
+            stores: vec![Retired { owned: Ps::ZERO, next: NIL }; stores],
+            store_head: 0,
+            store_tail: 0,
+            written: now,
+            fills: vec![Fill::NONE; usize::from(cpu.fill_buffers) + usize::from(cpu.superqueue)],
+            buffers: cpu.fill_buffers.into(),
+            busy: 0,
+            pending: 0,
+            latest_fill: Ps::ZERO,
+            direct: vec![Ps::ZERO; usize::from(cpu.direct_stores).max(1)],
+            unadmitted: 0,
+            due: PENDING,
+            consumed: None,
+            stats: StreamStats { begin: now, end: now, ..StreamStats::default() },
+        }
+    }
+
+    #[inline]
+    fn flight(&self, number: u64) -> &InFlight {
+        // A power of two of entries: the mask is in range.
+        &self.window[(number & (self.window.len() as u64 - 1)) as usize]
+    }
+    #[inline]
+    fn flight_mut(&mut self, number: u64) -> &mut InFlight {
+        let mask = self.window.len() as u64 - 1;
+        &mut self.window[(number & mask) as usize]
+    }
+    #[inline]
+    fn retired_store(&mut self, number: u64) -> &mut Retired {
+        let mask = self.stores.len() as u64 - 1;
+        &mut self.stores[(number & mask) as usize]
+    }
+
+    /// Retires the oldest operation of the window.
+    fn retire(&mut self) -> Result<(), Hold> {
+        let done = self.flight(self.head).done;
+        if done == PENDING {
+            return Err(Hold::Blocked(PENDING));
+        }
+        self.retired = self.retired.max(done);
+        self.head += 1;
+        Ok(())
+    }
+
+    /// Writes the oldest store of the store buffer into L1D.
+    fn write_oldest(&mut self, clock: Ps) -> Result<(), Hold> {
+        let owned = self.retired_store(self.store_head).owned;
+        if owned == PENDING {
+            return Err(Hold::Blocked(PENDING));
+        }
+        self.written = (self.written + clock).max(owned);
+        self.store_head += 1;
+        Ok(())
+    }
+
+    /// Frees fill buffers whose lines are there at `t`.
+    fn expire(&mut self, t: Ps) {
+        if self.pending == 0 && self.latest_fill <= t {
+            self.busy = 0;
+            return;
+        }
+        let mut left = self.busy & !self.pending;
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if self.fills.get(slot).is_some_and(|f| f.release <= t) {
+                self.busy &= !(1 << slot);
+            }
+        }
+    }
+
+    /// All fill buffers, as a mask.
+    const fn all_buffers(&self) -> u128 {
+        (1 << self.buffers) - 1
+    }
+
+    /// The first moment at which one of these is known to become free.
+    fn first_release(&self, mut left: u128) -> Ps {
+        let mut first = PENDING;
+        while left != 0 {
+            if let Some(fill) = self.fills.get(left.trailing_zeros() as usize) {
+                first = first.min(fill.release);
+            }
+            left &= left - 1;
+        }
+        first
+    }
+
+    /// The fill buffer of a line that is on its way at `t`.
+    fn on_its_way(&self, at: Tagged, t: Ps) -> Option<usize> {
+        let mut left = self.busy;
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if self.fills.get(slot).is_some_and(|f| f.at == at && f.release > t) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Superqueue entries in use, as a mask of fills. Fills that are over may be among them: see [`Stream::expire`].
+    fn superqueue(&self) -> u128 {
+        let (mut left, mut used) = (self.busy, 0);
+        while left != 0 {
+            let slot = left.trailing_zeros();
+            left &= left - 1;
+            if self.fills.get(slot as usize).is_some_and(|f| f.in_superqueue) {
+                used |= 1 << slot;
+            }
+        }
+        used
+    }
+
+    /// Has a window entry or a store wait for a fill buffer, or takes the buffer's end if that is known.
+    fn wait_for(&mut self, slot: usize, waiter: u16) -> Ps {
+        let Some(fill) = self.fills.get_mut(slot) else { return Ps::ZERO };
+        if fill.release != PENDING {
+            return fill.release;
+        }
+        let next = std::mem::replace(&mut fill.waiter, waiter);
+        if waiter & STORE != 0 {
+            self.retired_store(u64::from(waiter & !STORE)).next = next;
+        } else {
+            self.flight_mut(u64::from(waiter)).next = next;
+        }
+        PENDING
+    }
+
+    /// DRAM has answered for a fill buffer: whoever waits for it knows its end.
+    fn filled(&mut self, slot: usize, at: Ps) {
+        let Some(fill) = self.fills.get_mut(slot) else { return };
+        let release = at + fill.after;
+        fill.release = release;
+        let mut waiter = std::mem::replace(&mut fill.waiter, NIL);
+        self.pending &= !(1 << slot);
+        self.latest_fill = self.latest_fill.max(release);
+        while waiter != NIL {
+            if waiter & STORE != 0 {
+                let store = self.retired_store(u64::from(waiter & !STORE));
+                store.owned = release;
+                waiter = store.next;
+            } else {
+                let flight = self.flight_mut(u64::from(waiter));
+                flight.done = release;
+                waiter = flight.next;
+                if flight.load {
+                    self.stats.load_latency.0 = self.stats.load_latency.0.wrapping_add(release.0);
+                }
+            }
+        }
+        self.awake(release);
+    }
+
+    /// Something that the stream may wait for ends at `t`.
+    fn awake(&mut self, t: Ps) {
+        if self.blocked {
+            self.wake = self.wake.min(t);
+        }
+    }
+
+    /// The end of everything it has issued. Nothing is pending any more.
+    fn finish(&mut self, clock: Ps) {
+        while self.head < self.tail && self.retire().is_ok() {}
+        while self.store_head < self.store_tail && self.write_oldest(clock).is_ok() {}
+        let direct = self.direct.iter().copied().max().unwrap_or(Ps::ZERO);
+        let last = self.retired.max(self.written).max(direct).max(self.latest_fill).max(self.at);
+        self.stats.end = self.stats.end.max(last);
+    }
+}
+
+impl Machine {
+    /// Runs one stream per agent, each on the agent's core, until all have ended and everything they issued is over.
+    /// Guests, devices and a second stream on one core are not served: they end at once.
+    ///
+    /// A load that brings poison retires with a machine check, of which `os` is told; after a panic nothing more is issued.
+    pub fn run_streams<S: Source, H: McHandler>(
+        &mut self,
+        streams: &mut [(AgentId, S)],
+        os: &mut H,
+    ) -> Vec<StreamStats> {
+        let agents: Vec<AgentId> = streams.iter().map(|(agent, _)| *agent).collect();
+        let mut sources: Vec<&mut S> = streams.iter_mut().map(|(_, source)| source).collect();
+        self.start_streams(&agents);
+        while self.advance_streams(&mut sources, u64::MAX, os) {}
+        self.end_streams()
+    }
+
+    /// Begins streams, as [`Machine::run_streams`] does. Between two calls of [`Machine::advance_streams`] the machine can
+    /// be saved and restored.
+    pub fn start_streams(&mut self, agents: &[AgentId]) {
+        self.settle();
+        self.streams = agents.iter().map(|agent| Stream::new(self, *agent)).collect();
+        for i in 0..self.streams.len() {
+            let (earlier, rest) = self.streams.split_at_mut(i);
+            if let Some(stream) = rest.first_mut() {
+                let taken = earlier.iter().any(|s| s.core == stream.core);
+                let served = matches!(
+                    stream.kind,
+                    AgentKind::Kernel | AgentKind::User | AgentKind::Seam | AgentKind::Td
+                );
+                stream.ended |= taken || !served;
+                if stream.ended {
+                    stream.wake = PENDING;
+                }
+            }
+        }
+    }
+
+    /// Lets streams issue about so many operations. Whether any of them goes on. `sources` are those of the streams, in
+    /// their order.
+    pub fn advance_streams<S: Source, H: McHandler>(
+        &mut self,
+        sources: &mut [&mut S],
+        operations: u64,
+        os: &mut H,
+    ) -> bool {
+        let stop = self.counts.operations.saturating_add(operations);
+        loop {
+            let (mut first, mut wake, mut second, mut blocked) = (0, PENDING, PENDING, 0);
+            for (i, stream) in self.streams.iter().enumerate() {
+                blocked += u32::from(stream.blocked);
+                if stream.wake < wake {
+                    (first, second, wake) = (i, wake, stream.wake);
+                } else {
+                    second = second.min(stream.wake);
+                }
+            }
+            // DRAM is looked at only while somebody waits for it.
+            let memory = self.dram.next_event().filter(|_| blocked > 0 || self.waiting > 0);
+            if let Some(at) = memory
+                && at <= wake
+            {
+                self.trace.now = self.trace.now.max(at);
+                self.advance_dram(at);
+                continue;
+            }
+            if wake == PENDING || wake.is_horizon() {
+                return false;
+            }
+            if self.counts.operations >= stop {
+                return true;
+            }
+            let Some(source) = sources.get_mut(first) else { return false };
+            let others = blocked - u32::from(self.streams.get(first).is_some_and(|s| s.blocked));
+            let bounds = Bounds { until: second, stop, others_blocked: others > 0 };
+            self.advance_stream(first, *source, bounds, os);
+        }
+    }
+
+    /// Ends streams: what they have issued is done. One statistic for each, in their order.
+    pub fn end_streams(&mut self) -> Vec<StreamStats> {
+        // What is still weakly ordered becomes visible in its time.
+        for i in 0..self.streams.len() {
+            while let Some(due) = self.streams.get(i).map(|s| s.due).filter(|due| *due != PENDING) {
+                self.trace.now = self.trace.now.max(due);
+                self.become_visible(i, due);
+            }
+        }
+        self.settle();
+        let clock = self.spec.cpu.core_clock.cycles(1);
+        let mut stats = Vec::with_capacity(self.streams.len());
+        for mut stream in std::mem::take(&mut self.streams) {
+            stream.finish(clock);
+            self.trace.now = self.trace.now.max(stream.stats.end.min(Ps::HORIZON));
+            stats.push(stream.stats);
+        }
+        stats
+    }
+
+    /// Issues a stream's operations until the next one begins later than `until`, or than DRAM's next event if somebody
+    /// waits for DRAM.
+    fn advance_stream<S: Source, H: McHandler>(
+        &mut self,
+        i: usize,
+        source: &mut S,
+        bounds: Bounds,
+        os: &mut H,
+    ) {
+        let Bounds { until, stop, others_blocked } = bounds;
+        let alone = self.streams.len() == 1;
+        let clock = self.spec.cpu.core_clock.cycles(1);
+        let step = Ps((clock.0 / u64::from(self.spec.cpu.width.max(1))).max(1));
+        loop {
+            let Some(stream) = self.streams.get_mut(i) else { return };
+            if stream.blocked {
+                (stream.blocked, stream.floor) = (false, stream.floor.max(stream.wake));
+            }
+            if stream.consumed.is_some() {
+                match self.retire_on_poison(i, until, os) {
+                    true => continue,
+                    false => return,
+                }
+            }
+            let op = match stream.next.take().or_else(|| source.next()) {
+                Some(op) => op,
+                None => {
+                    (stream.ended, stream.wake) = (true, PENDING);
+                    return;
+                }
+            };
+            let t = match self.earliest(i, &op, clock, step) {
+                Ok(t) => t + op.delay,
+                Err(hold) => {
+                    let Some(stream) = self.streams.get_mut(i) else { return };
+                    stream.next = Some(op);
+                    match hold {
+                        Hold::Until(t) => stream.wake = t,
+                        Hold::Blocked(t) => (stream.blocked, stream.wake) = (true, t),
+                    }
+                    return;
+                }
+            };
+            let watched = others_blocked || self.waiting > 0;
+            let memory_first = watched && self.dram.next_event().is_some_and(|m| m <= t);
+            if t > until || memory_first {
+                if let Some(stream) = self.streams.get_mut(i) {
+                    (stream.next, stream.wake) = (Some(op), t);
+                }
+                return;
+            }
+            if t.is_horizon() {
+                if let Some(stream) = self.streams.get_mut(i) {
+                    (stream.ended, stream.wake) = (true, PENDING);
+                }
+                return;
+            }
+            self.trace.now = self.trace.now.max(t);
+            let requests = self.requests;
+            self.issue_streamed(i, &op, t, step);
+            let over = self.counts.operations >= stop;
+            if over || !alone && self.requests != requests {
+                // Somebody may have been answered: look at all streams again.
+                if let Some(stream) = self.streams.get_mut(i) {
+                    stream.wake = stream.wake.max(t);
+                }
+                return;
+            }
+        }
+    }
+
+    /// When an operation can begin.
+    #[inline]
+    fn earliest(&mut self, i: usize, op: &StreamOp, clock: Ps, step: Ps) -> Result<Ps, Hold> {
+        let window = u64::from(self.spec.cpu.window);
+        let superqueue = usize::from(self.spec.cpu.superqueue);
+        let store_buffer = u64::from(self.spec.cpu.store_buffer);
+        let Some(stream) = self.streams.get_mut(i) else { return Err(Hold::Until(PENDING)) };
+        let mut t = (stream.at + step.times(op.gap.into())).max(op.not_before).max(stream.floor);
+        // Room in the window.
+        let number = stream.instructions + u64::from(op.gap) + 1;
+        let room = stream.window.len() as u64;
+        while stream.head < stream.tail
+            && (stream.tail - stream.head >= room
+                || number - stream.flight(stream.head).instructions >= window)
+        {
+            stream.retire()?;
+            t = t.max(stream.retired);
+        }
+        if op.after != 0
+            && let Some(needed) = stream.tail.checked_sub(op.after.into())
+            && needed >= stream.head
+        {
+            let done = stream.flight(needed).done;
+            if done == PENDING {
+                return Err(Hold::Blocked(PENDING));
+            }
+            t = t.max(done);
+        }
+        match op.kind {
+            StreamKind::Load | StreamKind::Fetch => {}
+            StreamKind::Store => {
+                while stream.store_tail - stream.store_head >= store_buffer {
+                    stream.write_oldest(clock)?;
+                    t = t.max(stream.written);
+                }
+            }
+            StreamKind::Prefetch => {
+                if stream.busy.count_ones() as usize >= superqueue {
+                    stream.expire(t);
+                    let used = stream.superqueue();
+                    if used.count_ones() as usize >= superqueue {
+                        return Err(Hold::Blocked(stream.first_release(used)));
+                    }
+                }
+                return Ok(t);
+            }
+            StreamKind::DirectStore => {
+                let first = stream.direct.iter().copied().min().unwrap_or(Ps::ZERO);
+                if stream.unadmitted as usize >= stream.direct.len() {
+                    return Err(Hold::Blocked(PENDING));
+                }
+                return Ok(t.max(first));
+            }
+            StreamKind::Clflushopt | StreamKind::Clwb => return Ok(t),
+            StreamKind::Mfence | StreamKind::Sfence => {
+                if op.kind == StreamKind::Mfence {
+                    while stream.head < stream.tail {
+                        stream.retire()?;
+                    }
+                    t = t.max(stream.retired);
+                }
+                while stream.store_head < stream.store_tail {
+                    stream.write_oldest(clock)?;
+                }
+                if stream.unadmitted > 0 {
+                    return Err(Hold::Blocked(PENDING));
+                }
+                let direct = stream.direct.iter().copied().max().unwrap_or(Ps::ZERO);
+                return Ok(t.max(stream.written).max(direct));
+            }
+            StreamKind::NtStore => {
+                if stream.unadmitted >= stream.buffers {
+                    return Err(Hold::Blocked(PENDING));
+                }
+            }
+        }
+        // A fill buffer and an entry of the superqueue, unless the line is in L1D.
+        if stream.busy != 0 {
+            let all = stream.all_buffers();
+            let in_use = stream.busy.count_ones() as usize;
+            let over = stream.pending == 0 && stream.latest_fill <= t;
+            if stream.busy & all == all || in_use >= superqueue || over {
+                stream.expire(t);
+                let mut held = 0;
+                if stream.busy & all == all {
+                    held = stream.busy & all;
+                } else if stream.busy.count_ones() as usize >= superqueue {
+                    let used = stream.superqueue();
+                    if used.count_ones() as usize >= superqueue {
+                        held = used;
+                    }
+                }
+                if held != 0 {
+                    let first = stream.first_release(held);
+                    let (core, at) = (stream.core, op.at.tagged());
+                    let hits = op.kind != StreamKind::NtStore && self.caches.is_in_l1(core, at);
+                    if !hits {
+                        return Err(Hold::Blocked(first));
+                    }
+                }
+            }
+        }
+        Ok(t)
+    }
+
+    /// An operation begins at `t`: it takes effect, and its end is known or pending.
+    #[inline]
+    fn issue_streamed(&mut self, i: usize, op: &StreamOp, t: Ps, step: Ps) {
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        let core = stream.core;
+        stream.at = t + step;
+        stream.instructions += u64::from(op.gap) + 1;
+        stream.stats.operations += 1;
+        self.counts.operations += 1;
+        if stream.due <= t {
+            self.become_visible(i, t);
+        }
+        let Some(stream) = self.streams.get(i) else { return };
+        let at = op.at.tagged();
+        let private = self.spec.keyid.is_private(at.keyid());
+        let mine = stream.kind == AgentKind::Seam
+            || stream.kind == AgentKind::Td && at.keyid() == stream.own;
+        let touches = !matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence);
+        if private && !mine && touches {
+            if let Some(stream) = self.streams.get_mut(i) {
+                stream.stats.refused += 1;
+            }
+            return self.retires(i, t + step, false, t);
+        }
+        let timed = self.options.speed == Speed::Timed;
+        if !timed && let Some(stream) = self.streams.get_mut(i) {
+            stream.at = t + self.spec.functional.op;
+        }
+        self.traffic.clear();
+        match op.kind {
+            StreamKind::Load | StreamKind::Fetch => self.load_streamed(i, op, t),
+            StreamKind::Store => self.store_streamed(i, op, t, step),
+            StreamKind::Prefetch => {
+                let (mut bus, caches) = self.bus();
+                let hit = caches.prefetch(core, at, &mut bus);
+                let after = self.known_or_after(core, &hit, at);
+                let Some(stream) = self.streams.get_mut(i) else { return };
+                stream.stats.prefetches += 1;
+                let mut read = Ticket::NOBODY;
+                if timed && !matches!(hit.level, Level::L1 | Level::L2) {
+                    let (release, after) = match after {
+                        Latency::Known(latency) => (t + latency, Ps::ZERO),
+                        Latency::AfterRead(after) => (PENDING, after),
+                    };
+                    let from = stream.buffers;
+                    let slot = stream.take_fill(from, at, release, after, true);
+                    read = Ticket::fill(i, slot);
+                }
+                // Nobody waits for a prefetch but whoever wants its line.
+                self.send_streamed(read, Ticket::stream_write(i));
+                self.retires(i, t + step, false, t);
+            }
+            StreamKind::DirectStore => {
+                let (mut bus, caches) = self.bus();
+                caches.movdir64b(core, at, &LineData::ZERO, t, &mut bus);
+                let occupied = self.direct_occupancy(core, at);
+                let Some(stream) = self.streams.get_mut(i) else { return };
+                stream.stats.stores += 1;
+                if timed && let Some(place) = stream.direct.iter_mut().min() {
+                    *place = t + occupied;
+                }
+                self.weak_from_now(i);
+                self.retires(i, t + step, false, t);
+            }
+            StreamKind::NtStore => {
+                let (mut bus, caches) = self.bus();
+                caches.wc_store(core, at, &LineData::ZERO, ByteMask::FULL, t, &mut bus);
+                let occupied = self.direct_occupancy(core, at);
+                let Some(stream) = self.streams.get_mut(i) else { return };
+                stream.stats.stores += 1;
+                if timed {
+                    stream.take_fill(0, at, t + occupied, Ps::ZERO, false);
+                }
+                self.weak_from_now(i);
+                self.retires(i, t + step, false, t);
+            }
+            StreamKind::Clflushopt | StreamKind::Clwb => {
+                let (mut bus, caches) = self.bus();
+                if op.kind == StreamKind::Clflushopt {
+                    caches.clflushopt(core, at, t, &mut bus);
+                } else {
+                    caches.clwb(core, at, t, &mut bus);
+                }
+                let cost = self.spec.latency.clflushopt;
+                if timed && let Some(stream) = self.streams.get_mut(i) {
+                    stream.at = t + cost;
+                }
+                self.weak_from_now(i);
+                self.retires(i, t + step, false, t);
+            }
+            StreamKind::Mfence | StreamKind::Sfence => {
+                let full = op.kind == StreamKind::Mfence;
+                let kind = if full { FenceKind::Mfence } else { FenceKind::Sfence };
+                let cost = if full { self.spec.latency.mfence } else { self.spec.latency.issue };
+                let beat = self.fence(core, kind, cost);
+                self.weak_from_now(i);
+                if timed && let Some(stream) = self.streams.get_mut(i) {
+                    stream.at = t + beat.cost;
+                }
+                self.retires(i, t + step, false, t);
+            }
+        }
+    }
+
+    /// The operation is the youngest of the window, with its end.
+    #[inline]
+    fn retires(&mut self, i: usize, done: Ps, load: bool, t: Ps) {
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        let (tail, instructions) = (stream.tail, stream.instructions);
+        let flight = stream.flight_mut(tail);
+        (flight.done, flight.instructions, flight.load) = (done, instructions, load);
+        stream.tail += 1;
+        if load {
+            let known = if done == PENDING { 0 } else { done.0 };
+            let sum = &mut stream.stats.load_latency.0;
+            *sum = sum.wrapping_add(known).wrapping_sub(t.0);
+        }
+    }
+
+    #[inline]
+    fn load_streamed(&mut self, i: usize, op: &StreamOp, t: Ps) {
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        stream.stats.loads += 1;
+        let (core, tail, busy) = (stream.core, stream.tail, stream.busy);
+        let at = op.at.tagged();
+        let (mut bus, caches) = self.bus();
+        let hit = caches.load(core, at, &mut bus);
+        let poison = caches.loaded(hit.slot).2;
+        self.counts.access(hit.level);
+        if let Some(birth) = poison {
+            let fetch = op.kind == StreamKind::Fetch;
+            let access = if fetch { McAccess::Fetch } else { McAccess::DataLoad };
+            let at = Addr::new(op.at.hpa.line().hpa(), op.at.keyid);
+            if let Some(stream) = self.streams.get_mut(i) {
+                stream.consumed = Some((tail, Consumed { birth, at, access, fatal: false }));
+            }
+        }
+        if self.options.speed == Speed::Functional {
+            return self.retires(i, t + self.spec.functional.op, true, t);
+        }
+        if hit.level == Level::L1 && busy == 0 {
+            return self.retires(i, t + self.uncore.l1, true, t);
+        }
+        self.retires(i, PENDING, true, t);
+        let end = self.line_comes(i, hit, at, t, (tail & 0x7fff) as u16);
+        if end != PENDING
+            && let Some(stream) = self.streams.get_mut(i)
+        {
+            stream.flight_mut(tail).done = end;
+            stream.stats.load_latency.0 = stream.stats.load_latency.0.wrapping_add(end.0);
+        }
+    }
+
+    #[inline]
+    fn store_streamed(&mut self, i: usize, op: &StreamOp, t: Ps, step: Ps) {
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        stream.stats.stores += 1;
+        let (core, number) = (stream.core, stream.store_tail);
+        let (at, offset) = (op.at.tagged(), op.at.hpa.offset_in_line());
+        let len = (op.bytes as usize).clamp(1, sim_core::LINE_BYTES - offset);
+        let (mut bus, caches) = self.bus();
+        let mask = ByteMask::span(offset, len);
+        let hit = caches.store(core, at, &LineData::ZERO, mask, &mut bus);
+        self.counts.access(hit.level);
+        self.retires(i, t + step, false, t);
+        if self.options.speed == Speed::Functional {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        stream.store_tail += 1;
+        stream.retired_store(number).owned = PENDING;
+        let end = if hit.level == Level::L1 && stream.busy == 0 {
+            t
+        } else {
+            self.line_comes(i, hit, at, t, STORE | (number & 0x7fff) as u16)
+        };
+        if end != PENDING
+            && let Some(stream) = self.streams.get_mut(i)
+        {
+            stream.retired_store(number).owned = end;
+        }
+    }
+
+    /// When a line is there that an access of a stream has met, and the requests that this makes. If that is not known, the
+    /// waiter learns it later.
+    fn line_comes(&mut self, i: usize, hit: cache::Access, at: Tagged, t: Ps, waiter: u16) -> Ps {
+        if hit.level == Level::L1 {
+            let Some(stream) = self.streams.get_mut(i) else { return t };
+            return match stream.on_its_way(at, t) {
+                Some(slot) => stream.wait_for(slot, waiter),
+                None if waiter & STORE != 0 => t,
+                None => t + self.uncore.l1,
+            };
+        }
+        let latency = self.known_or_after(stream_core(&self.streams, i), &hit, at);
+        let missed = hit.level != Level::L2;
+        let Some(stream) = self.streams.get_mut(i) else { return t };
+        match latency {
+            Latency::Known(latency) => {
+                let end = t + latency;
+                stream.take_fill(0, at, end, Ps::ZERO, missed);
+                self.send_streamed(Ticket::NOBODY, Ticket::stream_write(i));
+                end
+            }
+            Latency::AfterRead(after) => {
+                let slot = stream.take_fill(0, at, PENDING, after, true);
+                stream.wait_for(slot, waiter);
+                self.send_streamed(Ticket::fill(i, slot), Ticket::stream_write(i));
+                // Whoever waits learns it, at once if DRAM has answered at once.
+                PENDING
+            }
+        }
+    }
+
+    /// What is known of an access's latency when it is made.
+    fn known_or_after(&self, core: u16, hit: &cache::Access, at: Tagged) -> Latency {
+        let (cost, after) = self.latency_of(core, hit, at);
+        if hit.level == Level::Memory { Latency::AfterRead(after) } else { Latency::Known(cost) }
+    }
+
+    /// Lets a core's weakly ordered operations that are due become visible, and sends their requests.
+    fn become_visible(&mut self, i: usize, t: Ps) {
+        let core = stream_core(&self.streams, i);
+        self.traffic.clear();
+        let (mut bus, caches) = self.bus();
+        caches.drain_due(core, t, &mut bus);
+        self.weak_from_now(i);
+    }
+
+    /// Sends what weakly ordered operations have requested, and notes when the next becomes visible.
+    fn weak_from_now(&mut self, i: usize) {
+        self.send_streamed(Ticket::NOBODY, Ticket::stream_write(i));
+        let core = stream_core(&self.streams, i);
+        let due = self.caches.next_due(core).unwrap_or(PENDING);
+        if let Some(stream) = self.streams.get_mut(i) {
+            stream.due = due;
+        }
+    }
+
+    /// Sends the recorded requests: the demand read with its ticket, everything else with the other.
+    #[inline]
+    fn send_streamed(&mut self, read: Ticket, other: Ticket) {
+        if self.traffic.is_empty() {
+            return;
+        }
+        let traffic = std::mem::take(&mut self.traffic);
+        for t in &traffic {
+            let ticket = if t.demand { read } else { other };
+            self.send_one(*t, ticket);
+        }
+        self.traffic = traffic;
+        self.traffic.clear();
+        self.collect();
+    }
+
+    /// DRAM has answered a request of a stream.
+    pub(crate) fn answer_stream(&mut self, ticket: Ticket, at: Ps) {
+        if let Some((i, slot)) = ticket.of_stream()
+            && let Some(stream) = self.streams.get_mut(i)
+        {
+            stream.filled(slot, at);
+        }
+    }
+
+    /// A write of a stream has to wait for room in a controller's queue, or no longer has.
+    pub(crate) fn count_unadmitted(&mut self, ticket: Ticket, more: bool) {
+        let Some((i, ..)) = ticket.of_stream() else { return };
+        let now = self.trace.now;
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        if more {
+            stream.unadmitted += 1;
+        } else {
+            stream.unadmitted = stream.unadmitted.saturating_sub(1);
+            stream.awake(now);
+        }
+    }
+
+    /// The load that brought poison retires with a machine check, if its data is there by `until`. Whether the stream may
+    /// be looked at again at once.
+    fn retire_on_poison<H: McHandler>(&mut self, i: usize, until: Ps, os: &mut H) -> bool {
+        let Some(stream) = self.streams.get_mut(i) else { return false };
+        let Some((number, consumed)) = stream.consumed else { return true };
+        let t = stream.flight(number).done;
+        if t == PENDING {
+            (stream.blocked, stream.wake) = (true, PENDING);
+            return false;
+        }
+        if t > until {
+            stream.wake = t;
+            return false;
+        }
+        stream.consumed = None;
+        stream.at = stream.at.max(t);
+        let agent = stream.agent;
+        self.trace.now = self.trace.now.max(t);
+        self.traffic.clear();
+        self.consume(agent, consumed, os);
+        self.send_streamed(Ticket::NOBODY, Ticket::NOBODY);
+        for stream in &mut self.streams {
+            let dead = self.agents.get(usize::from(stream.agent.0)).is_none_or(|a| a.dead);
+            let down = self.lps.get(usize::from(stream.core)).is_none_or(|lp| lp.shutdown);
+            if self.panicked || dead || down {
+                (stream.ended, stream.wake, stream.blocked) = (true, PENDING, false);
+            }
+        }
+        self.streams.get(i).is_some_and(|s| !s.ended)
+    }
+}
+
+/// What is known of a latency before DRAM has answered.
+enum Latency {
+    Known(Ps),
+    /// Added to DRAM's answer.
+    AfterRead(Ps),
+}
+
+fn stream_core(streams: &[Stream], i: usize) -> u16 {
+    streams.get(i).map_or(0, |s| s.core)
+}
+
+impl Stream {
+    /// Takes the first free fill at or behind `from`. There is one: whoever calls has looked.
+    fn take_fill(
+        &mut self,
+        from: u32,
+        at: Tagged,
+        release: Ps,
+        after: Ps,
+        in_superqueue: bool,
+    ) -> usize {
+        let free = !self.busy >> from;
+        let slot = (free.trailing_zeros() + from).min(self.fills.len() as u32 - 1) as usize;
+        if let Some(fill) = self.fills.get_mut(slot) {
+            *fill = Fill { at, release, after, in_superqueue, waiter: NIL };
+        }
+        self.busy |= 1 << slot;
+        if release == PENDING {
+            self.pending |= 1 << slot;
+        } else {
+            self.latest_fill = self.latest_fill.max(release);
+        }
+        slot
+    }
+}
