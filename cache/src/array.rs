@@ -25,7 +25,7 @@ impl Order {
     /// The way at a rank; rank 0 is the most recent.
     #[inline]
     const fn way_at(self, rank: u32) -> usize {
-        (self.0 >> (rank * 4 & 63) & 15) as usize
+        (self.0 >> ((rank * 4) & 63) & 15) as usize
     }
     /// Four times the rank of a way.
     #[inline]
@@ -52,7 +52,7 @@ impl Order {
     /// A way goes to rank `last`.
     #[inline]
     const fn retire(&mut self, way: usize, last: u32) {
-        let last = last * 4 & 60;
+        let last = (last * 4) & 60;
         let below = (1u64 << self.shift_of(way)) - 1;
         // With 16 ways there is nothing beyond.
         let there = ((1u64 << last) << 4).wrapping_sub(1);

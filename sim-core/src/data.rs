@@ -99,7 +99,7 @@ impl LineData {
         // Most masks touch a word or two.
         let mut left = mask.0;
         while left != 0 {
-            let i = left.trailing_zeros() as usize / 8 & 7;
+            let i = (left.trailing_zeros() as usize / 8) & 7;
             let bits = spread(left >> (8 * i) & 0xff);
             self.0[i] = self.0[i] & !bits | source.0[i] & bits;
             left &= !(0xff << (8 * i));
