@@ -16,6 +16,9 @@ _tdxsim() {
             ",$1")
                 cmd="tdxsim"
                 ;;
+            tdxsim,dram)
+                cmd="tdxsim__subcmd__dram"
+                ;;
             tdxsim,explain)
                 cmd="tdxsim__subcmd__explain"
                 ;;
@@ -34,6 +37,12 @@ _tdxsim() {
             tdxsim,run)
                 cmd="tdxsim__subcmd__run"
                 ;;
+            tdxsim,validate)
+                cmd="tdxsim__subcmd__validate"
+                ;;
+            tdxsim__subcmd__help,dram)
+                cmd="tdxsim__subcmd__help__subcmd__dram"
+                ;;
             tdxsim__subcmd__help,explain)
                 cmd="tdxsim__subcmd__help__subcmd__explain"
                 ;;
@@ -51,6 +60,9 @@ _tdxsim() {
                 ;;
             tdxsim__subcmd__help,run)
                 cmd="tdxsim__subcmd__help__subcmd__run"
+                ;;
+            tdxsim__subcmd__help,validate)
+                cmd="tdxsim__subcmd__help__subcmd__validate"
                 ;;
             tdxsim__subcmd__help__subcmd__platform,list)
                 cmd="tdxsim__subcmd__help__subcmd__platform__subcmd__list"
@@ -83,12 +95,82 @@ _tdxsim() {
 
     case "${cmd}" in
         tdxsim)
-            opts="-h -V --help --version list run replay explain platform help"
+            opts="-h -V --help --version list run replay dram explain platform validate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__dram)
+            opts="-h --pattern --requests --footprint --gap --outstanding --trace-format --limit --allow-truncated --td --keyid --no-integrity --no-skip --check --command-trace --command-trace-format --platform --set --seed --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pattern)
+                    COMPREPLY=($(compgen -W "sequential-read sequential-write random-read mix partial-write chain sparse" -- "${cur}"))
+                    return 0
+                    ;;
+                --requests)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --footprint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --gap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --outstanding)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trace-format)
+                    COMPREPLY=($(compgen -W "lackey ramulator ramulator-vector ramulator-dram simple-o3 dramsim3 usimm dramsys dramsys-relative champsim gem5" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keyid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command-trace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command-trace-format)
+                    COMPREPLY=($(compgen -W "tdxsim dramsim3" -- "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json csv" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -115,8 +197,22 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help)
-            opts="list run replay explain platform help"
+            opts="list run replay dram explain platform validate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__dram)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -227,6 +323,20 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__validate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -365,14 +475,14 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__replay)
-            opts="-h --trace-format --td --keyid --limit --allow-truncated --platform --set --seed --speed --format --help"
+            opts="-h --trace-format --td --keyid --limit --allow-truncated --dram-only --command-trace --command-trace-format --platform --set --seed --speed --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --trace-format)
-                    COMPREPLY=($(compgen -W "lackey ramulator dramsim3" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "lackey ramulator ramulator-vector ramulator-dram simple-o3 dramsim3 usimm dramsys dramsys-relative champsim gem5" -- "${cur}"))
                     return 0
                     ;;
                 --keyid)
@@ -381,6 +491,14 @@ _tdxsim() {
                     ;;
                 --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command-trace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command-trace-format)
+                    COMPREPLY=($(compgen -W "tdxsim dramsim3" -- "${cur}"))
                     return 0
                     ;;
                 --platform)
@@ -411,7 +529,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__run)
-            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --check --format --quiet --help"
+            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --check --format --quiet --command-trace --command-trace-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -443,6 +561,40 @@ _tdxsim() {
                     ;;
                 --format)
                     COMPREPLY=($(compgen -W "human json" -- "${cur}"))
+                    return 0
+                    ;;
+                --command-trace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command-trace-format)
+                    COMPREPLY=($(compgen -W "tdxsim dramsim3" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__validate)
+            opts="-h --list --platform --set --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json csv markdown" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -28,6 +28,7 @@ mod window;
 
 pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord};
 pub use cache::Level;
+pub use cache::transaction::TRANSACTION_ROWS;
 pub use exec::Counts;
 pub use mktme::CryptoKind;
 pub use time::Run;

@@ -196,6 +196,18 @@ struct Judged {
     poison: Option<BirthId>,
 }
 
+/// One poison of a line took the place of another.
+#[cold]
+fn overwritten(line: Line, old: Option<BirthId>, new: Option<BirthId>, trace: &mut Trace) {
+    let place = Location::Dram(line);
+    if let Some(old) = old {
+        trace.poison_gone(old, place);
+    }
+    if let Some(new) = new {
+        trace.poison_copied(new, place);
+    }
+}
+
 impl Controller {
     /// A controller after power-on: lines random, TD=0, no valid MAC, no poison (architecture.md §13 MC-10); every KeyID
     /// has the TME key (MC-27).
@@ -278,6 +290,7 @@ impl Controller {
     }
 
     /// Writes a whole line: architecture.md §2.6 W-01 to W-06. `poison` is that of the cached copy it comes from.
+    #[inline]
     pub fn write(
         &mut self,
         at: Tagged,
@@ -292,6 +305,29 @@ impl Controller {
         // Whole-line rows do not look at the TD bit.
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, poison.is_some());
         self.stats.full_writes += 1;
+        let old = if trace.is_on() || self.spec.crypto == CryptoKind::Real {
+            self.write_in_full(at, row, data, poison, trace)
+        } else {
+            let header = self.header(key, row);
+            let new = NewLine { header, data, mac_bits: 0, poison, shareable: true };
+            self.store.set_line_fast(line, &new)
+        };
+        if old != poison {
+            overwritten(line, old, poison, trace);
+        }
+    }
+
+    #[inline(never)]
+    fn write_in_full(
+        &mut self,
+        at: Tagged,
+        row: &WriteRow,
+        data: &LineData,
+        poison: Option<BirthId>,
+        trace: &mut Trace,
+    ) -> Option<BirthId> {
+        let line = at.line();
+        let key = self.keys.key(at);
         let before = if trace.is_on() { Some(self.line(line)) } else { None };
         let old = self.put(line, key, row, data, poison);
         if let Some(before) = before {
@@ -299,15 +335,7 @@ impl Controller {
             let (mask, rule) = (ByteMask::FULL, row.rule);
             trace.emit(EventKind::DramWrite { at, mask, rule, before, after });
         }
-        if old != poison {
-            let place = Location::Dram(line);
-            if let Some(old) = old {
-                trace.poison_gone(old, place);
-            }
-            if let Some(new) = poison {
-                trace.poison_copied(new, place);
-            }
-        }
+        old
     }
 
     /// Writes the bytes in `mask`: architecture.md §2.6 W-07 to W-10, §13 MC-03, MC-04, MC-26. A full mask is a whole-line
@@ -679,7 +707,6 @@ impl Controller {
     }
 
     /// Stores a whole line. Returns the poison that was there.
-    #[inline]
     fn put(
         &mut self,
         line: Line,

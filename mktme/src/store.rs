@@ -332,9 +332,15 @@ impl Store {
         self.odd.get(&line)
     }
 
+    /// [`Store::set_line_fast`] for those that are not in a hurry.
+    #[inline(never)]
+    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+        self.set_line_fast(line, new)
+    }
+
     /// Writes a line. Returns the poison that was there.
     #[inline]
-    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+    pub(crate) fn set_line_fast(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
         let slot = match self.locate(key) {

@@ -224,14 +224,15 @@ fn rules(spec: &DramSpec, timing: &Timing) -> String {
         ("tRFC", P::Rfc),
         ("tRFCsb", P::RfcSb),
         ("tREFSBRD", P::RefSbRd),
-        ("gap_rw", P::RtwGap),
         ("gap_rank", P::Cs),
         ("tREFI", interval),
     ] {
         let _ = write!(text, " {key}={}", timing.clocks(parameter));
     }
-    // After written data tWTR parts the bursts of a rank.
-    text.push_str(" gap_wr=0");
+    // The checker has one gap for all ranks; the tables have another within a rank than between two (tCS), of which the
+    // lesser is what always holds. After written data tWTR parts the bursts of a rank.
+    let gap = timing.clocks(P::RtwGap).min(timing.clocks(P::Cs));
+    let _ = write!(text, " gap_rw={gap} gap_wr=0");
     let shape = Organisation::of(spec);
     for (key, n) in [
         ("ranks", shape.ranks.into()),

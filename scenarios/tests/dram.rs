@@ -53,6 +53,12 @@ fn drive(pattern: Pattern, requests: u64, settings: &Settings) -> DramReport {
     with(&platform(&[]), &pattern, settings, None)
 }
 
+/// Column commands that read and that write.
+fn columns(report: &DramReport) -> (u64, u64) {
+    let n = |name| report.count(name);
+    (n("dram.rds") + n("dram.rdas"), n("dram.wrs") + n("dram.wras"))
+}
+
 fn trace(text: &str, settings: &Settings, how: TraceSettings) -> DramReport {
     let mut reader = open_read("t", text.as_bytes(), None).unwrap();
     let outside = Outside { tool: "test", sinks: Vec::new(), progress: &mut |_| () };
@@ -107,9 +113,9 @@ fn a_sparse_pattern_keeps_its_gap() {
 #[test]
 fn a_partial_write_that_misses_the_queue_is_one_read_and_one_write() {
     let report = drive(Pattern::PartialWrite, 1, &HOST);
-    assert_eq!((report.count("dram.rds"), report.count("dram.wrs")), (1, 1));
+    assert_eq!(columns(&report), (1, 1));
     let report = drive(Pattern::SequentialWrite, 64, &HOST);
-    assert_eq!((report.count("dram.rds"), report.count("dram.wrs")), (0, 64));
+    assert_eq!(columns(&report), (0, 64));
 }
 
 #[test]
@@ -214,9 +220,20 @@ fn the_command_trace_has_every_command_and_both_forms_have_the_same() {
         assert_eq!(report.count("run.commands_written"), sink.written());
         (String::from_utf8(sink.into_inner()).unwrap(), report)
     });
-    let columns = |word: &str| own.0.lines().filter(|l| l.contains(word)).count() as u64;
-    assert_eq!(columns(" RD ") + columns(" RDA "), own.1.count("dram.rds"));
-    assert_eq!(columns(" WR ") + columns(" WRA "), own.1.count("dram.wrs"));
+    for (word, name) in [
+        (" ACT ", "acts"),
+        (" PRE ", "pres"),
+        (" PREab ", "pre_alls"),
+        (" RD ", "rds"),
+        (" RDA ", "rdas"),
+        (" WR ", "wrs"),
+        (" WRA ", "wras"),
+        (" REFab ", "refresh_all"),
+        (" REFsb ", "refresh_same"),
+    ] {
+        let lines = own.0.lines().filter(|l| l.contains(word)).count() as u64;
+        assert_eq!(lines, own.1.count(&format!("dram.{name}")), "{word}");
+    }
     let lines: Vec<&str> = own.0.lines().collect();
     assert_eq!(lines[0], "# tdxsim command trace 1");
     assert!(lines[1].starts_with("# rules: tCK=416ps CL=40 "), "{}", lines[1]);
@@ -291,8 +308,15 @@ fn replayed() -> Vec<(&'static str, u64)> {
 #[test]
 fn every_statistic_is_printed_by_some_command_and_every_rule_is_looked_at() {
     let of_trace = trace("LD 0\nST 64\n", &HOST, TraceSettings::default());
-    let of_dram: Vec<_> = of_trace.statistics.iter().map(|s| (s.name, s.value)).collect();
-    let runs = [of_dram, replayed()];
+    let platform = platform(&[]);
+    let mut sink = CommandWriter::new(Vec::new(), CommandForm::Tdxsim, &platform.spec).unwrap();
+    let pattern =
+        PatternSettings { pattern: Pattern::Mix, requests: 10, footprint: 1 << 24, gap: None };
+    let of_pattern = with(&platform, &pattern, &HOST, Some(&mut sink));
+    let rows = |report: &DramReport| -> Vec<_> {
+        report.statistics.iter().map(|s| (s.name, s.value)).collect()
+    };
+    let runs = [rows(&of_trace), rows(&of_pattern), replayed()];
     let printed: BTreeSet<&str> = runs.iter().flatten().map(|(name, _)| *name).collect();
     let listed: BTreeSet<&str> = STATISTICS.iter().map(|s| s.name).collect();
     assert_eq!(listed.difference(&printed).collect::<Vec<_>>(), Vec::<&&str>::new());

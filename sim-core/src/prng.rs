@@ -40,10 +40,12 @@ impl Prng {
 
 /// A 64-bit hash of three words, for values that must be a pure function of their place (power-on content, garbage).
 /// The finaliser of splitmix64, applied in a chain.
+#[inline]
 pub const fn mix(a: u64, b: u64, c: u64) -> u64 {
     splitmix(splitmix(splitmix(a) ^ b) ^ c)
 }
 
+#[inline]
 const fn splitmix(x: u64) -> u64 {
     let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

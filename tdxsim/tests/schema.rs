@@ -119,6 +119,11 @@ fn every_command_prints_what_its_schema_says() {
         ("list", &["list", "--format", "json"][..]),
         ("run", &["run", "--all", "--format", "json"]),
         ("replay", &["replay", "scenarios/data/dramsim3.trace", "--format", "json"]),
+        ("dram", &["dram", "scenarios/data/dramsim3.trace", "--format", "json"]),
+        (
+            "dram",
+            &["dram", "--pattern", "chain", "--requests", "20", "--check", "--format", "json"],
+        ),
         ("explain", &["explain", "--format", "json", "0xbd80000000100134", "0xf"]),
         ("explain", &["explain", "--format", "json", "0xC000030000000001"]),
         ("platform", &["platform", "show", "gnr", "--format", "json"]),

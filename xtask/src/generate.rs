@@ -106,11 +106,13 @@ pub fn files() -> Vec<(String, String)> {
         (
             "dram",
             page(
-                "DDR5 timing",
+                "DDR5",
                 "The tables of `mktme::dram`. Rows whose standing is not \"Verified\" are recalled or assumed.",
                 &[
                     ("Parameters", mktme::dram::timing::timing_markdown()),
                     ("Constraints", mktme::dram::constraint::constraints_markdown()),
+                    ("Organisation", mktme::dram::organisation::organisation_markdown()),
+                    ("Address maps", mktme::dram::map::map_markdown()),
                 ],
             ),
         ),
@@ -203,6 +205,7 @@ pub fn files() -> Vec<(String, String)> {
                         scenarios::diag::bytes_rules_markdown(),
                     ),
                     ("Trace formats", scenarios::trace::formats_markdown()),
+                    ("Commands of gem5 packets", scenarios::trace::commands_markdown()),
                     ("Platform parameters", scenarios::platform::params_markdown()),
                     ("Exit codes", exit_codes()),
                 ],
@@ -214,6 +217,34 @@ pub fn files() -> Vec<(String, String)> {
                 "Platforms",
                 "Every parameter of the built-in platforms, as `tdxsim platform show` prints it.",
                 &[("Presets", scenarios::platform::presets_markdown().unwrap_or_default())],
+            ),
+        ),
+        (
+            "ddr5-rules",
+            page(
+                "What the DDR5 checker knows",
+                "The tables of `verify::ddr5`, which judges command traces and knows nothing of the controller \
+                 (verification.md §2.11, §5.2). A pair that is of the same bank is of the same rank too and keeps both rows.",
+                &[
+                    ("Rules", verify::ddr5::rules_markdown()),
+                    ("Parameters", verify::ddr5::params_markdown()),
+                    ("Parameters that can be true together", verify::ddr5::sanity_markdown()),
+                    ("Checks of a run", verify::ddr5::run::timing_markdown()),
+                ],
+            ),
+        ),
+        (
+            "statistics",
+            page(
+                "Statistics",
+                "Every counter that a command prints, and the rules that are checked at the end of every run: one that does \
+                 not hold is a fault of the simulator and ends it with exit code 3. A rule is looked at where a run has all \
+                 of its statistics.",
+                &[
+                    ("Counters", scenarios::stats::statistics_markdown()),
+                    ("Rules", scenarios::stats::rules_markdown()),
+                    ("Patterns of `tdxsim dram`", scenarios::dram::patterns_markdown()),
+                ],
             ),
         ),
         (
@@ -230,6 +261,8 @@ pub fn files() -> Vec<(String, String)> {
     files.push(schema::<scenarios::report::Document>("run"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
+    files.push(schema::<scenarios::validate::ValidateReport>("validate"));
+    files.push(schema::<scenarios::dram::DramReport>("dram"));
     files.push(schema::<tdxsim::commands::Explained>("explain"));
     files.push(schema::<tdxsim::commands::Shown>("platform"));
     files.extend(manual());

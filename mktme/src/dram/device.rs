@@ -22,6 +22,9 @@ pub(super) const BANKS_PER_RANK: usize = 32;
 const GROUPS_PER_RANK: usize = 8;
 /// Most ranks.
 pub(super) const RANKS: usize = 4;
+/// Most banks.
+pub(super) const BANKS: usize = RANKS * BANKS_PER_RANK;
+const GROUPS: usize = RANKS * GROUPS_PER_RANK;
 /// The one window that is not 1 in [`CONSTRAINTS`]: tFAW's.
 const WINDOW: u8 = 4;
 
@@ -155,15 +158,26 @@ pub(super) struct RankEdges {
     pub(super) pre: u64,
     pub(super) rd: u64,
     pub(super) wr: u64,
-    pre_ab: u64,
-    ref_ab: u64,
-    ref_sb: u64,
-    /// REFsb, by the number of the bank.
-    same: [u64; 4],
+    /// By command: the edge of the last one in the rank plus one, zero if none. What refreshes wait for is worked out from
+    /// these when it is asked, as they are few.
+    last: [u64; COMMAND_COUNT],
     /// Edges of the last four ACTs plus one (zero: none), a ring.
     acts: [u64; 4],
     /// Where the oldest of them is.
     oldest: u8,
+}
+
+impl RankEdges {
+    /// The earliest edge of a command, from the clocks until it by preceding command.
+    fn until(&self, clocks: &[u32; COMMAND_COUNT]) -> u64 {
+        let mut edge = 0;
+        for (&last, &clocks) in self.last.iter().zip(clocks) {
+            if last != 0 && clocks != 0 {
+                edge = edge.max(last - 1 + u64::from(clocks));
+            }
+        }
+        edge
+    }
 }
 
 /// What a column command raises, in clocks.
@@ -177,12 +191,8 @@ struct ColumnClocks {
     turn_rank: u32,
     same_other: u32,
     turn_other: u32,
-    pre_ab: u32,
     /// With auto-precharge.
     auto_act: u32,
-    auto_pre_ab: u32,
-    auto_ref_ab: u32,
-    auto_ref_sb: u32,
 }
 
 /// The clocks of [`CONSTRAINTS`], by preceding command.
@@ -194,33 +204,22 @@ struct Clocks {
     act_act_group: u32,
     act_act_rank: u32,
     faw: u32,
-    act_pre_ab: u32,
-    act_ref_ab: u32,
-    act_ref_sb: u32,
-    act_ref_sb_same: u32,
     rd: ColumnClocks,
     wr: ColumnClocks,
     pre_act: u32,
     pre_pre: u32,
-    pre_pre_ab: u32,
-    pre_ref_ab: u32,
-    pre_ref_sb_same: u32,
     pre_ab_act: u32,
     pre_ab_pre: u32,
-    pre_ab_pre_ab: u32,
-    pre_ab_ref_ab: u32,
-    pre_ab_ref_sb: u32,
     ref_ab_act: u32,
     ref_ab_pre: u32,
-    ref_ab_pre_ab: u32,
-    ref_ab_ref_ab: u32,
-    ref_ab_ref_sb: u32,
     ref_sb_act_same: u32,
     ref_sb_act: u32,
-    ref_sb_pre_ab: u32,
-    ref_sb_ref_ab: u32,
-    ref_sb_ref_sb: u32,
-    ref_sb_ref_sb_same: u32,
+    /// By preceding command: until PREab, REFab and REFsb of the rank.
+    pre_ab: [u32; COMMAND_COUNT],
+    ref_ab: [u32; COMMAND_COUNT],
+    ref_sb: [u32; COMMAND_COUNT],
+    /// By preceding command: until REFsb of the banks of the same number.
+    ref_sb_same: [u32; COMMAND_COUNT],
     /// Slots of the command bus.
     two_slots: u32,
     one_slot: u32,
@@ -246,12 +245,9 @@ impl Clocks {
             turn_rank: c(Rank, kind, other),
             same_other: c(OtherRank, kind, kind),
             turn_other: c(OtherRank, kind, other),
-            pre_ab: c(Rank, kind, PreAb),
             auto_act: c(Bank, auto, Act),
-            auto_pre_ab: c(Rank, auto, PreAb),
-            auto_ref_ab: c(Rank, auto, RefAb),
-            auto_ref_sb: c(SameBank, auto, RefSb),
         };
+        let until = |scope, to| Command::ALL.map(|from| c(scope, from, to));
         Clocks {
             act_act: c(Bank, Act, Act),
             act_col: c(Bank, Act, Rd),
@@ -259,42 +255,34 @@ impl Clocks {
             act_act_group: c(BankGroup, Act, Act),
             act_act_rank: c(Rank, Act, Act),
             faw: window(WINDOW, Rank, Act, Act),
-            act_pre_ab: c(Rank, Act, PreAb),
-            act_ref_ab: c(Rank, Act, RefAb),
-            act_ref_sb: c(Rank, Act, RefSb),
-            act_ref_sb_same: c(SameBank, Act, RefSb),
             rd: column(Rd, Rda, Wr),
             wr: column(Wr, Wra, Rd),
             pre_act: c(Bank, Pre, Act),
             pre_pre: c(Rank, Pre, Pre),
-            pre_pre_ab: c(Rank, Pre, PreAb),
-            pre_ref_ab: c(Rank, Pre, RefAb),
-            pre_ref_sb_same: c(SameBank, Pre, RefSb),
             pre_ab_act: c(Rank, PreAb, Act),
             pre_ab_pre: c(Rank, PreAb, Pre),
-            pre_ab_pre_ab: c(Rank, PreAb, PreAb),
-            pre_ab_ref_ab: c(Rank, PreAb, RefAb),
-            pre_ab_ref_sb: c(Rank, PreAb, RefSb),
             ref_ab_act: c(Rank, RefAb, Act),
             ref_ab_pre: c(Rank, RefAb, Pre),
-            ref_ab_pre_ab: c(Rank, RefAb, PreAb),
-            ref_ab_ref_ab: c(Rank, RefAb, RefAb),
-            ref_ab_ref_sb: c(Rank, RefAb, RefSb),
             ref_sb_act_same: c(SameBank, RefSb, Act),
             ref_sb_act: c(Rank, RefSb, Act),
-            ref_sb_pre_ab: c(Rank, RefSb, PreAb),
-            ref_sb_ref_ab: c(Rank, RefSb, RefAb),
-            ref_sb_ref_sb: c(Rank, RefSb, RefSb),
-            ref_sb_ref_sb_same: c(SameBank, RefSb, RefSb),
+            pre_ab: until(Rank, PreAb),
+            ref_ab: until(Rank, RefAb),
+            ref_sb: until(Rank, RefSb),
+            ref_sb_same: until(SameBank, RefSb),
             two_slots: c(Subchannel, Act, Act),
             one_slot: c(Subchannel, Pre, Act),
         }
     }
 }
 
+#[inline]
 fn raise(edge: &mut u64, from: u64, clocks: u32) {
     *edge = (*edge).max(from + u64::from(clocks));
 }
+
+/// The last edges of a command, by bank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct LastEdges(#[serde(with = "super::arrays")] [u64; BANKS]);
 
 /// The devices of a subchannel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -303,16 +291,17 @@ pub struct Device {
     geometry: Geometry,
     clocks: Clocks,
     /// Shift from a bank's index to its group.
-    group_shift: u8,
-    banks: Vec<BankEdges>,
-    groups: Vec<GroupEdges>,
+    group_shift: u32,
+    #[serde(with = "super::arrays")]
+    banks: [BankEdges; BANKS],
+    groups: [GroupEdges; GROUPS],
     pub(super) ranks: [RankEdges; RANKS],
     /// Banks with an open row, by rank.
     open: [u32; RANKS],
     bus: u64,
-    /// By bank and command: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
+    /// By command and bank: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
     /// rank, REFsb under the bank of its number in bank group 0. Read by explanations alone.
-    last: Vec<[u64; COMMAND_COUNT]>,
+    last: [LastEdges; COMMAND_COUNT],
 }
 
 impl Device {
@@ -320,18 +309,17 @@ impl Device {
     /// the rest is [`Blocked::Place`].
     pub fn new(timing: Timing, geometry: Geometry) -> Device {
         let geometry = geometry.clamped();
-        let ranks = usize::from(geometry.ranks);
         Device {
             timing,
             geometry,
             clocks: Clocks::of(&timing),
-            group_shift: geometry.banks_per_group.trailing_zeros() as u8,
-            banks: vec![BankEdges::default(); ranks * BANKS_PER_RANK],
-            groups: vec![GroupEdges::default(); ranks * GROUPS_PER_RANK],
+            group_shift: geometry.banks_per_group.trailing_zeros(),
+            banks: [BankEdges::default(); BANKS],
+            groups: [GroupEdges::default(); GROUPS],
             ranks: [RankEdges::default(); RANKS],
             open: [0; RANKS],
             bus: 0,
-            last: vec![[0; COMMAND_COUNT]; ranks * BANKS_PER_RANK],
+            last: [LastEdges([0; BANKS]); COMMAND_COUNT],
         }
     }
 
@@ -410,23 +398,30 @@ impl Device {
         self.geometry.bank(&place).ok_or(Blocked::Place)
     }
 
+    #[inline]
     pub(super) fn bank(&self, bank: Bank) -> &BankEdges {
         &self.banks[bank.flat()]
     }
+    #[inline]
     pub(super) fn group(&self, bank: Bank) -> &GroupEdges {
         &self.groups[self.group_of(bank)]
     }
+    #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3))
+        (bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3)))
+            % GROUPS
     }
     /// The earliest edge of any command, by the command bus alone.
+    #[inline]
     pub(super) const fn bus(&self) -> u64 {
         self.bus
     }
     /// Banks of a rank with an open row.
+    #[inline]
     pub(super) const fn open_mask(&self, rank: usize) -> u32 {
         self.open[rank & 3]
     }
+    #[inline]
     pub(super) fn row_of(&self, bank: Bank) -> Option<u64> {
         (self.open_mask(bank.rank()) & bank.bit() != 0).then(|| self.bank(bank).row)
     }
@@ -439,14 +434,29 @@ impl Device {
             Command::Pre => self.bank(bank).pre.max(rank.pre),
             Command::Rd | Command::Rda => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
             Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
-            Command::PreAb => rank.pre_ab,
-            Command::RefAb => rank.ref_ab,
-            Command::RefSb => rank.ref_sb.max(rank.same[self.number(bank)]),
+            Command::PreAb => rank.until(&self.clocks.pre_ab),
+            Command::RefAb => rank.until(&self.clocks.ref_ab),
+            Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
     }
 
+    /// The earliest edge of REFsb by constraints of the banks of the same number.
+    fn until_same(&self, bank: Bank) -> u64 {
+        let mut edge = 0;
+        for index in super::queue::bits(self.geometry.same_banks(self.number(bank) as u8)) {
+            let bank = Bank::new(bank.rank() as u8, index).flat();
+            for (last, &clocks) in self.last.iter().zip(&self.clocks.ref_sb_same) {
+                if last.0[bank] != 0 && clocks != 0 {
+                    edge = edge.max(last.0[bank] - 1 + u64::from(clocks));
+                }
+            }
+        }
+        edge
+    }
+
     /// Number of a bank in its bank group.
+    #[inline]
     const fn number(&self, bank: Bank) -> usize {
         (bank.index() & (self.geometry.banks_per_group - 1) & 3) as usize
     }
@@ -466,13 +476,16 @@ impl Device {
         }
     }
 
+    #[inline]
     fn note(&mut self, command: Command, bank: Bank, edge: u64) {
-        self.last[bank.flat()][command as usize] = edge + 1;
+        self.last[command as usize].0[bank.flat()] = edge + 1;
+        self.ranks[bank.rank()].last[command as usize] = edge + 1;
     }
 
+    #[inline]
     pub(super) fn apply_act(&mut self, bank: Bank, row: u64, edge: u64) {
         self.note(Command::Act, bank, edge);
-        let (c, group, number) = (&self.clocks, self.group_of(bank), self.number(bank));
+        let (c, group) = (&self.clocks, self.group_of(bank));
         let own = &mut self.banks[bank.flat()];
         own.row = row;
         raise(&mut own.act, edge, c.act_act);
@@ -489,26 +502,21 @@ impl Device {
         if fourth != 0 {
             raise(&mut rank.act, fourth - 1, c.faw);
         }
-        raise(&mut rank.pre_ab, edge, c.act_pre_ab);
-        raise(&mut rank.ref_ab, edge, c.act_ref_ab);
-        raise(&mut rank.ref_sb, edge, c.act_ref_sb);
-        raise(&mut rank.same[number], edge, c.act_ref_sb_same);
         self.bus = edge + u64::from(c.two_slots);
     }
 
+    #[inline]
     pub(super) fn apply_pre(&mut self, bank: Bank, edge: u64) {
         self.note(Command::Pre, bank, edge);
-        let (c, number) = (&self.clocks, self.number(bank));
+        let c = &self.clocks;
         raise(&mut self.banks[bank.flat()].act, edge, c.pre_act);
         self.open[bank.rank()] &= !bank.bit();
         let rank = &mut self.ranks[bank.rank()];
         raise(&mut rank.pre, edge, c.pre_pre);
-        raise(&mut rank.pre_ab, edge, c.pre_pre_ab);
-        raise(&mut rank.ref_ab, edge, c.pre_ref_ab);
-        raise(&mut rank.same[number], edge, c.pre_ref_sb_same);
         self.bus = edge + u64::from(c.one_slot);
     }
 
+    #[inline]
     pub(super) fn apply_column<const WRITE: bool, const AUTO: bool>(
         &mut self,
         bank: Bank,
@@ -522,7 +530,7 @@ impl Device {
         };
         self.note(command, bank, edge);
         let c = if WRITE { &self.clocks.wr } else { &self.clocks.rd };
-        let (group, number, r) = (self.group_of(bank), self.number(bank), bank.rank());
+        let (group, r) = (self.group_of(bank), bank.rank());
         let own = &mut self.banks[bank.flat()];
         if AUTO {
             raise(&mut own.act, edge, c.auto_act);
@@ -542,14 +550,6 @@ impl Device {
             raise(same, edge, if own { c.same_rank } else { c.same_other });
             raise(turn, edge, if own { c.turn_rank } else { c.turn_other });
         }
-        let rank = &mut self.ranks[r];
-        if AUTO {
-            raise(&mut rank.pre_ab, edge, c.auto_pre_ab);
-            raise(&mut rank.ref_ab, edge, c.auto_ref_ab);
-            raise(&mut rank.same[number], edge, c.auto_ref_sb);
-        } else {
-            raise(&mut rank.pre_ab, edge, c.pre_ab);
-        }
         self.bus = edge + u64::from(self.clocks.two_slots);
     }
 
@@ -563,23 +563,13 @@ impl Device {
                 self.open[r] = 0;
                 raise(&mut rank.act, edge, c.pre_ab_act);
                 raise(&mut rank.pre, edge, c.pre_ab_pre);
-                raise(&mut rank.pre_ab, edge, c.pre_ab_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.pre_ab_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.pre_ab_ref_sb);
             }
             Command::RefAb => {
                 raise(&mut rank.act, edge, c.ref_ab_act);
                 raise(&mut rank.pre, edge, c.ref_ab_pre);
-                raise(&mut rank.pre_ab, edge, c.ref_ab_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.ref_ab_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.ref_ab_ref_sb);
             }
             _ => {
                 raise(&mut rank.act, edge, c.ref_sb_act);
-                raise(&mut rank.pre_ab, edge, c.ref_sb_pre_ab);
-                raise(&mut rank.ref_ab, edge, c.ref_sb_ref_ab);
-                raise(&mut rank.ref_sb, edge, c.ref_sb_ref_sb);
-                raise(&mut rank.same[number], edge, c.ref_sb_ref_sb_same);
                 for index in super::queue::bits(self.geometry.same_banks(number as u8)) {
                     let bank = Bank::new(r as u8, index);
                     raise(&mut self.banks[bank.flat()].act, edge, c.ref_sb_act_same);
@@ -624,27 +614,21 @@ impl Device {
             Scope::OtherRank => bank.rank() != around.rank(),
             Scope::Subchannel => true,
         };
-        let banks = (0u8..).zip(&self.last).filter(|&(n, _)| inside(Bank(n)));
-        banks.map(|(_, last)| last[command as usize]).max().unwrap_or(0)
-    }
-
-    /// Whether the two answers to when a command is legal are the same.
-    #[cfg(test)]
-    pub(super) fn earliest_matches_the_table(&self, command: Command, bank: Bank) -> bool {
-        self.earliest(command, bank) == self.explain(command, bank).0
+        let banks = (0u8..).zip(&self.last[command as usize].0).filter(|&(n, _)| inside(Bank(n)));
+        banks.map(|(_, &last)| last).max().unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::constraint::Constraint;
-    use super::super::timing::{Parameter, TIMING_TABLE};
+    use super::super::timing::{PARAMETER_COUNT, Parameter, TIMING_TABLE};
     use super::*;
+    use proptest::prelude::*;
     use sim_core::platform::SpeedGrade;
 
     const GEOMETRY: Geometry =
         Geometry { ranks: 2, bank_groups: 8, banks_per_group: 4, rows: 1 << 16, columns: 1 << 11 };
-    const SCHEDULED: [Command; 4] = [Command::Act, Command::Pre, Command::Rd, Command::Wr];
 
     fn place(rank: u8, bank_group: u8, bank: u8) -> Place {
         Place { channel: 0, subchannel: 0, rank, bank_group, bank, row: 7, column: 0 }
@@ -663,56 +647,70 @@ mod tests {
 
     #[test]
     fn every_constraint_blocks_one_clock_before_its_time_and_not_at_its_time() {
+        use Command::{Act, Pre, PreAb, Rd, Rda, RefAb, RefSb, Wr, Wra};
         let pairs = |r: &'static Constraint| {
-            let from = r.from.iter().filter(|c| SCHEDULED.contains(c));
-            from.flat_map(move |&from| r.to.iter().map(move |&to| (r, from, to)))
+            r.from.iter().flat_map(move |&from| r.to.iter().map(move |&to| (r, from, to)))
         };
+        let mut unreachable = 0;
         for (row, first, to) in CONSTRAINTS.iter().flat_map(pairs) {
-            if !SCHEDULED.contains(&to) {
-                continue;
-            }
+            let what = format!("{} {:?} {first} to {to}", row.name, row.scope);
             let mut device = Device::new(only(row), GEOMETRY);
+            let mut issue = |command, place: &Place, n| {
+                let at = edge(&device, n);
+                assert_eq!(device.issue(command, place, at), Ok(()), "{what}: {command} at {n}");
+            };
             let a = place(0, 0, 0);
             let b = match row.scope {
-                Scope::Bank | Scope::SameBank => a,
+                Scope::Bank => a,
+                Scope::SameBank if to == RefSb => a,
+                Scope::SameBank => place(0, 3, 0),
                 Scope::BankGroup => place(0, 0, 1),
                 Scope::Rank => place(0, 5, 1),
                 Scope::OtherRank | Scope::Subchannel => place(1, 0, 0),
             };
-            // Whatever must be open is opened long before.
-            if first != Command::Act {
-                device.issue(Command::Act, &a, edge(&device, 0)).unwrap();
+            if (first, to) == (RefAb, Pre) && row.scope != Scope::Subchannel {
+                // PRE needs an open row, REFab closed ones, and ACT waits as long as PRE.
+                unreachable += 1;
+                continue;
             }
-            if to != Command::Act && b != a {
-                device.issue(Command::Act, &b, edge(&device, 2000)).unwrap();
+            // Whatever must be open is opened long before.
+            if matches!(first, Pre | Rd | Wr | Rda | Wra) {
+                issue(Act, &a, 0);
+            }
+            if matches!(to, Pre | Rd | Wr | Rda | Wra)
+                && b != a
+                && !(first == PreAb && row.scope == Scope::Rank)
+            {
+                issue(Act, &b, 2000);
             }
             let mut start = 10_000;
             for n in 0..row.window {
-                let from = Place { bank_group: n, ..a };
-                let at = start + u64::from(n);
-                device.issue(first, &from, edge(&device, at)).unwrap();
+                issue(first, &Place { bank_group: n, ..a }, start + u64::from(n));
             }
-            if (row.scope, first, to) == (Scope::Bank, Command::Act, Command::Act) {
-                device.issue(Command::Pre, &a, edge(&device, start + 1)).unwrap();
+            match (first, to) {
+                (Act, Act) if b == a => issue(Pre, &a, start + 1),
+                (Act, RefAb) if row.scope == Scope::Rank => issue(Pre, &a, start + 1),
+                (Act, RefSb) if b == a => issue(Pre, &a, start + 1),
+                (PreAb, Pre) if row.scope == Scope::Rank => issue(Act, &b, start + 1),
+                _ => {}
             }
             start += u64::from(row.clocks(device.timing(), first, to));
             let until = edge(&device, start);
             assert_eq!(
                 device.probe(to, &b, edge(&device, start - 1)),
                 Err(Blocked::Timing { command: to, by: row.name, until }),
-                "{} {:?} {to}",
-                row.name,
-                row.scope,
+                "{what}",
             );
-            assert_eq!(device.probe(to, &b, until), Ok(()), "{} {:?} {to}", row.name, row.scope);
-            assert_eq!(device.issue(to, &b, until), Ok(()), "{} {:?} {to}", row.name, row.scope);
+            assert_eq!(device.probe(to, &b, until), Ok(()), "{what}");
+            assert_eq!(device.issue(to, &b, until), Ok(()), "{what}");
         }
+        assert_eq!(unreachable, 1);
     }
 
     /// What binds at DDR5-4800, and for how many clocks: the numbers of the sheet, not of the table.
     #[test]
     fn at_4800_each_pair_of_commands_is_apart_by_the_clocks_of_the_sheet() {
-        use Command::{Act, Pre, Rd, Wr};
+        use Command::{Act, Pre, PreAb, Rd, Rda, RefAb, RefSb, Wr, Wra};
         let far = (1, 0, 0);
         for (from, to, b, by, clocks) in [
             (Act, Rd, (0, 0, 0), "tRCD", 39),
@@ -739,13 +737,24 @@ mod tests {
             (Act, Act, far, "command bus", 2),
             (Rd, Pre, far, "command bus", 2),
             (Pre, Act, far, "command bus", 1),
+            (Rda, Act, (0, 0, 0), "tRTP + tRP", 18 + 39),
+            (Wra, Act, (0, 0, 0), "tWR + tRP", 38 + 8 + 72 + 39),
+            (Rda, RefAb, (0, 0, 0), "tRTP + tRP", 18 + 39 + 1),
+            (Wra, RefSb, (0, 0, 0), "tWR + tRP", 38 + 8 + 72 + 39 + 1),
+            (Act, PreAb, (0, 1, 1), "tRAS", 77 + 1),
+            (PreAb, Act, (0, 1, 1), "tRP", 39),
+            (PreAb, RefAb, (0, 0, 0), "tRP", 39),
+            (RefAb, Act, (0, 1, 1), "tRFC1", 708),
+            (RefSb, Act, (0, 1, 0), "tRFCsb", 312),
+            (RefSb, Act, (0, 1, 1), "tREFSBRD", 72),
+            (Act, RefSb, (0, 1, 1), "tRRD_L", 12 + 1),
         ] {
             let mut device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
             let (a, b) = (place(0, 0, 0), place(b.0, b.1, b.2));
-            if from != Act {
+            if matches!(from, Pre | Rd | Wr | Rda | Wra) {
                 device.issue(Act, &a, edge(&device, 0)).unwrap();
             }
-            if to != Act && b != a {
+            if matches!(to, Pre | Rd | Wr) && b != a {
                 device.issue(Act, &b, edge(&device, 1000)).unwrap();
             }
             device.issue(from, &a, edge(&device, 5000)).unwrap();
@@ -811,5 +820,72 @@ mod tests {
             device.probe(Command::Act, &place(0, 0, 0), Ps(417)),
             Err(Blocked::Timing { command: Command::Act, by: "tCK", until: Ps(832) })
         );
+    }
+
+    #[test]
+    fn a_refresh_of_open_banks_is_refused_by_the_name_of_the_first() {
+        use Command::{Act, RefAb, RefSb};
+        let mut device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
+        device.issue(Act, &place(0, 3, 1), edge(&device, 0)).unwrap();
+        let late = edge(&device, 10_000);
+        for (command, bank) in [(RefAb, 0), (RefSb, 1)] {
+            assert_eq!(
+                device.issue(command, &place(0, 0, bank), late),
+                Err(Blocked::Open { command, bank_group: 3, bank: 1 })
+            );
+        }
+        assert_eq!(device.issue(RefSb, &place(0, 0, 2), late), Ok(()), "other banks may be open");
+        assert_eq!(device.issue(RefAb, &place(1, 0, 0), edge(&device, 10_001)), Ok(()));
+    }
+
+    #[test]
+    fn auto_precharge_closes_the_row_at_once() {
+        for command in [Command::Rda, Command::Wra] {
+            let mut device = Device::new(Timing::of_grade(SpeedGrade::Ddr5_4800), GEOMETRY);
+            device.issue(Command::Act, &place(0, 0, 0), edge(&device, 0)).unwrap();
+            device.issue(command, &place(0, 0, 0), edge(&device, 39)).unwrap();
+            assert_eq!(device.open_row(&place(0, 0, 0)), None);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The folded edges and the table agree on when every command may go to every bank, after every command of any
+        /// legal sequence, whatever the timing.
+        #[test]
+        fn the_folded_edges_are_those_of_the_table(
+            clocks in prop::collection::vec(1u32..60, PARAMETER_COUNT),
+            real in any::<bool>(),
+            steps in prop::collection::vec((0usize..9, 0u8..2, 0u8..4, 0u8..4, 0u64..2, 0u64..40), 1..40),
+        ) {
+            let base = Timing::of_grade(SpeedGrade::Ddr5_6400);
+            let random = TIMING_TABLE.iter().zip(&clocks);
+            let mut timing = random.fold(base, |t, (row, &n)| t.with(row.parameter, n));
+            // The slots are what they are: a command of one slot goes before one of two.
+            timing = timing.with(Parameter::LongSlots, 2).with(Parameter::ShortSlots, 1);
+            let geometry = Geometry { bank_groups: 4, ..GEOMETRY };
+            let mut device = Device::new(if real { base } else { timing }, geometry);
+            let mut now = 0;
+            for (command, rank, bank_group, bank, row, delay) in steps {
+                let command = Command::ALL[command];
+                let at = Place { row, ..place(rank, bank_group, bank) };
+                let Ok(under) = device.locate(command, &at) else { continue };
+                now = now.max(device.explain(command, under).0) + delay;
+                let legal = device.issue(command, &at, edge(&device, now)).is_ok();
+                now += u64::from(legal);
+                for command in Command::ALL {
+                    for bank in (0..2).flat_map(|r| (0..16).map(move |i| Bank::new(r, i))) {
+                        let place = device.geometry.split(bank);
+                        let place = Place { rank: bank.rank() as u8, bank_group: place.0, bank: place.1, ..at };
+                        let bank = device.locate(command, &place).unwrap();
+                        prop_assert_eq!(
+                            device.earliest(command, bank), device.explain(command, bank).0,
+                            "{} {:?} by {}", command, bank, device.explain(command, bank).1
+                        );
+                    }
+                }
+            }
+        }
     }
 }

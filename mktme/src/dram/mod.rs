@@ -15,12 +15,14 @@
 //!
 //! Not modelled: power-down, MRDIMM, refresh management (RFM).
 
+mod arrays;
 pub mod constraint;
 pub mod device;
 pub mod map;
 pub mod organisation;
 mod queue;
 mod refresh;
+mod ring;
 pub mod stats;
 pub mod subchannel;
 pub mod timing;
@@ -36,10 +38,10 @@ pub use stats::{
 pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
+use ring::Ring;
 use serde::{Deserialize, Serialize};
 use sim_core::platform::{DramSpec, PlatformError, home_of};
 use sim_core::{Line, Ps};
-use std::collections::VecDeque;
 use subchannel::NEVER;
 use thiserror::Error;
 use timing::TimingError;
@@ -98,12 +100,12 @@ pub enum SpecError {
         /// As given.
         found: u64,
     },
-    /// The address map.
-    #[error("{0}")]
-    Map(#[from] MapError),
     /// Packages outside 1 to 8.
     #[error("cpu.packages is {0}, expected 1 to 8")]
     Packages(u8),
+    /// The address map.
+    #[error("{0}")]
+    Map(#[from] MapError),
     /// The timing.
     #[error("dram timing: {0}")]
     Timing(#[from] TimingError),
@@ -114,6 +116,34 @@ pub enum SpecError {
 fn check_spec(spec: &DramSpec, organisation: &Organisation) -> Result<(), SpecError> {
     spec.validate()?;
     organisation.check().map_err(|(what, found)| SpecError::Organisation { what, found })
+}
+
+/// A completion and the subchannel it came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Done {
+    id: u64,
+    at: Ps,
+    kind: Kind,
+    /// [`REQUEST`] if it came at once with its request.
+    source: u16,
+}
+
+/// Behind all completions of the same moment that were on their way.
+const REQUEST: u16 = u16::MAX;
+
+impl Default for Done {
+    fn default() -> Done {
+        Done { id: 0, at: Ps::ZERO, kind: Kind::Read, source: 0 }
+    }
+}
+
+/// Where a subchannel's completions go: in order of time and, at one moment, in the order of subchannels.
+fn sink(done: &mut Ring<Done>, source: u16) -> impl FnMut(Completion) {
+    move |Completion { id, at, kind }| {
+        done.push_sorted(Done { id, at, kind, source }, |before, new| {
+            (before.at, before.source) > (new.at, new.source)
+        });
+    }
 }
 
 /// The memory of a platform: every subchannel of every package.
@@ -132,15 +162,7 @@ pub struct Dram {
     /// Subchannels in which something is queued or on its way.
     busy: u32,
     now: Ps,
-    /// The moment of the root: nothing changes before it.
-    next: Ps,
-    done: VecDeque<Completion>,
-    /// Empty between calls.
-    #[serde(skip)]
-    landed: Vec<Completion>,
-    /// Runs that brought completions. Zero between calls.
-    #[serde(skip)]
-    sources: u32,
+    done: Ring<Done>,
 }
 
 impl Dram {
@@ -182,10 +204,7 @@ impl Dram {
             subchannels,
             busy: 0,
             now: Ps::ZERO,
-            next: Ps::HORIZON,
-            done: VecDeque::with_capacity(64),
-            landed: Vec::with_capacity(64),
-            sources: 0,
+            done: Ring::new(64),
         };
         (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
         Ok(dram)
@@ -212,15 +231,16 @@ impl Dram {
     }
 
     /// Carries the next edge of a subchannel up the tree.
+    #[inline]
     fn renew(&mut self, index: usize) {
         let mut node = self.leaves + index;
-        self.wakes[node] = self.subchannels[index].next_edge();
+        let mut least = self.subchannels[index].next_edge();
         while node > 1 {
-            let least = self.wakes[node].min(self.wakes[node ^ 1]);
-            node /= 2;
             self.wakes[node] = least;
+            least = least.min(self.wakes[node ^ 1]);
+            node /= 2;
         }
-        self.next = self.timing.moment(self.wakes[1]);
+        self.wakes[1] = least;
     }
 
     /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
@@ -237,7 +257,7 @@ impl Dram {
         let at = request.at.max(self.now).min(Ps::HORIZON);
         self.advance(at);
         let (index, place) = self.locate(request.line);
-        self.take(&request, index, &place, at)
+        self.take(&request, index, &place, at, self.timing.edge_from(at))
     }
 
     /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
@@ -246,49 +266,64 @@ impl Dram {
     ///
     /// # Errors
     /// Nothing moves: what the subchannel waits for. The request was not taken.
+    #[inline]
     pub fn offer(&mut self, request: Request) -> Result<Ps, Wait> {
-        let mut at = request.at.max(self.now).min(Ps::HORIZON);
-        self.advance(at);
+        if request.at > self.now {
+            self.advance(request.at);
+        }
         let (index, place) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
-        if !sub.can_accept(request.kind, &place) {
-            let was_idle = sub.is_idle();
-            let edge = sub.run_until_room(request.kind, &place, &mut self.landed);
-            self.after_run(index, was_idle);
-            let edge = edge.inspect_err(|_| self.deliver())?;
-            at = at.max(self.timing.moment(edge)).min(Ps::HORIZON);
-            self.advance_all(at);
-        }
-        // There is room.
-        match self.take(&request, index, &place, at) {
-            Ok(()) => Ok(at),
+        let was_idle = sub.is_idle();
+        let room =
+            sub.run_until_room(request.kind, &place, &mut sink(&mut self.done, index as u16));
+        let edge = match room {
+            Ok(None) => self.timing.edge_from(self.now),
+            Ok(Some(edge)) => {
+                self.now = self.now.max(self.timing.moment(edge));
+                self.after_run(index, was_idle);
+                self.run_to(edge);
+                edge
+            }
+            Err(wait) => {
+                self.after_run(index, was_idle);
+                return Err(wait);
+            }
+        };
+        match self.take(&request, index, &place, self.now, edge) {
+            Ok(()) => Ok(self.now),
+            // Does not happen: there is room.
             Err(Full) => Err(self.subchannels[index].stuck(&place)),
         }
     }
 
-    fn take(&mut self, request: &Request, index: usize, place: &Place, at: Ps) -> Result<(), Full> {
-        let edge = self.timing.edge_from(at);
+    /// Takes a request that arrives at `at`, whose next edge is `edge`, if there is room.
+    #[inline]
+    fn take(
+        &mut self,
+        request: &Request,
+        index: usize,
+        place: &Place,
+        at: Ps,
+        edge: u64,
+    ) -> Result<(), Full> {
         let sub = &mut self.subchannels[index];
         let was_idle = sub.is_idle();
-        if sub.enqueue(request.id, request.kind, place, at, edge)? {
-            self.done.push_back(Completion { id: request.id, at, kind: request.kind });
+        let &Request { id, kind, .. } = request;
+        if sub.enqueue(id, kind, place, at, edge)? {
+            sink(&mut self.done, REQUEST)(Completion { id, at, kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
         if sub.next_edge() <= edge && self.timing.moment(edge) == at {
-            sub.run(edge, &mut self.landed);
+            sub.run(edge, &mut sink(&mut self.done, index as u16));
         }
         self.after_run(index, was_idle);
-        self.deliver();
         Ok(())
     }
 
     /// Accounts for what a subchannel has done.
+    #[inline]
     fn after_run(&mut self, index: usize, was_idle: bool) {
-        match (was_idle, self.subchannels[index].is_idle()) {
-            (true, false) => self.busy += 1,
-            (false, true) => self.busy -= 1,
-            _ => {}
-        }
+        self.busy = self.busy + u32::from(was_idle) - u32::from(self.subchannels[index].is_idle());
         self.renew(index);
     }
 
@@ -304,25 +339,32 @@ impl Dram {
     /// The next moment at which anything can change, always later than now (but for the horizon). None when nothing is
     /// queued or on its way: refreshes alone are made at their times by [`Dram::advance`], but nobody need wait for them.
     pub fn next_event(&self) -> Option<Ps> {
-        (self.busy > 0 && self.wakes[1] != NEVER).then_some(self.next)
+        let next = self.wakes[1];
+        (self.busy > 0 && next != NEVER).then(|| self.timing.moment(next))
     }
 
     /// Processes everything up to and including `to`. Going back in time does nothing.
     pub fn advance(&mut self, to: Ps) {
         let to = to.max(self.now).min(Ps::HORIZON);
-        if self.next > to {
-            self.now = to;
-            return;
+        self.now = to;
+        let edge = self.timing.edge_until(to);
+        if self.wakes[1] <= edge {
+            self.run_to(edge);
         }
-        self.advance_all(to);
-        self.deliver();
     }
 
-    /// As [`Dram::advance`], without handing out what has come.
-    fn advance_all(&mut self, to: Ps) {
-        self.now = self.now.max(to);
-        let edge = self.timing.edge_until(to);
-        self.run_below(1, edge);
+    /// Runs the subchannels up to an edge, in their order.
+    #[inline]
+    fn run_to(&mut self, edge: u64) {
+        if self.leaves > 2 {
+            self.run_below(1, edge);
+            return;
+        }
+        for index in 0..2 {
+            if self.wakes[2 + index] <= edge {
+                self.run_one(index, edge);
+            }
+        }
     }
 
     /// Runs the subchannels below a node of the tree up to an edge, in their order.
@@ -333,33 +375,51 @@ impl Dram {
         if node < self.leaves {
             self.run_below(2 * node, edge);
             self.run_below(2 * node + 1, edge);
-            return;
+        } else {
+            self.run_one(node - self.leaves, edge);
         }
-        let index = node - self.leaves;
-        let sub = &mut self.subchannels[index];
-        let (before, was_idle) = (self.landed.len(), sub.is_idle());
-        sub.run(edge, &mut self.landed);
-        self.sources += u32::from(self.landed.len() > before);
-        self.after_run(index, was_idle);
     }
 
-    fn deliver(&mut self) {
-        if self.landed.is_empty() {
-            self.sources = 0;
-            return;
-        }
-        if std::mem::take(&mut self.sources) > 1 {
-            // Stable: at one moment, in the order of subchannels.
-            self.landed.sort_by_key(|c| c.at);
-        }
-        for completion in self.landed.drain(..) {
-            self.done.push_back(completion);
-        }
+    fn run_one(&mut self, index: usize, edge: u64) {
+        let sub = &mut self.subchannels[index];
+        let was_idle = sub.is_idle();
+        sub.run(edge, &mut sink(&mut self.done, index as u16));
+        self.after_run(index, was_idle);
     }
 
     /// Takes the next completion, in order of time.
     pub fn pop_completion(&mut self) -> Option<Completion> {
-        self.done.pop_front()
+        self.done.pop().map(|Done { id, at, kind, .. }| Completion { id, at, kind })
+    }
+
+    /// Takes the next completion, in order of time, moving time to it if there is none yet. None if nothing is on its way
+    /// or nothing moves.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        let mut edge = 0;
+        while self.done.is_empty() && self.busy > 0 {
+            // The subchannel that comes first runs alone as far as the others let it.
+            let (mut node, mut limit) = (1, NEVER - 1);
+            while node < self.leaves {
+                let (left, right) = (self.wakes[2 * node], self.wakes[2 * node + 1]);
+                node = 2 * node + usize::from(right < left);
+                limit = limit.min(left.max(right));
+            }
+            let index = node - self.leaves;
+            let sub = &mut self.subchannels[index];
+            let was_idle = sub.is_idle();
+            let run = sub.run_to_completion(limit, &mut sink(&mut self.done, index as u16));
+            self.after_run(index, was_idle);
+            match run {
+                Ok(to) => edge = edge.max(to),
+                Err(_) => break,
+            }
+        }
+        if edge > 0 {
+            // At one moment, in the order of subchannels.
+            self.run_to(edge);
+            self.now = self.now.max(self.timing.moment(edge));
+        }
+        self.pop_completion()
     }
 
     /// Runs until nothing is left to do, or to the horizon, and returns the moment. Ends as well if nothing moves

@@ -5,7 +5,7 @@
 //! [`POSITIONS`] positions: an entry takes the next one when it becomes ready, and when the line is full the living move
 //! down. So "the oldest bank that wants a column command" is the first bit of a mask, and no ages are compared.
 
-use super::device::{BANKS_PER_RANK, Bank, RANKS};
+use super::device::{BANKS, Bank, RANKS};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
 
@@ -110,21 +110,19 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.any == 0
-    }
+    #[inline]
     fn set(&mut self, position: u16) {
         let word = usize::from(position >> 6) % WORDS;
         self.words[word] |= 1 << (position & 63);
         self.any |= 1 << word;
     }
+    #[inline]
     fn clear(&mut self, position: u16) {
         let word = usize::from(position >> 6) % WORDS;
         self.words[word] &= !(1 << (position & 63));
-        if self.words[word] == 0 {
-            self.any &= !(1 << word);
-        }
+        self.any &= !(u8::from(self.words[word] == 0) << word);
     }
+    #[inline]
     fn first(&self) -> u16 {
         let word = self.any.trailing_zeros() as usize;
         match self.words.get(word) {
@@ -132,26 +130,14 @@ impl Mask {
             None => NIL,
         }
     }
-    /// The first position that passes, below `bound`; else `bound`.
-    pub(super) fn first_that(&self, bound: u16, mut passes: impl FnMut(u16) -> bool) -> u16 {
-        let mut any = self.any;
-        while any != 0 {
-            let word = any.trailing_zeros() as usize % WORDS;
-            any &= any - 1;
-            let mut bits = self.words[word];
-            while bits != 0 {
-                let position = (word as u16) << 6 | bits.trailing_zeros() as u16;
-                if position >= bound {
-                    return bound;
-                }
-                if passes(position) {
-                    return position;
-                }
-                bits &= bits - 1;
-            }
-        }
-        bound
-    }
+}
+
+/// The armed picks that want one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Armed {
+    mask: Mask,
+    /// How many, by rank.
+    count: [u8; RANKS],
 }
 
 /// What a queue holds for a bank.
@@ -173,13 +159,19 @@ pub(super) struct Queue {
     slots: Vec<Entry>,
     /// Slots not in use.
     free: Vec<u16>,
-    banks: Vec<BankList>,
-    /// By [`Want`] and rank: the armed picks.
-    armed: [[Mask; RANKS]; 3],
+    len: u32,
+    depth: u32,
+    #[serde(with = "super::arrays")]
+    banks: [BankList; BANKS],
+    /// By [`Want`].
+    armed: [Armed; 3],
     /// Ready entries.
     ready: Mask,
-    /// By position: slot and bank of the ready entry there.
-    at: Vec<(u16, Bank)>,
+    /// By position: slot of the ready entry there, and its bank.
+    #[serde(with = "super::arrays")]
+    slot_at: [u16; POSITIONS],
+    #[serde(with = "super::arrays")]
+    bank_at: [Bank; POSITIONS],
     /// The position that is given next.
     next: u16,
     ready_count: u16,
@@ -188,16 +180,22 @@ pub(super) struct Queue {
     /// The edge from which the oldest ready entry is overdue.
     deadline: u64,
     /// How many entries fall into each bucket: what is zero need not be searched.
-    filter: Vec<u16>,
+    #[serde(with = "super::arrays")]
+    filter: [u16; BUCKETS],
+    /// Whether it is kept: only the write queue is searched.
+    searched: bool,
+    /// By [`Want`]: no armed pick can go before this edge.
+    soonest: [u64; 3],
 }
 
+#[inline]
 fn bucket(bank: Bank, row: u64, column: u16) -> usize {
-    let mixed = row ^ row >> 16 ^ u64::from(column) << 1 ^ (bank.flat() as u64).wrapping_mul(37);
+    let mixed = row ^ u64::from(column) << 1 ^ u64::from(bank.0) << 3;
     (mixed ^ mixed >> 8) as usize % BUCKETS
 }
 
 impl Queue {
-    pub(super) fn new(depth: u16, ranks: u8, age: u32) -> Queue {
+    pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
         let nowhere = Bank::new(0, 0);
         let none = Entry::new(0, nowhere, 0, 0, Ps::ZERO, 0);
         let list =
@@ -205,76 +203,115 @@ impl Queue {
         Queue {
             slots: vec![none; usize::from(depth)],
             free: (0..depth).rev().collect(),
-            banks: vec![list; usize::from(ranks) * BANKS_PER_RANK],
-            armed: [[Mask::default(); RANKS]; 3],
+            len: 0,
+            depth: depth.into(),
+            banks: [list; BANKS],
+            armed: [Armed::default(); 3],
             ready: Mask::default(),
-            at: vec![(NIL, nowhere); POSITIONS],
+            slot_at: [NIL; POSITIONS],
+            bank_at: [nowhere; POSITIONS],
             next: 0,
             ready_count: 0,
             age: age.into(),
             deadline: u64::MAX,
-            filter: vec![0; BUCKETS],
+            filter: [0; BUCKETS],
+            searched,
+            soonest: [u64::MAX; 3],
         }
     }
+    #[inline]
     pub(super) fn len(&self) -> u64 {
-        (self.slots.len() - self.free.len()) as u64
+        self.len.into()
     }
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.free.len() == self.slots.len()
+        self.len == 0
     }
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty()
+        self.len < self.depth
     }
     /// Entries that may be served: all but partial writes that wait for their underfill read.
+    #[inline]
     pub(super) fn ready(&self) -> u16 {
         self.ready_count
     }
+    #[inline]
     pub(super) fn entry(&self, slot: u16) -> &Entry {
         &self.slots[usize::from(slot)]
     }
+    #[inline]
     pub(super) fn entry_mut(&mut self, slot: u16) -> &mut Entry {
         &mut self.slots[usize::from(slot)]
     }
     /// The edge from which the oldest ready entry is overdue; never if there is none.
+    #[inline]
     pub(super) fn deadline(&self) -> u64 {
         self.deadline
     }
     /// The slot of the oldest ready entry, or [`NIL`].
+    #[inline]
     pub(super) fn oldest(&self) -> u16 {
         match self.ready.first() {
             NIL => NIL,
-            position => self.slot_at(position),
+            position => self.slot_at[usize::from(position) % POSITIONS],
         }
     }
-    /// The armed picks that want something in a rank.
-    pub(super) fn armed(&self, want: Want, rank: usize) -> &Mask {
-        &self.armed[want as usize][rank & 3]
+    /// Whether some armed pick of a rank wants something.
+    #[inline]
+    pub(super) fn any_armed(&self, want: Want, rank: usize) -> bool {
+        self.armed[want as usize].count[rank & 3] != 0
     }
-    pub(super) fn bank_at(&self, position: u16) -> Bank {
-        self.at[usize::from(position) % POSITIONS].1
+    /// The oldest armed pick that wants something and whose bank passes; else [`NIL`].
+    #[inline]
+    pub(super) fn oldest_armed(&self, want: Want, mut passes: impl FnMut(Bank) -> bool) -> u16 {
+        let mask = &self.armed[want as usize].mask;
+        let mut any = mask.any;
+        while any != 0 {
+            let word = any.trailing_zeros() as usize % WORDS;
+            let mut bits = mask.words[word];
+            while bits != 0 {
+                let position = word << 6 | bits.trailing_zeros() as usize;
+                if passes(self.bank_at[position % POSITIONS]) {
+                    return self.slot_at[position % POSITIONS];
+                }
+                bits &= bits - 1;
+            }
+            any &= any - 1;
+        }
+        NIL
     }
-    pub(super) fn slot_at(&self, position: u16) -> u16 {
-        self.at[usize::from(position) % POSITIONS].0
+    #[inline]
+    fn list(&self, bank: Bank) -> &BankList {
+        &self.banks[bank.flat()]
     }
     /// The pick of a bank, or [`NIL`], and what it wants.
+    #[inline]
     pub(super) fn pick(&self, bank: Bank) -> (u16, Want) {
-        let list = &self.banks[bank.flat()];
+        let list = self.list(bank);
         (list.pick, list.want)
     }
     /// Whether a bank has a pick whose own constraints have not run out yet.
+    #[inline]
     pub(super) fn unarmed(&self, bank: Bank) -> bool {
-        let list = &self.banks[bank.flat()];
+        let list = self.list(bank);
         list.pick != NIL && !list.armed
     }
+    #[inline]
     pub(super) fn has_entries(&self, bank: Bank) -> bool {
-        self.banks[bank.flat()].oldest != NIL
+        self.list(bank).oldest != NIL
     }
     /// The queued entry of a line, or [`NIL`].
+    #[inline]
     pub(super) fn find(&self, bank: Bank, row: u64, column: u16) -> u16 {
         if self.filter[bucket(bank, row, column)] == 0 {
             return NIL;
         }
-        let mut slot = self.banks[bank.flat()].oldest;
+        self.search(bank, row, column)
+    }
+    #[inline(never)]
+    fn search(&self, bank: Bank, row: u64, column: u16) -> u16 {
+        let mut slot = self.list(bank).oldest;
         while slot != NIL {
             let entry = self.entry(slot);
             if entry.row == row && entry.column == column {
@@ -287,7 +324,7 @@ impl Queue {
     /// Whether some entry of a bank, ready or not, is for a row; and whether some is for another.
     pub(super) fn rows(&self, bank: Bank, row: u64) -> (bool, bool) {
         let (mut same, mut other) = (false, false);
-        let mut slot = self.banks[bank.flat()].oldest;
+        let mut slot = self.list(bank).oldest;
         while slot != NIL && !(same && other) {
             let entry = self.entry(slot);
             same |= entry.row == row;
@@ -307,8 +344,10 @@ impl Queue {
 
     /// Adds an entry as the youngest; `open` is the bank's open row. Gives its slot and whether it is now the bank's pick,
     /// not armed; None when full.
+    #[inline]
     pub(super) fn push(&mut self, mut entry: Entry, open: Option<u64>) -> Option<(u16, bool)> {
         let slot = self.free.pop()?;
+        self.len += 1;
         let bank = entry.bank;
         let list = &mut self.banks[bank.flat()];
         entry.older = list.youngest;
@@ -316,120 +355,123 @@ impl Queue {
         list.youngest = slot;
         if entry.older == NIL {
             list.oldest = slot;
-        }
-        if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
+        } else if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
             older.younger = slot;
         }
-        self.filter[bucket(bank, entry.row, entry.column)] += 1;
-        self.slots[usize::from(slot)] = entry;
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] += 1;
+        }
         if entry.waiting {
+            self.slots[usize::from(slot)] = entry;
             return Some((slot, false));
         }
-        self.enter_order(slot);
-        Some((slot, self.offer(slot, open)))
-    }
-
-    /// A partial write has its underfill data: from now on it counts as arrived. Its bank's pick is not armed then.
-    pub(super) fn make_ready(&mut self, slot: u16, edge: u64, open: Option<u64>) {
-        let entry = self.entry_mut(slot);
-        entry.waiting = false;
-        entry.since = edge;
-        let bank = entry.bank;
-        self.enter_order(slot);
-        // It may lie between others of its bank.
-        self.choose(bank, open);
-    }
-
-    /// Takes the next position.
-    fn enter_order(&mut self, slot: u16) {
-        if usize::from(self.next) == POSITIONS {
-            self.move_down();
-        }
-        let position = self.next;
-        self.next += 1;
-        let entry = self.entry_mut(slot);
-        entry.position = position;
-        let (bank, since) = (entry.bank, entry.since);
-        self.at[usize::from(position) % POSITIONS] = (slot, bank);
-        self.ready.set(position);
-        if self.ready_count == 0 {
-            self.deadline = since + self.age;
-        }
-        self.ready_count += 1;
-    }
-
-    /// The living take the lowest positions, in the same order.
-    #[cold]
-    fn move_down(&mut self) {
-        let mut ready = Mask::default();
-        self.armed = [[Mask::default(); RANKS]; 3];
-        let mut to = 0u16;
-        for from in 0..POSITIONS as u16 {
-            if self.ready.words[usize::from(from >> 6)] >> (from & 63) & 1 == 0 {
-                continue;
-            }
-            let (slot, bank) = self.at[usize::from(from)];
-            self.at[usize::from(to)] = (slot, bank);
-            self.entry_mut(slot).position = to;
-            ready.set(to);
-            let list = self.banks[bank.flat()];
-            if list.pick == slot && list.armed {
-                self.armed[list.want as usize][bank.rank()].set(to);
-            }
-            to += 1;
-        }
-        self.ready = ready;
-        self.next = to;
-    }
-
-    /// What the youngest ready entry changes about its bank's pick.
-    fn offer(&mut self, slot: u16, open: Option<u64>) -> bool {
-        let Entry { bank, row, .. } = *self.entry(slot);
-        let hits = open == Some(row);
-        let list = &self.banks[bank.flat()];
+        entry.position = self.take_position(slot, bank, entry.since);
+        self.slots[usize::from(slot)] = entry;
+        // What the youngest changes about its bank's pick.
+        let hits = open == Some(entry.row);
         let want = match open {
             None => Want::Row,
             Some(_) if hits => Want::Column,
             Some(_) => Want::Close,
         };
+        let list = &mut self.banks[bank.flat()];
         if list.pick != NIL {
             if !hits || list.want != Want::Close {
-                return false;
+                return Some((slot, false));
             }
             self.disarm(bank);
         }
         let list = &mut self.banks[bank.flat()];
         (list.pick, list.want) = (slot, want);
-        true
+        Some((slot, true))
+    }
+
+    /// A partial write has its underfill data: from now on it counts as arrived. Its bank's pick is not armed then.
+    pub(super) fn make_ready(&mut self, slot: u16, edge: u64, open: Option<u64>) {
+        let bank = self.entry(slot).bank;
+        let position = self.take_position(slot, bank, edge);
+        let entry = self.entry_mut(slot);
+        entry.waiting = false;
+        entry.since = edge;
+        entry.position = position;
+        // It may lie between others of its bank.
+        self.choose(bank, open);
+    }
+
+    /// Takes the next position.
+    #[inline]
+    fn take_position(&mut self, slot: u16, bank: Bank, since: u64) -> u16 {
+        if usize::from(self.next) == POSITIONS {
+            self.move_down();
+        }
+        let position = self.next;
+        self.next += 1;
+        self.slot_at[usize::from(position) % POSITIONS] = slot;
+        self.bank_at[usize::from(position) % POSITIONS] = bank;
+        self.ready.set(position);
+        if self.ready_count == 0 {
+            self.deadline = since + self.age;
+        }
+        self.ready_count += 1;
+        position
+    }
+
+    /// The living take the lowest positions, in the same order.
+    #[cold]
+    #[inline(never)]
+    fn move_down(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        for armed in &mut self.armed {
+            armed.mask = Mask::default();
+        }
+        let mut to = 0u16;
+        for (word, mut bits) in ready.words.into_iter().enumerate() {
+            while bits != 0 {
+                let from = (word << 6 | bits.trailing_zeros() as usize) % POSITIONS;
+                bits &= bits - 1;
+                let (slot, bank) = (self.slot_at[from], self.bank_at[from]);
+                self.slot_at[usize::from(to) % POSITIONS] = slot;
+                self.bank_at[usize::from(to) % POSITIONS] = bank;
+                self.entry_mut(slot).position = to;
+                self.ready.set(to);
+                let list = self.banks[bank.flat()];
+                if list.pick == slot && list.armed {
+                    self.armed[list.want as usize].mask.set(to);
+                }
+                to += 1;
+            }
+        }
+        self.next = to;
     }
 
     /// Takes a ready entry out. If it was its bank's pick, the bank has none until [`Queue::choose`].
+    #[inline]
     pub(super) fn remove(&mut self, slot: u16) -> Entry {
         let entry = *self.entry(slot);
         let bank = entry.bank;
         let list = &mut self.banks[bank.flat()];
-        if entry.older == NIL {
-            list.oldest = entry.younger;
-        }
-        if entry.younger == NIL {
-            list.youngest = entry.older;
-        }
         if list.pick == slot {
+            list.pick = NIL;
             if std::mem::take(&mut list.armed) {
-                let want = list.want;
-                self.armed[want as usize][bank.rank()].clear(entry.position);
+                let armed = &mut self.armed[list.want as usize];
+                armed.mask.clear(entry.position);
+                armed.count[bank.rank()] -= 1;
             }
-            self.banks[bank.flat()].pick = NIL;
         }
-        if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
-            older.younger = entry.younger;
+        match self.slots.get_mut(usize::from(entry.older)) {
+            Some(older) => older.younger = entry.younger,
+            None => list.oldest = entry.younger,
         }
-        if let Some(younger) = self.slots.get_mut(usize::from(entry.younger)) {
-            younger.older = entry.older;
+        match self.slots.get_mut(usize::from(entry.younger)) {
+            Some(younger) => younger.older = entry.older,
+            None => list.youngest = entry.older,
         }
-        self.filter[bucket(bank, entry.row, entry.column)] -= 1;
+        if self.searched {
+            self.filter[bucket(bank, entry.row, entry.column)] -= 1;
+        }
         self.ready.clear(entry.position);
         self.ready_count -= 1;
+        self.len -= 1;
         self.free.push(slot);
         if self.ready_count == 0 {
             // Nobody is left whose position would have to be kept.
@@ -444,10 +486,11 @@ impl Queue {
     }
 
     /// Works out anew who is a bank's pick and what it wants; it is not armed then.
+    #[inline]
     pub(super) fn choose(&mut self, bank: Bank, open: Option<u64>) {
         self.disarm(bank);
         let (mut first, mut want) = (NIL, Want::Row);
-        let mut slot = self.banks[bank.flat()].oldest;
+        let mut slot = self.list(bank).oldest;
         while let Some(entry) = self.slots.get(usize::from(slot)) {
             if !entry.waiting {
                 if open == Some(entry.row) {
@@ -469,27 +512,47 @@ impl Queue {
     }
 
     /// The pick stays, but wants something else now.
+    #[inline]
     pub(super) fn want(&mut self, bank: Bank, want: Want) {
         self.disarm(bank);
         self.banks[bank.flat()].want = want;
     }
 
-    /// Puts the pick into the mask of what it wants.
-    pub(super) fn arm(&mut self, bank: Bank) {
+    /// By [`Want`]: no armed pick can go before this edge.
+    #[inline]
+    pub(super) fn soonest(&self) -> [u64; 3] {
+        self.soonest
+    }
+    /// No armed pick that wants this can go before an edge.
+    #[inline]
+    pub(super) fn set_soonest(&mut self, want: Want, edge: u64) {
+        self.soonest[want as usize] = edge;
+    }
+
+    /// Puts the pick into the mask of what it wants: it cannot go before the edge `gate`. It must not be there.
+    #[inline]
+    pub(super) fn arm(&mut self, bank: Bank, gate: u64) {
         let list = &mut self.banks[bank.flat()];
         list.armed = true;
         let (pick, want) = (list.pick, list.want);
+        let soonest = &mut self.soonest[want as usize];
+        *soonest = gate.min(*soonest);
         let position = self.entry(pick).position;
-        self.armed[want as usize][bank.rank()].set(position);
+        let armed = &mut self.armed[want as usize];
+        armed.mask.set(position);
+        armed.count[bank.rank()] += 1;
     }
 
-    /// Takes it out again.
+    /// Takes it out again, if it is there.
+    #[inline]
     pub(super) fn disarm(&mut self, bank: Bank) {
         let list = &mut self.banks[bank.flat()];
         if std::mem::take(&mut list.armed) {
             let (pick, want) = (list.pick, list.want);
             let position = self.entry(pick).position;
-            self.armed[want as usize][bank.rank()].clear(position);
+            let armed = &mut self.armed[want as usize];
+            armed.mask.clear(position);
+            armed.count[bank.rank()] -= 1;
         }
     }
 

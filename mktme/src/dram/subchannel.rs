@@ -24,6 +24,7 @@ use super::device::{Bank, Blocked, Device, Geometry};
 use super::map::Place;
 use super::queue::{Entry, Found, NIL, Queue, Want};
 use super::refresh::Refresh;
+use super::ring::Ring;
 use super::stats::{self, DramStats, Imbalance, InFlight};
 use super::timing::{Parameter, Timing};
 use super::wheel::Wheel;
@@ -31,7 +32,6 @@ use super::{Completion, Full, Kind, SpecError};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
 use sim_core::platform::{DramSpec, PagePolicy, RefreshMode};
-use std::collections::VecDeque;
 use std::fmt;
 use thiserror::Error;
 
@@ -160,7 +160,7 @@ impl fmt::Display for Wait {
 }
 
 /// Read data on its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 struct Flight {
     due: u64,
     id: u64,
@@ -168,7 +168,7 @@ struct Flight {
 }
 
 /// Underfill data on its way, and the write that waits for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 struct Underfill {
     due: u64,
     slot: u16,
@@ -193,6 +193,8 @@ pub struct Subchannel {
     channel: u8,
     subchannel: u8,
     device: Device,
+    /// Ranks in use.
+    ranks: usize,
     reads: Queue,
     writes: Queue,
     /// When banks whose constraints have not run out are to be looked at again.
@@ -204,10 +206,22 @@ pub struct Subchannel {
     /// No command is issued before this edge.
     wake: u64,
     /// In order of `due`: RD commands go out in order and take the same time.
-    flight: VecDeque<Flight>,
-    underfills: VecDeque<Underfill>,
+    flight: Ring<Flight>,
+    /// When the first of them is due; never if there is none.
+    flight_due: u64,
+    underfills: Ring<Underfill>,
+    /// When the first of them is due; never if there is none.
+    underfill_due: u64,
+    /// Requests queued and reads on their way, underfill reads included.
+    work: u32,
     /// Clocks from RD to the last beat of its data.
     read_clocks: u64,
+    /// Picoseconds of a burst.
+    burst: u64,
+    /// Clocks of [`IDLE_ROUNDS`].
+    idle_clocks: u64,
+    /// The last edge at which underfill data came.
+    underfilled: u64,
     /// Looks at every edge instead of at `wake` only.
     every_edge: bool,
     /// The last edge looked at in that mode.
@@ -241,18 +255,25 @@ impl Subchannel {
             package,
             channel,
             subchannel,
-            reads: Queue::new(reads, geometry.ranks, spec.read_age),
-            writes: Queue::new(writes, geometry.ranks, spec.write_age),
-            wheel: Wheel::new(geometry.ranks),
-            wake: refresh.wake,
-            refresh,
+            ranks: usize::from(geometry.ranks),
+            reads: Queue::new(reads, spec.read_age, false),
+            writes: Queue::new(writes, spec.write_age, true),
+            wheel: Wheel::new(),
             device,
             draining: false,
             wrote_last: false,
             // Between two arrivals no more is served than was queued.
-            flight: VecDeque::with_capacity(2 * usize::from(reads)),
-            underfills: VecDeque::with_capacity(usize::from(reads)),
+            flight: Ring::new(2 * usize::from(reads)),
+            flight_due: NEVER,
+            underfills: Ring::new(usize::from(reads)),
+            underfill_due: NEVER,
+            work: 0,
             read_clocks: read_clocks.into(),
+            burst: t.time(Parameter::HalfBurst).0,
+            idle_clocks: refresh.rounds(IDLE_ROUNDS),
+            underfilled: NEVER,
+            wake: refresh.wake,
+            refresh,
             every_edge: false,
             looked: 0,
             looks: 0,
@@ -284,11 +305,9 @@ impl Subchannel {
         self.looks
     }
     /// Whether nothing is queued or on its way.
+    #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.reads.is_empty()
-            && self.writes.is_empty()
-            && self.flight.is_empty()
-            && self.underfills.is_empty()
+        self.work == 0
     }
     /// What is queued and on its way.
     pub fn in_flight(&self) -> InFlight {
@@ -339,6 +358,7 @@ impl Subchannel {
         self.has_room(kind, bank, place)
     }
 
+    #[inline]
     fn has_room(&self, kind: Kind, bank: Bank, place: &Place) -> bool {
         let (reads, writes) = (self.reads.has_room(), self.writes.has_room());
         let queued = || self.writes.find(bank, place.row, place.column);
@@ -360,6 +380,7 @@ impl Subchannel {
     ///
     /// # Errors
     /// [`Full`]; nothing has changed then.
+    #[inline]
     pub(super) fn enqueue(
         &mut self,
         id: u64,
@@ -420,14 +441,16 @@ impl Subchannel {
         }
     }
 
+    #[inline]
     fn delivered(&mut self, latency: Ps) {
         self.stats.reads_done += 1;
-        self.stats.read_latency += latency;
+        self.stats.read_latency.0 += latency.0;
         self.stats.read_latency_max = self.stats.read_latency_max.max(latency);
         self.stats.read_latencies.record(latency);
     }
 
     /// Accounts for the lengths of the queues up to an edge.
+    #[inline]
     fn count_to(&mut self, edge: u64) {
         let (reads, writes) = (self.reads.len(), self.writes.len());
         let elapsed = edge - self.counted;
@@ -443,6 +466,7 @@ impl Subchannel {
     }
 
     /// Queues an entry and lowers `wake` to the earliest edge at which the entry can make a difference.
+    #[inline]
     fn push(&mut self, writes: bool, entry: Entry) -> Result<u16, Full> {
         let Entry { bank, edge, .. } = entry;
         let before = self.serving_writes();
@@ -450,11 +474,11 @@ impl Subchannel {
         let open = self.device.row_of(bank);
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let (slot, picked) = queue.push(entry, open).ok_or(Full)?;
-        let deadline = queue.deadline();
+        let mut wake = queue.deadline();
+        self.work += 1;
         self.refresh.queued(bank);
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
-        let mut wake = deadline.max(edge);
         if picked {
             wake = wake.min(self.arm(writes, bank, edge));
         }
@@ -464,12 +488,13 @@ impl Subchannel {
         if self.serving_writes() != before {
             wake = edge;
         }
-        self.wake = self.wake.min(wake.max(self.device.bus()));
+        self.wake = self.wake.min(wake.max(edge).max(self.device.bus()));
         Ok(slot)
     }
 
     /// Puts a bank's pick among those that may go, or on the wheel if the bank is not ready yet. Gives a lower bound of the
     /// edge at which it may go.
+    #[inline]
     fn arm(&mut self, writes: bool, bank: Bank, now: u64) -> u64 {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let (pick, want) = queue.pick(bank);
@@ -483,32 +508,44 @@ impl Subchannel {
             Want::Close => (own.pre, rank.pre),
         };
         if ready <= now {
-            queue.arm(bank);
-            gate.max(now)
+            queue.arm(bank, gate);
+            gate
         } else {
             self.wheel.put(bank, ready, now);
             ready
         }
     }
 
+    /// After a command to a bank: its picks go on the wheel until the bank is ready for what they want.
+    #[inline]
+    fn rearm(&mut self, bank: Bank, now: u64) {
+        if self.reads.unarmed(bank) {
+            self.arm(false, bank, now);
+        }
+        if self.writes.unarmed(bank) {
+            self.arm(true, bank, now);
+        }
+    }
+
     /// Arms the picks of banks whose time has come.
+    #[inline]
     fn turn_wheel(&mut self, now: u64) {
-        while let Some(masks) = self.wheel.take(now) {
-            for (base, mut mask) in [0u8, 64].into_iter().zip(masks) {
-                while mask != 0 {
-                    let bank = Bank(base + mask.trailing_zeros() as u8);
-                    mask &= mask - 1;
-                    if self.reads.unarmed(bank) {
-                        self.arm(false, bank, now);
-                    }
-                    if self.writes.unarmed(bank) {
-                        self.arm(true, bank, now);
-                    }
-                }
+        while self.wheel.next() <= now {
+            let masks = self.wheel.take();
+            let mut mask = masks[0];
+            while mask != 0 {
+                self.rearm(Bank(mask.trailing_zeros() as u8), now);
+                mask &= mask - 1;
+            }
+            let mut mask = masks[1];
+            while mask != 0 {
+                self.rearm(Bank(64 + mask.trailing_zeros() as u8), now);
+                mask &= mask - 1;
             }
         }
     }
 
+    #[inline]
     fn update_draining(&mut self) {
         let ready = self.writes.ready();
         if ready >= self.spec.write_high {
@@ -519,80 +556,134 @@ impl Subchannel {
     }
 
     /// Whether writes are being served, overdue entries aside.
+    #[inline]
     fn serving_writes(&self) -> bool {
         self.writes.ready() > 0 && (self.draining || self.reads.is_empty())
     }
 
     /// The next edge at which anything can change: a command, or the arrival of read data.
+    #[inline]
     pub(super) fn next_edge(&self) -> u64 {
-        let flight = self.flight.front().map_or(NEVER, |f| f.due);
-        let underfill = self.underfills.front().map_or(NEVER, |u| u.due);
-        let next = self.wake.min(flight).min(underfill);
+        let next = self.wake.min(self.flight_due).min(self.underfill_due);
         if self.every_edge && next != NEVER { next.min(self.looked + 1) } else { next }
     }
 
-    /// Issues every command up to and including the edge `to`, and appends the reads whose data has come by then, in
+    /// Issues every command up to and including the edge `to`, and hands out the reads whose data has come by then, in
     /// order.
-    pub(super) fn run(&mut self, to: u64, out: &mut Vec<Completion>) {
+    #[inline]
+    pub(super) fn run(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
         if self.every_edge {
-            self.skip_idle(to, IDLE_ROUNDS_SHOWN);
-            for edge in self.looked..=to {
-                self.land_underfills(edge);
-                self.look(edge);
-            }
-            self.looked = self.looked.max(to);
+            self.tick(to);
         } else {
             self.step(to);
         }
         self.deliver(to, out);
     }
 
-    /// As [`Subchannel::run`], but only until a request finds room. Gives the edge up to which it has run: that of the
-    /// command that made room, unless there is room already.
+    #[cold]
+    fn tick(&mut self, to: u64) {
+        self.skip_idle(to, IDLE_ROUNDS_SHOWN);
+        for edge in self.looked..=to {
+            self.land_underfills(edge);
+            self.look(edge);
+        }
+        self.looked = self.looked.max(to);
+    }
+
+    /// As [`Subchannel::run`], but only until a request finds room. Gives the edge up to which it has run, that of the
+    /// command that made room; None if there is room already.
     ///
     /// # Errors
     /// Nothing moves.
+    #[inline]
     pub(super) fn run_until_room(
         &mut self,
         kind: Kind,
         place: &Place,
-        out: &mut Vec<Completion>,
-    ) -> Result<u64, Wait> {
+        out: &mut impl FnMut(Completion),
+    ) -> Result<Option<u64>, Wait> {
         let Some(bank) = self.device.geometry().bank(place) else {
             return Err(self.stuck(place));
         };
-        let mut edge = self.counted;
-        while !self.has_room(kind, bank, place) {
-            let next = self.next_change();
-            self.check_progress(next)?;
-            edge = next;
+        if self.has_room(kind, bank, place) {
+            return Ok(None);
+        }
+        loop {
+            let edge = self.next_change();
+            if edge.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+                self.check_progress(edge)?;
+            }
             if self.every_edge {
                 self.run(edge, out);
             } else {
                 self.land_underfills(edge);
                 self.look(edge);
             }
+            // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
+            if self.counted == edge || self.underfilled == edge {
+                if self.has_room(kind, bank, place) {
+                    self.deliver(edge, out);
+                    return Ok(Some(edge));
+                }
+            }
         }
-        self.deliver(edge, out);
+    }
+
+    /// As [`Subchannel::run`], up to and including the edge `limit` or the first completion. Gives the edge.
+    ///
+    /// # Errors
+    /// Nothing moves.
+    #[inline]
+    pub(super) fn run_to_completion(
+        &mut self,
+        limit: u64,
+        out: &mut impl FnMut(Completion),
+    ) -> Result<u64, Wait> {
+        let mut edge = 0;
+        loop {
+            let next = self.next_change();
+            if next > limit.min(self.flight_due) {
+                break;
+            }
+            if next.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+                self.check_progress(next)?;
+            }
+            edge = next;
+            if self.every_edge {
+                self.tick(next);
+            } else {
+                self.land_underfills(next);
+                self.look(next);
+            }
+            if self.work == 0 {
+                return Ok(edge);
+            }
+        }
+        if self.flight_due <= limit {
+            edge = self.flight_due;
+            self.deliver(edge, out);
+        }
         Ok(edge)
     }
 
     /// The next edge at which the state can change: read data that nobody in here waits for does not count.
+    #[inline]
     fn next_change(&self) -> u64 {
-        self.wake.min(self.underfills.front().map_or(NEVER, |u| u.due))
+        self.wake.min(self.underfill_due)
     }
 
+    #[inline]
     fn step(&mut self, to: u64) {
         loop {
-            let edge = self.next_change();
+            let mut edge = self.next_change();
             if edge > to {
                 break;
             }
-            if to - edge > self.refresh.rounds(IDLE_ROUNDS) {
+            if to - edge > self.idle_clocks {
                 let rounds = if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
                 self.skip_idle(to, rounds);
+                edge = self.next_change();
             }
-            let edge = self.next_change();
             self.land_underfills(edge);
             self.look(edge);
         }
@@ -623,19 +714,33 @@ impl Subchannel {
     }
 
     /// Hands out the read data that has come by an edge.
-    fn deliver(&mut self, to: u64, out: &mut Vec<Completion>) {
-        while let Some(&Flight { due, id, at }) = self.flight.front().filter(|f| f.due <= to) {
-            self.flight.pop_front();
+    #[inline]
+    fn deliver(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
+        while self.flight_due <= to {
+            let Some(Flight { due, id, at }) = self.flight.pop() else { break };
+            self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
+            self.work -= 1;
             let done = self.spec.timing.moment(due);
             self.delivered(done.since(at));
-            out.push(Completion { id, at: done, kind: Kind::Read });
+            out(Completion { id, at: done, kind: Kind::Read });
         }
     }
 
     /// Underfill data that has come makes its write ready.
+    #[inline]
     fn land_underfills(&mut self, to: u64) {
-        while let Some(&Underfill { due, slot }) = self.underfills.front().filter(|u| u.due <= to) {
-            self.underfills.pop_front();
+        if self.underfill_due <= to {
+            self.land_underfills_now(to);
+        }
+    }
+
+    #[inline(never)]
+    fn land_underfills_now(&mut self, to: u64) {
+        while self.underfill_due <= to {
+            let Some(Underfill { due, slot }) = self.underfills.pop() else { break };
+            self.underfill_due = self.underfills.front().map_or(NEVER, |u| u.due);
+            self.underfilled = due;
+            self.work -= 1;
             self.stats.underfills_done += 1;
             let bank = self.writes.entry(slot).bank;
             self.writes.make_ready(slot, due, self.device.row_of(bank));
@@ -646,6 +751,7 @@ impl Subchannel {
     }
 
     /// Issues what is to be issued at an edge, and finds the next edge to look at. All earlier edges are over.
+    #[inline]
     fn look(&mut self, edge: u64) {
         self.looks += 1;
         self.turn_wheel(edge);
@@ -669,99 +775,95 @@ impl Subchannel {
         }
     }
 
-    /// Issues the best command of a queue, and finds the next edge to look at.
+    /// Issues the best command of a queue, and finds the next edge to look at. `next` is when something else comes up.
+    #[inline]
     fn serve<const WRITES: bool>(&mut self, edge: u64, mut next: u64) {
         let queue = if WRITES { &self.writes } else { &self.reads };
         let device = &self.device;
-        let ranks = usize::from(device.geometry().ranks);
-        let mut best = NIL;
-        for (rank, edges) in device.ranks.iter().enumerate().take(ranks) {
-            let mask = queue.armed(Want::Column, rank);
-            if mask.is_empty() {
-                continue;
-            }
-            let gate = if WRITES { edges.wr } else { edges.rd };
-            if gate > edge {
-                next = next.min(gate);
-                continue;
-            }
-            best = mask.first_that(best, |position| {
-                let group = device.group(queue.bank_at(position));
-                let ready = if WRITES { group.wr } else { group.rd };
-                if ready > edge {
-                    next = next.min(ready);
-                }
+        let [mut column, mut row, mut close] = queue.soonest();
+        if column <= edge {
+            column = NEVER;
+            let slot = queue.oldest_armed(Want::Column, |bank| {
+                let (rank, group) = (&device.ranks[bank.rank()], device.group(bank));
+                let ready = if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
+                column = column.min(ready);
                 ready <= edge
             });
-        }
-        if best != NIL {
-            let slot = queue.slot_at(best);
-            self.issue_column::<WRITES>(slot, edge);
-            self.wake = self.bound();
-            return;
-        }
-        for (rank, edges) in device.ranks.iter().enumerate().take(ranks) {
-            let mask = queue.armed(Want::Row, rank);
-            if mask.is_empty() || self.refresh.holds_acts(rank) {
-                continue;
+            if slot != NIL {
+                self.issue_column::<WRITES>(slot, edge);
+                return;
             }
-            if edges.act > edge {
-                next = next.min(edges.act);
-                continue;
-            }
-            best = mask.first_that(best, |position| {
-                let ready = device.group(queue.bank_at(position)).act;
-                if ready > edge {
-                    next = next.min(ready);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Column, column);
+        }
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        if row <= edge {
+            row = NEVER;
+            let refresh = &self.refresh;
+            let slot = queue.oldest_armed(Want::Row, |bank| {
+                if refresh.holds_acts(bank.rank()) {
+                    // Until its refresh is out, which makes the scheduler look again.
+                    row = row.min(edge + 1);
+                    return false;
                 }
+                let ready = device.ranks[bank.rank()].act.max(device.group(bank).act);
+                row = row.min(ready);
                 ready <= edge
             });
-        }
-        if best != NIL {
-            let slot = queue.slot_at(best);
-            self.issue_act(WRITES, slot, edge);
-            self.wake = self.bound();
-            return;
-        }
-        for (rank, edges) in device.ranks.iter().enumerate().take(ranks) {
-            let mask = queue.armed(Want::Close, rank);
-            if mask.is_empty() {
-                continue;
+            if slot != NIL {
+                self.issue_act(WRITES, slot, edge);
+                return;
             }
-            if edges.pre > edge {
-                next = next.min(edges.pre);
-                continue;
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Row, row);
+        }
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        if close <= edge {
+            close = NEVER;
+            let slot = queue.oldest_armed(Want::Close, |bank| {
+                let ready = device.ranks[bank.rank()].pre;
+                close = close.min(ready);
+                ready <= edge
+            });
+            if slot != NIL {
+                self.issue_pre(WRITES, slot, edge);
+                return;
             }
-            best = mask.first_that(best, |_| true);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.set_soonest(Want::Close, close);
         }
-        if best != NIL {
-            let slot = queue.slot_at(best);
-            self.issue_pre(WRITES, slot, edge);
-            self.wake = self.bound();
-            return;
-        }
+        next = next.min(column).min(row).min(close);
         self.wake = next;
     }
 
-    /// A lower bound of the next edge at which a command is issued, after one was.
-    fn bound(&self) -> u64 {
-        let writes = self.serving_writes();
-        let queue = if writes { &self.writes } else { &self.reads };
-        let mut next = self.wheel.next().min(self.refresh.wake);
-        next = next.min(self.reads.deadline()).min(self.writes.deadline());
-        let ranks = usize::from(self.device.geometry().ranks);
-        for (rank, edges) in self.device.ranks.iter().enumerate().take(ranks) {
-            if !queue.armed(Want::Column, rank).is_empty() {
-                next = next.min(if writes { edges.wr } else { edges.rd });
-            }
-            if !queue.armed(Want::Row, rank).is_empty() {
-                next = next.min(edges.act);
-            }
-            if !queue.armed(Want::Close, rank).is_empty() {
-                next = next.min(edges.pre);
-            }
+    /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
+    #[inline]
+    fn issued(&mut self, writes: bool, want: Want) {
+        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let mut soonest = NEVER;
+        let mut rank = 0;
+        while rank < self.ranks {
+            let edges = &self.device.ranks[rank & 3];
+            let gate = match want {
+                Want::Column if writes => edges.wr,
+                Want::Column => edges.rd,
+                Want::Row => edges.act,
+                Want::Close => edges.pre,
+            };
+            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+            rank += 1;
         }
-        next.max(self.device.bus())
+        queue.set_soonest(want, soonest);
+        self.wake = self.bound();
+    }
+
+    /// A lower bound of the next edge at which a command is issued, after one was.
+    #[inline]
+    fn bound(&self) -> u64 {
+        let queue = if self.serving_writes() { &self.writes } else { &self.reads };
+        let [column, row, close] = queue.soonest();
+        let next = self.wheel.next().min(self.refresh.wake).min(column).min(row).min(close);
+        next.min(self.reads.deadline()).min(self.writes.deadline()).max(self.device.bus())
     }
 
     /// What an overdue entry needs next or, if that cannot go, a command of another kind in another bank.
@@ -799,22 +901,18 @@ impl Subchannel {
             if found.is_some() || want == own {
                 continue;
             }
-            let mut best = NIL;
-            for rank in 0..usize::from(self.device.geometry().ranks) {
-                best = queue.armed(want, rank).first_that(best, |position| {
-                    let bank = queue.bank_at(position);
-                    if bank == own_bank || held(want, bank) {
-                        return false;
-                    }
-                    let earliest = self.device.earliest(command(want), bank);
-                    if earliest > edge {
-                        next = next.min(earliest);
-                    }
-                    earliest <= edge
-                });
-            }
-            if best != NIL {
-                found = Some((want, queue.slot_at(best)));
+            let slot = queue.oldest_armed(want, |bank| {
+                if bank == own_bank || held(want, bank) {
+                    return false;
+                }
+                let earliest = self.device.earliest(command(want), bank);
+                if earliest > edge {
+                    next = next.min(earliest);
+                }
+                earliest <= edge
+            });
+            if slot != NIL {
+                found = Some((want, slot));
             }
         }
         match found {
@@ -822,12 +920,8 @@ impl Subchannel {
             Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
             Some((Want::Row, slot)) => self.issue_act(writes, slot, edge),
             Some((Want::Close, slot)) => self.issue_pre(writes, slot, edge),
-            None => {
-                self.wake = next;
-                return;
-            }
+            None => self.wake = next,
         }
-        self.wake = self.bound();
     }
 
     /// Begins and continues refreshes. Says whether a command was issued.
@@ -870,8 +964,7 @@ impl Subchannel {
                 }
                 let banks = self.refresh.done(bank.rank());
                 for bank in Refresh::banks(bank.rank(), banks) {
-                    self.arm(false, bank, edge);
-                    self.arm(true, bank, edge);
+                    self.rearm(bank, edge);
                 }
             }
         }
@@ -882,6 +975,7 @@ impl Subchannel {
         true
     }
 
+    #[inline]
     fn issue_act(&mut self, writes: bool, slot: u16, edge: u64) {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
@@ -898,15 +992,16 @@ impl Subchannel {
         } else {
             queue.choose(bank, Some(row));
         }
-        self.arm(writes, bank, edge);
         let other = if writes { &mut self.reads } else { &mut self.writes };
         if other.has_entries(bank) {
             other.choose(bank, Some(row));
-            self.arm(!writes, bank, edge);
         }
+        self.rearm(bank, edge);
+        self.issued(writes, Want::Row);
         self.record(Command::Act, bank, row, 0, edge);
     }
 
+    #[inline]
     fn issue_pre(&mut self, writes: bool, slot: u16, edge: u64) {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
@@ -914,9 +1009,12 @@ impl Subchannel {
         let bank = entry.bank;
         self.stats.pres += 1;
         self.progress = edge;
-        let row = self.device.row_of(bank).unwrap_or(0);
+        if self.recorder.is_some() {
+            let row = self.device.row_of(bank).unwrap_or(0);
+            self.record(Command::Pre, bank, row, 0, edge);
+        }
         self.device.apply_pre(bank, edge);
-        for (queue, writes) in [(&mut self.reads, false), (&mut self.writes, true)] {
+        for queue in [&mut self.reads, &mut self.writes] {
             let (pick, want) = queue.pick(bank);
             if pick != NIL && want == Want::Close {
                 // The oldest of the bank, as before.
@@ -924,13 +1022,12 @@ impl Subchannel {
             } else if pick != NIL {
                 queue.choose(bank, None);
             }
-            let _ = writes;
         }
-        self.arm(false, bank, edge);
-        self.arm(true, bank, edge);
-        self.record(Command::Pre, bank, row, 0, edge);
+        self.rearm(bank, edge);
+        self.issued(writes, Want::Close);
     }
 
+    #[inline]
     fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
         self.count_to(edge);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
@@ -941,26 +1038,27 @@ impl Subchannel {
             Found::Closed => self.stats.row_misses += 1,
             Found::Other => self.stats.row_conflicts += 1,
         }
-        self.stats.bus_busy += self.spec.timing.time(Parameter::HalfBurst);
+        self.stats.bus_busy.0 += self.burst;
         self.progress = edge;
         self.refresh.left(bank, edge);
         let wait = edge - entry.edge;
         if WRITES {
+            self.work -= 1;
             self.stats.write_queue_wait += wait;
             self.update_draining();
         } else {
             self.stats.read_queue_wait += wait;
             let due = edge + self.read_clocks;
             if entry.underfills == NIL {
-                self.flight.push_back(Flight { due, id: entry.id, at: entry.at });
+                self.flight_due = self.flight_due.min(due);
+                self.flight.push(Flight { due, id: entry.id, at: entry.at });
             } else {
-                self.underfills.push_back(Underfill { due, slot: entry.underfills });
+                self.underfill_due = self.underfill_due.min(due);
+                self.underfills.push(Underfill { due, slot: entry.underfills });
             }
         }
-        if WRITES != self.wrote_last {
-            self.wrote_last = WRITES;
-            self.stats.turnarounds += 1;
-        }
+        self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
+        self.wrote_last = WRITES;
         let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
         if auto {
             self.device.apply_column::<WRITES, true>(bank, edge);
@@ -974,8 +1072,6 @@ impl Subchannel {
                     queue.choose(bank, None);
                 }
             }
-            self.arm(false, bank, edge);
-            self.arm(true, bank, edge);
         } else {
             self.device.apply_column::<WRITES, false>(bank, edge);
             if WRITES {
@@ -988,30 +1084,25 @@ impl Subchannel {
             } else {
                 (&mut self.reads, &mut self.writes)
             };
-            let again = queue.has_entries(bank);
-            if again {
+            if queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
             }
             // PRE must wait longer now.
-            let (pick, want) = other.pick(bank);
-            let closing = pick != NIL && want == Want::Close;
-            if closing {
+            if other.pick(bank).1 == Want::Close {
                 other.disarm(bank);
             }
-            if again {
-                self.arm(WRITES, bank, edge);
-            }
-            if closing {
-                self.arm(!WRITES, bank, edge);
-            }
         }
-        let command = match (WRITES, auto) {
-            (false, false) => Command::Rd,
-            (false, true) => Command::Rda,
-            (true, false) => Command::Wr,
-            (true, true) => Command::Wra,
-        };
-        self.record(command, bank, row, entry.column, edge);
+        self.rearm(bank, edge);
+        self.issued(WRITES, Want::Column);
+        if self.recorder.is_some() {
+            let command = match (WRITES, auto) {
+                (false, false) => Command::Rd,
+                (false, true) => Command::Rda,
+                (true, false) => Command::Wr,
+                (true, true) => Command::Wra,
+            };
+            self.record(command, bank, row, entry.column, edge);
+        }
     }
 
     /// Whether a column command to a row carries auto-precharge, its own entry no longer being queued.
@@ -1025,6 +1116,7 @@ impl Subchannel {
         }
     }
 
+    #[inline]
     fn record(&mut self, command: Command, bank: Bank, row: u64, column: u16, edge: u64) {
         if self.recorder.is_some() {
             self.record_now(command, bank, row, column, edge);

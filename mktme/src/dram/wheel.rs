@@ -15,74 +15,59 @@ const WORDS: usize = (SPAN / 64) as usize;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Wheel {
     /// By edge modulo [`SPAN`], one word for two ranks.
-    banks: Vec<u64>,
-    /// Words per edge, 1 or 2.
-    stride: usize,
+    #[serde(with = "super::arrays")]
+    banks: [[u64; 2]; SPAN as usize],
+    /// Edges with a bank.
     occupied: [u64; WORDS],
     /// The earliest edge with a bank; never if there is none.
     next: u64,
 }
 
 impl Wheel {
-    pub(super) fn new(ranks: u8) -> Wheel {
-        let stride = usize::from(ranks.div_ceil(2)).clamp(1, 2);
-        Wheel {
-            banks: vec![0; SPAN as usize * stride],
-            stride,
-            occupied: [0; WORDS],
-            next: u64::MAX,
-        }
+    pub(super) const fn new() -> Wheel {
+        Wheel { banks: [[0; 2]; SPAN as usize], occupied: [0; WORDS], next: u64::MAX }
     }
 
     /// The earliest edge with a bank; never if there is none.
+    #[inline]
     pub(super) const fn next(&self) -> u64 {
         self.next
     }
 
     /// Puts a bank at an edge later than `now`, which is no earlier than any edge taken so far.
+    #[inline]
     pub(super) fn put(&mut self, bank: Bank, edge: u64, now: u64) {
         // What is in the wheel is later than what was taken, so within a span of `next` if there is any.
-        let base = now.min(self.next);
-        let edge = edge.min(base + SPAN - 1);
+        let edge = edge.min(now.min(self.next) + (SPAN - 1));
         let slot = (edge % SPAN) as usize;
-        let word = slot * self.stride + usize::from(bank.0 >> 6) % self.stride;
-        self.banks[word] |= 1 << (bank.0 & 63);
-        self.occupied[slot / 64 % WORDS] |= 1 << (slot % 64);
+        self.banks[slot][usize::from(bank.0 >> 6 & 1)] |= 1 << (bank.0 & 63);
+        self.occupied[slot / 64] |= 1 << (slot % 64);
         self.next = self.next.min(edge);
     }
 
-    /// Takes all banks of the earliest edge out, if that is no later than `now`: a mask per two ranks.
-    pub(super) fn take(&mut self, now: u64) -> Option<[u64; 2]> {
-        if self.next > now {
-            return None;
-        }
+    /// Takes all banks of the earliest edge out: a mask per two ranks. To be called when that edge has come.
+    #[inline]
+    pub(super) fn take(&mut self) -> [u64; 2] {
         let slot = (self.next % SPAN) as usize;
-        let mut banks = [0; 2];
-        let words = slot * self.stride..(slot + 1) * self.stride;
-        for (to, from) in banks.iter_mut().zip(&mut self.banks[words]) {
-            *to = std::mem::take(from);
+        let banks = std::mem::take(&mut self.banks[slot]);
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        // The rest of this word, then the others, then what this word has before the slot.
+        let word = self.occupied[slot / 64] >> (slot % 64);
+        if word != 0 {
+            self.next += u64::from(word.trailing_zeros());
+            return banks;
         }
-        self.occupied[slot / 64 % WORDS] &= !(1 << (slot % 64));
-        self.next = self.after(slot);
-        Some(banks)
-    }
-
-    /// The earliest occupied edge, all being later than `next`, which is at `slot`.
-    fn after(&self, slot: usize) -> u64 {
-        for step in 0..=WORDS {
-            let word = (slot / 64 + step) % WORDS;
-            let mut bits = self.occupied[word];
-            if step == 0 {
-                // Later in this turn of the wheel.
-                bits &= u64::MAX << (slot % 64);
-            }
-            if bits != 0 {
-                let found = word * 64 + bits.trailing_zeros() as usize;
-                let distance = (found + SPAN as usize - slot) % SPAN as usize;
-                return self.next + distance as u64;
+        for step in 1..=WORDS {
+            let index = (slot / 64 + step) % WORDS;
+            let word = self.occupied[index];
+            if word != 0 {
+                let found = (index * 64) as u64 + u64::from(word.trailing_zeros());
+                self.next += (found + SPAN - slot as u64) % SPAN;
+                return banks;
             }
         }
-        u64::MAX
+        self.next = u64::MAX;
+        banks
     }
 }
 
@@ -98,7 +83,7 @@ mod tests {
         fn banks_come_out_in_the_order_of_their_edges(
             ranks in 1u8..=4, puts in prop::collection::vec((0u8..128, 1u64..300, 0u64..200), 1..200),
         ) {
-            let (mut wheel, mut set, mut now) = (Wheel::new(ranks), BTreeSet::new(), 0);
+            let (mut wheel, mut set, mut now) = (Wheel::new(), BTreeSet::new(), 0);
             for (bank, ahead, step) in puts {
                 let bank = Bank(bank % (ranks * 32));
                 let base = now.min(wheel.next());
@@ -115,9 +100,8 @@ mod tests {
                         want[usize::from(bank >> 6)] |= 1u64 << (bank & 63);
                         set.pop_first();
                     }
-                    prop_assert_eq!(wheel.take(now), Some(want));
+                    prop_assert_eq!(wheel.take(), want);
                 }
-                prop_assert_eq!(wheel.take(now), None);
             }
         }
     }

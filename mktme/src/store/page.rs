@@ -104,6 +104,8 @@ enum Filler {
     Region,
     /// In the first slot.
     Slot,
+    /// In the slot of each line that holds it, and there has been no other filler since most lines were found to differ.
+    Line,
 }
 
 /// A page in detail: a content that its lines share, the *filler*, and the lines that differ from it.
@@ -187,7 +189,7 @@ impl PageBody {
 
     /// How many slots come before those of lines, while not all lines have one.
     const fn ahead(&self) -> usize {
-        matches!(self.filler, Filler::Slot) as usize
+        !matches!(self.filler, Filler::Region) as usize
     }
     /// The slot of a line, while not all lines have one; of a line not in `own`, where it would be.
     const fn rank(&self, line: u32) -> usize {
@@ -198,7 +200,7 @@ impl PageBody {
         match (&self.slots, self.filler) {
             (Slots::All(slots), _) => &slots[self.own.trailing_ones() as usize & 63].0,
             (Slots::Few(_), Filler::Region) => base,
-            (Slots::Few(slots), Filler::Slot) => slots.first().unwrap_or(base),
+            (Slots::Few(slots), _) => slots.first().unwrap_or(base),
         }
     }
     /// The bytes of a line.
@@ -248,25 +250,31 @@ impl PageBody {
 
     #[inline]
     pub(crate) fn view<'a>(&'a self, line: u32, base: &'a LineData) -> View<'a> {
+        if self.extras.is_some() {
+            return self.view_with_extras(line, base);
+        }
+        self.plain_view(line, base)
+    }
+    #[inline]
+    fn plain_view<'a>(&'a self, line: u32, base: &'a LineData) -> View<'a> {
         let bit = bit_of(line);
-        let mut view = View {
+        View {
             data: self.data(line, base),
             header: if self.other & bit == 0 { self.main } else { self.second },
             mac_bits: 0,
             poison: None,
             odd: false,
             shared: self.own & bit == 0,
-        };
-        if self.extras.is_some() {
-            self.view_extra(line, &mut view);
         }
-        view
     }
-    #[cold]
-    fn view_extra(&self, line: u32, view: &mut View<'_>) {
-        if let Some(extra) = self.extra(line) {
-            view.header = extra.header;
-            (view.mac_bits, view.poison, view.odd) = (extra.mac_bits, extra.poison, extra.odd);
+    #[inline(never)]
+    fn view_with_extras<'a>(&'a self, line: u32, base: &'a LineData) -> View<'a> {
+        let view = self.plain_view(line, base);
+        match self.extra(line) {
+            Some(Extra { header, mac_bits, poison, odd }) => {
+                View { header: *header, mac_bits: *mac_bits, poison: *poison, odd: *odd, ..view }
+            }
+            None => view,
         }
     }
 
@@ -304,7 +312,7 @@ impl PageBody {
             self.set_new_header(line, new.header);
         }
         if self.own == u64::MAX && new.shareable {
-            self.refound(base);
+            self.refound(line, base);
         }
         OldLine { uniform: self.own == 0, ..OldLine::default() }
     }
@@ -443,7 +451,7 @@ impl PageBody {
             }
         }
         if refound {
-            self.refound(base);
+            self.refound(line, base);
         }
         old.uniform = self.own == 0;
         old
@@ -460,34 +468,61 @@ impl PageBody {
         (!header.is_power_on()).then(|| (header, self.data(line, base)))
     }
 
-    /// All lines differ from the filler: there is another. That which most lines hold, if one is; else that of some line.
+    /// All lines differ from the filler since one was written: there is another. The first time that which most lines hold, if
+    /// one is, so that a page that mostly agrees is small; later the content of that line.
     #[cold]
     #[inline(never)]
-    fn refound(&mut self, base: &LineData) {
-        let alike = |a: (Header, &LineData), b: (Header, &LineData)| a.0 == b.0 && same(a.1, b.1);
-        let (mut candidate, mut lead) = (None, 0u32);
-        for line in 0..64 {
-            let Some(content) = self.sharable(line, base) else { continue };
-            match candidate {
-                Some(_) if lead == 0 => (candidate, lead) = (Some(content), 1),
-                None => (candidate, lead) = (Some(content), 1),
-                Some(best) if alike(best, content) => lead += 1,
-                Some(_) => lead -= 1,
-            }
-        }
-        let Some((header, data)) = candidate.map(|(header, data)| (header, *data)) else { return };
-        let mut have = 0;
-        for line in 0..64 {
-            if self.sharable(line, base).is_some_and(|content| alike(content, (header, &data))) {
-                have |= bit_of(line);
-            }
-        }
+    fn refound(&mut self, written: u32, base: &LineData) {
+        let candidate = match self.filler {
+            Filler::Line => None,
+            _ => self.sharable(self.candidate(base), base),
+        };
+        let Some((header, data)) = candidate.or_else(|| self.sharable(written, base)) else {
+            return;
+        };
+        let data = *data;
+        let have = self.alike(header, &data, base);
         self.set_headers(header, have);
         self.own = !have;
         self.print = fingerprint(&data);
+        self.filler = Filler::Line;
         if self.own.count_ones() <= 8 {
             self.gather(base);
         }
+    }
+    /// A line that holds what most lines do, if there is such a thing.
+    fn candidate(&self, base: &LineData) -> u32 {
+        let (mut candidate, mut lead) = (0, 0u32);
+        for line in 0..64 {
+            if lead == 0 {
+                (candidate, lead) = (line, 1);
+            } else if self.sharable(line, base) == self.sharable(candidate, base) {
+                lead += 1;
+            } else {
+                lead -= 1;
+            }
+        }
+        candidate
+    }
+    /// The lines that hold this content.
+    fn alike(&self, header: Header, data: &LineData, base: &LineData) -> u64 {
+        let mut maybe = u64::MAX;
+        if let Slots::All(slots) = &self.slots {
+            // Most differ in the first word.
+            maybe = 0;
+            for slot in slots.iter().rev() {
+                maybe = maybe << 1 | u64::from(slot.0.0[0] == data.0[0]);
+            }
+        }
+        let mut have = 0;
+        while maybe != 0 {
+            let line = maybe.trailing_zeros();
+            maybe &= maybe - 1;
+            if self.sharable(line, base).is_some_and(|(h, d)| h == header && same(d, data)) {
+                have |= bit_of(line);
+            }
+        }
+        have
     }
 
     /// Makes a header the main one: the lines in `alike` have it and will be without extras.
@@ -533,3 +568,99 @@ impl PageBody {
 
 const _: () = assert!(size_of::<Slot>() == size_of::<LineData>());
 const _: () = assert!(size_of::<PageBody>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::MaterialId;
+    use proptest::prelude::*;
+    use sim_core::keyid::KeyId;
+    use std::num::NonZeroU32;
+
+    /// A line as the test remembers it.
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    struct Naive {
+        header: Header,
+        data: LineData,
+        mac_bits: u32,
+        poison: Option<BirthId>,
+        odd: bool,
+        shareable: bool,
+    }
+
+    fn header(n: u8) -> Header {
+        Header::new(MaterialId::of_raw(2 + u32::from(n)), Some(KeyId(n.into())), n % 2 != 0, n > 2)
+    }
+
+    /// Few contents, so that lines become alike; runs of lines, so that pages fill.
+    fn any_write() -> impl Strategy<Value = (u32, u32, u8, u64, u8)> {
+        let runs = prop_oneof![3 => Just(1u32), 2 => 2u32..12, 2 => Just(64)];
+        // Mostly two headers, mostly nothing special.
+        let headers = prop_oneof![6 => 0u8..2, 2 => 0u8..5];
+        let special = prop_oneof![12 => Just(0u8), 1 => 1u8..5];
+        (0u32..64, runs, headers, prop_oneof![0u64..2, 0u64..100], special)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn a_page_is_64_lines_and_knows_when_they_are_alike(
+            second: bool,
+            real: bool,
+            writes in proptest::collection::vec(any_write(), 1..40),
+        ) {
+            let base = Content { header: header(0), data: LineData([7; 8]) };
+            let mut page = if second {
+                PageBody::of_content(3, &base)
+            } else {
+                PageBody::of_region(3, &base)
+            };
+            let Content { header: h, data } = base;
+            let line = Naive { header: h, data, mac_bits: 0, poison: None, odd: false, shareable: true };
+            let mut naive = [line; 64];
+            for (first, run, head, word, special) in writes {
+                for line in (first..first + run).map(|line| line % 64) {
+                    // With a run of all lines now and then, each with bytes of its own.
+                    let own = if word > 50 { u64::from(line) } else { 0 };
+                    let data = LineData([1, 2, 3, 4, 5, word, own, 8]);
+                    let poison = (special == 1).then_some(BirthId(NonZeroU32::MIN));
+                    let mac_bits = u32::from(special == 2);
+                    let shareable = !real && special < 2;
+                    let new =
+                        NewLine { header: header(head), data: &data, mac_bits, poison, shareable };
+                    let was = naive[line as usize];
+                    let old = page.set_line(line, &new, &base.data);
+                    prop_assert_eq!((old.poison, old.was_odd), (was.poison, was.odd));
+                    let odd = special == 4;
+                    if odd {
+                        page.mark_odd(line);
+                    }
+                    let header = new.header;
+                    naive[line as usize] = Naive { header, data, mac_bits, poison, odd, shareable };
+                    let plain = |n: &Naive| n.poison.is_none() && n.mac_bits == 0 && !n.odd;
+                    let alike = naive.iter().all(|n| {
+                        plain(n) && (n.header, n.data) == (naive[0].header, naive[0].data)
+                    });
+                    if alike && naive.iter().all(|n| n.shareable) {
+                        prop_assert!(page.uniform(&base.data).is_some());
+                    }
+                    if let Some(content) = page.uniform(&base.data) {
+                        prop_assert!(alike);
+                        prop_assert_eq!((content.header, content.data), (naive[0].header, naive[0].data));
+                    }
+                }
+                for (line, n) in (0..64).zip(&naive) {
+                    let v = page.view(line, &base.data);
+                    prop_assert_eq!((v.header, *v.data), (n.header, n.data));
+                    prop_assert_eq!((v.mac_bits, v.poison, v.odd), (n.mac_bits, n.poison, n.odd));
+                    // A line that has been computed for its place never stands for others.
+                    prop_assert!(!real || v.shared == n.shareable);
+                }
+                let saved = postcard::to_stdvec(&page).unwrap();
+                let back: PageBody = postcard::from_bytes(&saved).unwrap();
+                prop_assert!(back.same(&base.data, &page, &base.data));
+            }
+        }
+    }
+}

@@ -30,8 +30,13 @@ pub(super) struct Wanted {
 
 /// Where requests come from, in order of `due`.
 pub(super) trait Requests {
-    /// The next; none at the end, which is asked for once.
-    fn next(&mut self) -> Result<Option<Wanted>, TraceError>;
+    /// The next; none at the end, or at a record that cannot be taken.
+    fn next(&mut self) -> Option<Wanted>;
+
+    /// Why there is none, if that is not the end. Apart, because an error is large and this loop is hot.
+    fn failure(&mut self) -> Option<TraceError> {
+        None
+    }
 }
 
 /// The memory controller's part: what each request means for TD bits, MACs and poison.
@@ -79,6 +84,8 @@ pub(super) struct Tally {
     pub(super) wait: Ps,
     pub(super) wait_max: Ps,
     pub(super) latencies: Latencies,
+    /// Whether commands were handed on.
+    pub(super) recorded: bool,
     pub(super) commands: u64,
     pub(super) commands_lost: u64,
     /// When nothing was left to do.
@@ -147,7 +154,7 @@ pub(super) struct Drive<'a> {
 impl Drive<'_> {
     /// Makes every request and lets the last of them end.
     pub(super) fn run<R: Requests>(&mut self, source: &mut R) -> Result<(), DramError> {
-        while let Some(wanted) = source.next()? {
+        while let Some(wanted) = source.next() {
             self.tally.offered += 1;
             if !self.place(&wanted)? {
                 break;
@@ -161,6 +168,9 @@ impl Drive<'_> {
                     (self.progress)(self.tally.accepted);
                 }
             }
+        }
+        if let Some(error) = source.failure() {
+            return Err(error.into());
         }
         self.finish()
     }
@@ -281,6 +291,7 @@ impl Drive<'_> {
     fn finish(&mut self) -> Result<(), DramError> {
         while self.tally.stopped.is_none() && self.dram.next_event().is_some() && self.step() {}
         self.hand_on()?;
+        self.tally.recorded = !self.sinks.is_empty();
         self.tally.commands_lost = self.dram.lost_commands();
         self.tally.end = self.dram.now();
         for sink in &mut self.sinks {

@@ -2,7 +2,6 @@
 //! wherever and however often it is made (peers.md §1 measures every simulator with the same ones).
 
 use super::drive::{Requests, Wanted};
-use crate::trace::TraceError;
 use mktme::dram::Kind;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -112,10 +111,10 @@ impl PatternRequests {
 
 impl Requests for PatternRequests {
     #[inline]
-    fn next(&mut self) -> Result<Option<Wanted>, TraceError> {
+    fn next(&mut self) -> Option<Wanted> {
         let i = self.next;
         if i >= self.requests {
-            return Ok(None);
+            return None;
         }
         self.next = i + 1;
         // High bits choose the line, the lowest the kind.
@@ -128,7 +127,7 @@ impl Requests for PatternRequests {
         let [even, odd] = self.row.kinds;
         let kind = if hash & 1 == 0 { even } else { odd };
         let mask = ByteMask(0xff);
-        Ok(Some(Wanted { line: Line(line), kind, mask, due: self.gap.times(i), behind: false }))
+        Some(Wanted { line: Line(line), kind, mask, due: self.gap.times(i), behind: false })
     }
 }
 
@@ -148,7 +147,7 @@ mod tests {
     fn all(pattern: Pattern, requests: u64, lines: u64) -> Vec<Wanted> {
         let mut source = PatternRequests::new(pattern, requests, lines, 7, Ps(3));
         let mut out = Vec::new();
-        while let Some(wanted) = source.next().unwrap() {
+        while let Some(wanted) = source.next() {
             out.push(wanted);
         }
         out

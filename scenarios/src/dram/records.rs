@@ -37,6 +37,7 @@ pub(super) struct TraceRequests<'a, R> {
     limit: Option<u64>,
     allow_truncated: bool,
     rest: Option<Rest>,
+    failed: Option<TraceError>,
     /// Records by [`AccessKind`].
     pub(super) kinds: [u64; 4],
     pub(super) truncated: bool,
@@ -67,6 +68,7 @@ impl<'a, R: Read> TraceRequests<'a, R> {
             limit,
             allow_truncated,
             rest,
+            failed: None,
             kinds,
             truncated,
         }
@@ -147,12 +149,16 @@ impl<'a, R: Read> TraceRequests<'a, R> {
 
 impl<R: Read> Requests for TraceRequests<'_, R> {
     #[inline]
-    fn next(&mut self) -> Result<Option<Wanted>, TraceError> {
+    fn next(&mut self) -> Option<Wanted> {
         let rest = match self.rest.take() {
             Some(rest) => rest,
-            None => match self.record()? {
-                Some(rest) => rest,
-                None => return Ok(None),
+            None => match self.record() {
+                Ok(Some(rest)) => rest,
+                Ok(None) => return None,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return None;
+                }
             },
         };
         let line = LINE_BYTES as u64;
@@ -180,6 +186,10 @@ impl<R: Read> Requests for TraceRequests<'_, R> {
             let (addr, bytes) = (rest.addr + here, rest.bytes - here);
             self.rest = Some(Rest { addr, bytes, ..next });
         }
-        Ok(Some(Wanted { line: Line(rest.addr / line), kind, mask, due, behind }))
+        Some(Wanted { line: Line(rest.addr / line), kind, mask, due, behind })
+    }
+
+    fn failure(&mut self) -> Option<TraceError> {
+        self.failed.take()
     }
 }

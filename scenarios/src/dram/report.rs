@@ -280,10 +280,12 @@ fn values(end: &End, trace: Option<(u64, [u64; 4])>) -> Values {
         ("run.admission_wait_max", t.wait_max.0),
         ("run.read_latency", t.latencies.sum().0),
         ("run.latency_samples", t.latencies.samples()),
-        ("run.commands_written", t.commands),
-        ("run.commands_lost", t.commands_lost),
     ] {
         values.set(name, value);
+    }
+    if t.recorded {
+        values.set("run.commands_written", t.commands);
+        values.set("run.commands_lost", t.commands_lost);
     }
     if let Some((records, kinds)) = trace {
         values.set("trace.records", records);
@@ -417,8 +419,9 @@ impl Display for DramReport {
             cell(f, label, n(name), &percent(n(name), columns))?;
         }
         self.fmt_latency(f)?;
-        writeln!(f, "  every counter")?;
-        for s in &self.statistics {
+        self.fmt_queues(f)?;
+        writeln!(f, "  counters that are not zero")?;
+        for s in self.statistics.iter().filter(|s| s.value > 0) {
             writeln!(f, "    {:38} {:>16} {}", s.name, s.value, s.unit)?;
         }
         if let Some(commands) = self.commands_checked {
@@ -470,6 +473,22 @@ impl DramReport {
             writeln!(f, "{}", row.trim_end())?;
         }
         Ok(())
+    }
+
+    /// How long the queues were, over the whole run and all subchannels.
+    fn fmt_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buses = u64::from(self.packages) * u64::from(self.channels) * 2;
+        let span = self.cycles.saturating_mul(buses);
+        let mean = |name| {
+            let hundredths = scaled(self.count(name), 100, span);
+            format!("{}.{:02}", hundredths / 100, hundredths % 100)
+        };
+        writeln!(
+            f,
+            "  mean queue lengths: {} reads, {} writes in a subchannel",
+            mean("dram.read_queue_clocks"),
+            mean("dram.write_queue_clocks")
+        )
     }
 
     /// The histogram with two rows to a power of two.
