@@ -312,7 +312,7 @@ impl Controller {
         } else {
             let header = self.header(key, row);
             let new = NewLine { header, data, mac_bits: 0, poison, shareable: true };
-            self.store.set_line_fast(line, &new)
+            self.store.set_line(line, &new)
         };
         if old != poison {
             overwritten(line, old, poison, trace);
@@ -637,7 +637,8 @@ impl Controller {
                 let real = self.real();
                 image.data = real.encrypt(view.header.material(), line, view.data);
                 if let Some(mac) = &mut image.mac {
-                    mac.bits = real.mac(view.header.material(), line, &image.data, view.header.td());
+                    mac.bits =
+                        real.mac(view.header.material(), line, &image.data, view.header.td());
                 }
             }
         } else if view.odd
@@ -718,10 +719,9 @@ impl Controller {
     ) -> Option<BirthId> {
         let header = self.header(key, row);
         if self.spec.crypto == CryptoKind::Symbolic {
-            return self.store.set_line(
-                line,
-                &NewLine { header, data, mac_bits: 0, poison, shareable: true },
-            );
+            return self
+                .store
+                .set_line(line, &NewLine { header, data, mac_bits: 0, poison, shareable: true });
         }
         self.ciphers.warm(self.spec.seed, &self.keys, key.material);
         let real = self.real();
@@ -743,8 +743,7 @@ impl Controller {
         let MacField { bits, made_td } =
             image.mac.unwrap_or(MacField { bits: 0, made_td: image.td });
         let header = Header::new(image.material, writer, image.td, image.mac.is_some());
-        let new =
-            NewLine { header, data: &image.data, mac_bits: bits, poison, shareable: false };
+        let new = NewLine { header, data: &image.data, mac_bits: bits, poison, shareable: false };
         self.store.set_line(line, &new);
         if image.home != line || !image.flips.is_zero() || made_td != image.td {
             self.store.set_odd(line, Odd { home: image.home, flips: image.flips, made_td });
