@@ -370,6 +370,23 @@ impl Store {
         self.odd.get(&line)
     }
 
+    /// Asks the host for what an access to a line will look at first.
+    #[inline]
+    pub(crate) fn prefetch_page(&self, line: Line) {
+        let page = line.page();
+        if let Some(region) = self.find(page.0 / REGION_PAGES) {
+            region.prefetch_page(page.0 % REGION_PAGES);
+        }
+    }
+    /// Asks the host for what it will look at then.
+    #[inline]
+    pub(crate) fn prefetch_line(&self, line: Line) {
+        let page = line.page();
+        if let Some(region) = self.find(page.0 / REGION_PAGES) {
+            region.prefetch_line(page.0 % REGION_PAGES, line.index_in_page());
+        }
+    }
+
     /// Writes a line. Returns the poison that was there.
     #[inline]
     pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {

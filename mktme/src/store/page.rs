@@ -2,6 +2,7 @@
 
 use super::{Content, Header, NewLine, View};
 use bitvec::prelude::{BitArray, Lsb0};
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 use sim_core::data::LineData;
 use sim_core::event::BirthId;
@@ -267,6 +268,14 @@ impl PageBody {
         };
         self.other &= !bit_of(line);
         self.extras.get_or_insert_default().set(line, Extra { odd: true, ..extra });
+    }
+
+    /// Asks the host for the bytes of a line.
+    #[inline]
+    pub(super) fn prefetch(&self, line: u32) {
+        if let Slots::All(slots) = &self.slots {
+            prefetch_index(slots.as_slice(), line as usize & 63);
+        }
     }
 
     /// [`PageBody::set_line`] in the common case: a page of which many lines differ, nothing special there before or after,

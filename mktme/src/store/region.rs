@@ -4,6 +4,7 @@ use super::page::OldLine;
 use super::{Content, NewLine, PageBody, REGION_PAGES, View};
 use bitvec::prelude::Lsb0;
 use bitvec::view::BitView;
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 /// Which of [`Region::bodies`] is that of a page.
@@ -181,6 +182,21 @@ impl Region {
             None => Some(self.base),
             Some(second) if u64::from(second.count) == REGION_PAGES => Some(second.content),
             Some(_) => None,
+        }
+    }
+
+    /// Asks the host for what tells about a page.
+    #[inline]
+    pub(super) fn prefetch_page(&self, page: u64) {
+        if let Some(place) = self.maybe_place(page) {
+            prefetch_index(&self.bodies, place);
+        }
+    }
+    /// Asks the host for the bytes of a line, looking at what tells about its page.
+    #[inline]
+    pub(super) fn prefetch_line(&self, page: u64, line: u32) {
+        if let Some(body) = self.body(page) {
+            body.prefetch(line);
         }
     }
 
