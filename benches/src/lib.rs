@@ -7,6 +7,7 @@
 pub mod caches;
 pub mod controller;
 pub mod leaves;
+pub mod traces;
 pub mod whole;
 
 use machine::MachineError;
@@ -71,6 +72,7 @@ pub fn workloads() -> impl Iterator<Item = &'static Workload> {
         .iter()
         .chain(controller::WORKLOADS)
         .chain(leaves::WORKLOADS)
+        .chain(traces::WORKLOADS)
         .chain(whole::WORKLOADS)
 }
 

@@ -13,7 +13,7 @@ use sim_core::{Addr, KeyId, Op, Page};
 /// The scenario that the README runs first.
 const FIRST: &str = "partial-write";
 /// A whole run of `/bin/true`: 145,751 records (scenarios/data/README.md).
-const TRACE: &[u8] = include_bytes!("../../scenarios/data/lackey-true.trace.gz");
+pub(crate) const TRACE: &[u8] = include_bytes!("../../scenarios/data/lackey-true.trace.gz");
 /// Pages that go back and forth between TD and host: 64 MiB.
 const PAGES: u64 = 1 << 14;
 

@@ -1,9 +1,9 @@
 //! Set-associative arrays with LRU replacement.
 //!
 //! An array decides capacity and replacement only; what a line holds, and whether anybody has it at all, is in the slab.
-//! So the entries of a set are slab numbers, and beside them how recently each was used: 0 is the most recent. An entry
-//! stays in its way, and a use changes sixteen bytes of ages at once, which a vector instruction does. Sets come into being
-//! in chunks when first filled, so that an 84 MB cache costs nothing at the start, and a snapshot holds only what was used.
+//! So the entries of a set are slab numbers, which stay in their ways, and beside them in one word the order in which the ways
+//! were used. Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and a
+//! snapshot holds only what was used.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,71 +11,83 @@ use serde::{Deserialize, Serialize};
 pub(crate) const WAYS_MAX: usize = 16;
 const CHUNK_BITS: u32 = 6;
 const CHUNK: usize = 1 << CHUNK_BITS;
-/// Age of a way that the array does not have: older than any, so that it is never chosen nor changed.
-const NO_WAY: u8 = u8::MAX;
-
 /// The name of a slab entry; 0 is none.
 pub(crate) type SlotId = u32;
 
-/// A set. The ages of its ways are 0 to `ways` - 1, each once; empty ways are the oldest.
+/// The ways of a set, four bits each, the most recently used lowest. Ways that the array does not have come last, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Order(u64);
+
+impl Order {
+    /// By number.
+    const FIRST: Order = Order(0xfedc_ba98_7654_3210);
+
+    /// The way at a rank; rank 0 is the most recent.
+    #[inline]
+    const fn way_at(self, rank: u32) -> usize {
+        (self.0 >> (rank * 4 & 63) & 15) as usize
+    }
+    /// Four times the rank of a way.
+    #[inline]
+    const fn shift_of(self, way: usize) -> u32 {
+        const ONES: u64 = 0x1111_1111_1111_1111;
+        // The way's digit becomes zero. Taking one from each digit borrows there first.
+        let zero_there = self.0 ^ ONES.wrapping_mul(way as u64 & 15);
+        let borrowed = zero_there.wrapping_sub(ONES) & !zero_there & (ONES << 3);
+        // In a damaged snapshot it may be nowhere.
+        borrowed.trailing_zeros() & 60
+    }
+    /// A way becomes the most recent.
+    #[inline]
+    const fn rejuvenate(&mut self, way: usize) {
+        self.move_first(self.shift_of(way), way);
+    }
+    /// The way at four times this rank becomes the most recent.
+    #[inline]
+    const fn move_first(&mut self, shift: u32, way: usize) {
+        let below = (1u64 << (shift & 63)) - 1;
+        let (younger, older) = (self.0 & below, self.0 & !(below << 4 | 15));
+        self.0 = older | younger << 4 | way as u64 & 15;
+    }
+    /// A way goes to rank `last`.
+    #[inline]
+    const fn retire(&mut self, way: usize, last: u32) {
+        let last = last * 4 & 60;
+        let below = (1u64 << self.shift_of(way)) - 1;
+        // With 16 ways there is nothing beyond.
+        let there = ((1u64 << last) << 4).wrapping_sub(1);
+        let older = (self.0 & there) >> 4 & !below;
+        self.0 = self.0 & !there | (way as u64 & 15) << last | older | self.0 & below;
+    }
+}
+
+/// A set. Its empty ways are the oldest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[repr(align(16))]
 struct Set {
     slots: [SlotId; WAYS_MAX],
-    ages: [u8; WAYS_MAX],
+    order: Order,
 }
 
 impl Set {
-    fn empty(ways: u32) -> Set {
-        let mut ages = [NO_WAY; WAYS_MAX];
-        for (way, age) in (0u8..).zip(ages.iter_mut().take(ways as usize)) {
-            *age = way;
-        }
-        Set { slots: [0; WAYS_MAX], ages }
-    }
+    const EMPTY: Set = Set { slots: [0; WAYS_MAX], order: Order::FIRST };
 
     /// The way of an entry, 0 to 15.
     #[inline]
     fn way_of(&self, slot: SlotId) -> Option<usize> {
-        // Without branches, so that it becomes a few vector compares.
+        // Without branches, so that it becomes four vector compares. A bit above the way's, since compilers treat one that
+        // is not shifted at all as a case of its own.
         let mut hits = 0u32;
         for (way, entry) in self.slots.iter().enumerate() {
-            hits |= u32::from(*entry == slot) << way;
+            hits |= u32::from(*entry == slot) << (way + 1);
         }
-        (hits != 0).then(|| hits.trailing_zeros() as usize & (WAYS_MAX - 1))
-    }
-    /// The way that is the oldest of `ways`.
-    #[inline]
-    fn oldest(&self, ways: u32) -> usize {
-        let age = ways.wrapping_sub(1) as u8;
-        let mut hits = 0u32;
-        for (way, entry) in self.ages.iter().enumerate() {
-            hits |= u32::from(*entry == age) << way;
-        }
-        // A damaged snapshot may have none.
-        hits.trailing_zeros() as usize & (WAYS_MAX - 1)
+        (hits != 0).then(|| hits.trailing_zeros().wrapping_sub(1) as usize & (WAYS_MAX - 1))
     }
     /// Makes a way the most recently used.
     #[inline]
-    fn rejuvenate(&mut self, way: usize) {
-        let place = way & (WAYS_MAX - 1);
-        let age = self.ages[place];
-        if age == 0 {
-            return;
+    const fn rejuvenate(&mut self, way: usize) {
+        if self.order.way_at(0) != way {
+            self.order.rejuvenate(way);
         }
-        for other in &mut self.ages {
-            *other = other.wrapping_add(u8::from(*other < age));
-        }
-        self.ages[place] = 0;
-    }
-    /// Makes a way the oldest of `ways`.
-    fn retire(&mut self, way: usize, ways: u32) {
-        let place = way & (WAYS_MAX - 1);
-        let age = self.ages[place];
-        for other in &mut self.ages {
-            *other = other.wrapping_sub(u8::from(*other > age && *other != NO_WAY));
-        }
-        self.ages[place] = ways.wrapping_sub(1) as u8;
     }
 }
 
@@ -101,6 +113,11 @@ impl Array {
     /// Line slots in all.
     pub(crate) const fn slots(&self) -> u64 {
         (self.set_mask.saturating_add(1)).saturating_mul(self.ways as u64)
+    }
+    /// The rank of the least recently used way. A damaged snapshot may say anything.
+    #[inline]
+    const fn last(&self) -> u32 {
+        self.ways.wrapping_sub(1) & (WAYS_MAX as u32 - 1)
     }
     /// The number of a set, whatever is asked for.
     #[inline]
@@ -139,8 +156,8 @@ impl Array {
         way: usize,
         is: impl FnOnce(SlotId) -> bool,
     ) -> Option<SlotId> {
-        let set = self.set_mut(set)?;
-        let slot = set.slots[way & (WAYS_MAX - 1)];
+        let (set, way) = (self.set_mut(set)?, way & (WAYS_MAX - 1));
+        let slot = set.slots[way];
         if !is(slot) {
             return None;
         }
@@ -154,28 +171,35 @@ impl Array {
     }
     /// Puts an entry that is not there in place of the least recently used of its set, which is returned, with the way.
     pub(crate) fn insert(&mut self, set: u64, slot: SlotId) -> (Option<SlotId>, usize) {
-        let (ways, (chunk, index)) = (self.ways, self.index(set));
-        let sets = CHUNK.min((self.set_mask as usize).saturating_add(1));
-        let Some(chunk) = self.chunks.get_mut(chunk) else { return (None, 0) };
-        if chunk.is_empty() {
-            chunk.resize_with(sets, || Set::empty(ways));
+        let (last, (chunk, _)) = (self.last(), self.index(set));
+        if self.chunks.get(chunk).is_some_and(Vec::is_empty) {
+            self.fill_chunk(chunk);
         }
-        let Some(set) = chunk.get_mut(index) else { return (None, 0) };
-        let way = set.oldest(ways);
+        let Some(set) = self.set_mut(set) else { return (None, 0) };
+        let way = set.order.way_at(last);
         let victim = std::mem::replace(&mut set.slots[way], slot);
-        set.rejuvenate(way);
+        set.order.move_first(last * 4, way);
         ((victim != 0).then_some(victim), way)
+    }
+    /// The sets of a chunk come into being.
+    #[cold]
+    #[inline(never)]
+    fn fill_chunk(&mut self, chunk: usize) {
+        let sets = CHUNK.min((self.set_mask as usize).saturating_add(1));
+        if let Some(chunk) = self.chunks.get_mut(chunk) {
+            chunk.resize(sets, Set::EMPTY);
+        }
     }
     /// Removes an entry, if it is there.
     pub(crate) fn remove(&mut self, set: u64, slot: SlotId) -> bool {
-        let ways = self.ways;
+        let last = self.last();
         let Some(set) = self.set_mut(set) else { return false };
         let Some(way) = set.way_of(slot) else { return false };
         set.slots[way] = 0;
-        set.retire(way, ways);
+        set.order.retire(way, last);
         true
     }
-    /// Another slab entry takes an entry's way, and its age. Returns whether it was there.
+    /// Another slab entry takes an entry's way, and its place in the order. Returns whether it was there.
     pub(crate) fn rename(&mut self, set: u64, slot: SlotId, new: SlotId) -> bool {
         let Some(set) = self.set_mut(set) else { return false };
         let Some(way) = set.way_of(slot) else { return false };
@@ -191,21 +215,24 @@ impl Array {
             })
         })
     }
-    /// Whether every set has each age once, its empty ways the oldest, and no entry twice. For checks only.
+    /// Whether every set has each way once in its order, its empty ways the oldest, and no entry twice. For checks only.
     pub(crate) fn orders_are_sound(&self) -> bool {
         self.chunks.iter().flatten().all(|set| {
-            let ways = self.ways as usize;
-            let mut ages = set.ages;
-            ages.sort_unstable();
+            let order: Vec<usize> = (0..16).map(|rank| set.order.way_at(rank)).collect();
+            let mut ways = order.clone();
+            ways.sort_unstable();
             let mut entries: Vec<SlotId> = set.slots.iter().copied().filter(|s| *s != 0).collect();
             let filled = entries.len();
             entries.sort_unstable();
             entries.dedup();
+            let of_the_array = self.ways as usize;
             entries.len() == filled
-                && ages.iter().take(ways).zip(0u8..).all(|(age, n)| *age == n)
-                && ages.iter().skip(ways).all(|age| *age == NO_WAY)
-                && (set.slots.iter().zip(&set.ages))
-                    .all(|(slot, age)| (*slot != 0) == (usize::from(*age) < filled))
+                && ways.into_iter().eq(0..WAYS_MAX)
+                && (of_the_array..WAYS_MAX).all(|way| order[way] == way)
+                && order
+                    .iter()
+                    .enumerate()
+                    .all(|(rank, way)| (set.slots[*way & (WAYS_MAX - 1)] != 0) == (rank < filled))
         })
     }
 }
@@ -232,7 +259,7 @@ mod tests {
                         prop_assert_eq!(array.remove(n, slot), had);
                     }
                     1 => {
-                        // Under another name and back: its age stays.
+                        // Under another name and back: its place stays.
                         prop_assert_eq!(array.rename(n, slot, slot + 100), had);
                         prop_assert!(!array.holds(n, slot));
                         prop_assert_eq!(array.rename(n, slot + 100, slot), had);

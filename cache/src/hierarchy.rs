@@ -154,6 +154,12 @@ pub(crate) struct Core {
     pub(crate) l2: Array,
     ways: Ways,
     pub(crate) waiting: Waiting,
+    /// The core's package.
+    package: u8,
+    /// The core, as a mask.
+    bit: u128,
+    /// The cores of its package, as a mask.
+    neighbours: u128,
 }
 
 /// Where in L1 a line probably is: the way of the line of each L1 set whose next four line bits are these. Whoever uses it
@@ -227,6 +233,13 @@ fn checked(cache: &'static str, geometry: &CacheGeometry) -> Result<(), SpecErro
     Err(SpecError::Geometry { cache, size: geometry.size, ways: geometry.ways })
 }
 
+/// The cores of a package, as a mask.
+const fn cores_of(per_package: u16, package: u8) -> u128 {
+    let n = per_package as u32;
+    let ones = if n >= 128 { u128::MAX } else { (1 << n) - 1 };
+    ones << ((package as u32 * n) & 127)
+}
+
 impl Hierarchy {
     /// Empty caches. `write_post` is how long a weakly ordered operation stays invisible at most.
     ///
@@ -271,20 +284,24 @@ impl Hierarchy {
                 return Err(SpecError::Zero(name));
             }
         }
-        let core = || Core {
+        let per_package = cpu.cores / packages;
+        let core = |c: u16| Core {
             l1: Array::new(cpu.l1d.sets(), cpu.l1d.ways),
             l2: Array::new(cpu.l2.sets(), cpu.l2.ways),
             ways: Ways::new(cpu.l1d.sets()),
             waiting: Waiting::new(cpu.wc_buffers.into(), cpu.weak_slots.into()),
+            package: (c / per_package) as u8,
+            bit: 1 << (c & 127),
+            neighbours: cores_of(per_package, (c / per_package) as u8),
         };
         let llc = || Array::new(cpu.llc.sets(), cpu.llc.ways);
         let filter = || Array::new(u64::from(filter.sets) * u64::from(slices), filter.ways);
         Ok(Hierarchy {
             slab: Slab::new(Homes::new(cpu), cpu.flush_sub_blocks),
-            cores: Rows::new(core(), (1..cpu.cores).map(|_| core())),
+            cores: Rows::new(core(0), (1..cpu.cores).map(core)),
             llcs: Rows::new(llc(), (1..packages).map(|_| llc())),
             filters: Rows::new(filter(), (1..packages).map(|_| filter())),
-            cores_per_package: cpu.cores / packages,
+            cores_per_package: per_package,
             sub_blocks: cpu.flush_sub_blocks,
             wc_buffers: cpu.wc_buffers,
             weak_slots: cpu.weak_slots,
@@ -408,17 +425,17 @@ impl Hierarchy {
     }
     #[inline]
     fn package_of_index(&self, c: usize) -> u8 {
-        (c / usize::from(self.cores_per_package.max(1))) as u8
+        self.cores.at(c).package
     }
     #[inline]
-    fn core_bit(c: usize) -> u128 {
-        1 << (c & 127)
+    fn core_bit(&self, c: usize) -> u128 {
+        self.cores.at(c).bit
     }
     /// The cores of a package, as a mask.
-    pub(crate) const fn cores_of(&self, package: u8) -> u128 {
-        let n = self.cores_per_package as u32;
-        let ones = if n >= 128 { u128::MAX } else { (1 << n) - 1 };
-        ones << ((package as u32 * n) & 127)
+    #[inline]
+    pub(crate) fn cores_of(&self, package: u8) -> u128 {
+        let first = usize::from(package) * usize::from(self.cores_per_package);
+        self.cores.at(first).neighbours
     }
 
     // ---- lines come
@@ -447,7 +464,7 @@ impl Hierarchy {
         let found = self.slab.find(at);
         if let Some(slot) = found {
             // The directory is exact (verification.md C10), so it spares most misses the search.
-            if self.slab.get(slot).cores & Self::core_bit(c) != 0 {
+            if self.slab.get(slot).cores & self.core_bit(c) != 0 {
                 if self.cores.at_mut(c).touch_l1(at.line(), slot) {
                     count(&mut self.stats.l1.hits);
                     return Access::inside(Level::L1, slot);
@@ -492,7 +509,7 @@ impl Hierarchy {
     /// Which other core is asked for a line: the forwarder, else the lowest-numbered holder of the package, else of all.
     fn snooped(&self, slot: SlotId, c: usize, package: u8) -> Option<u16> {
         let line = self.slab.get(slot);
-        let others = line.cores & !Self::core_bit(c);
+        let others = line.cores & !self.core_bit(c);
         if others == 0 {
             return None;
         }
@@ -561,7 +578,7 @@ impl Hierarchy {
         let package = self.package_of_index(c);
         let own_llc = 1u8 << (package & 7);
         let line = *self.slab.get(slot);
-        let (level, before) = (self.answerer(&line, package), line.cores);
+        let (level, before, bit) = (self.answerer(&line, package), line.cores, self.core_bit(c));
         let elsewhere = if line.cores != 0 || line.llc & !own_llc != 0 {
             Elsewhere::Others
         } else if line.llc_dirty {
@@ -575,7 +592,7 @@ impl Hierarchy {
             self.leave_llcs(slot, own_llc);
             let line = self.slab.get_mut(slot);
             line.llc_dirty = false;
-            line.cores = Self::core_bit(c);
+            line.cores = bit;
             line.state = mine;
             self.enter_filter(slot, package, port);
             return level;
@@ -601,7 +618,7 @@ impl Hierarchy {
             }
             peers => next(peers, MesiEvent::PeerLoad, elsewhere).0,
         };
-        line.cores |= Self::core_bit(c);
+        line.cores |= bit;
         self.slab.read_last_by(slot, c);
         if level == Level::Llc {
             let home = self.slab.home(slot).into();
@@ -642,7 +659,7 @@ impl Hierarchy {
         let transaction = if fetch { Transaction::RFO } else { Transaction::ItoM };
         let package = self.package_of_index(c);
         let here = match found {
-            Some(slot) if self.slab.get(slot).cores & Self::core_bit(c) != 0 => {
+            Some(slot) if self.slab.get(slot).cores & self.core_bit(c) != 0 => {
                 if self.cores.at_mut(c).touch_l1(at.line(), slot) {
                     count(&mut self.stats.l1.hits);
                     Some((Level::L1, slot))
@@ -670,7 +687,7 @@ impl Hierarchy {
             }
             count(&mut self.stats.upgrades);
             self.stats.transaction(transaction);
-            let others = Entry { cores: line.cores & !Self::core_bit(c), ..line };
+            let others = Entry { cores: line.cores & !self.core_bit(c), ..line };
             if others.is_held() {
                 level = level.max(self.surrenderer(&others, package));
             }
@@ -729,7 +746,7 @@ impl Hierarchy {
     /// Every other copy is invalidated; a duty to write back goes to the core, which is about to modify the line.
     fn take_over<P: LinePort>(&mut self, c: usize, slot: SlotId, port: &mut P) {
         let (before, llc) = (self.slab.get(slot).cores, self.slab.get(slot).llc);
-        let (mine, package) = (Self::core_bit(c), self.package_of_index(c));
+        let (mine, package) = (self.core_bit(c), self.package_of_index(c));
         // First the core holds it, so that the filter's entry stays where there is one.
         self.slab.get_mut(slot).cores |= mine;
         self.leave_cores(slot, before & !mine);
@@ -850,9 +867,9 @@ impl Hierarchy {
     /// The line is in neither of the core's caches any more.
     fn has_left(&mut self, slot: SlotId, c: usize) {
         let package = self.package_of_index(c);
-        let of_package = self.cores_of(package);
+        let (of_package, bit) = (self.cores_of(package), self.core_bit(c));
         let line = self.slab.get_mut(slot);
-        line.cores &= !Self::core_bit(c);
+        line.cores &= !bit;
         if line.cores == 0 {
             line.state = Mesi::Invalid;
         }

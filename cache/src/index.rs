@@ -55,7 +55,7 @@ impl Index {
         let hash = hash(line);
         let mut i = self.home(hash);
         loop {
-            // A quarter of the places are vacant at least, so the search ends.
+            // Half of the places are vacant at least, so the search ends.
             let entry = *self.table.get(i & self.mask())?;
             if entry == 0 {
                 return None;
@@ -67,13 +67,52 @@ impl Index {
         }
     }
 
-    /// Enters a line that is not there.
-    pub(crate) fn insert(&mut self, at: Tagged, slot: SlotId) {
-        if (self.held + 1) * 4 > self.table.len() * 3 {
+    /// The lowest slab number under the hash of a line for which `is` holds. Where several may be meant: how they are chained
+    /// depends on history.
+    pub(crate) fn least(&self, line: Line, is: impl Fn(SlotId) -> bool) -> Option<SlotId> {
+        let hash = hash(line);
+        let mut i = self.home(hash);
+        let mut least = None;
+        // An index without places has none at `i`.
+        while let Some(&entry) = self.table.get(i & self.mask()) {
+            if entry == 0 {
+                break;
+            }
+            let slot = entry as SlotId;
+            if (entry >> 32) as u32 == hash && least.is_none_or(|l| slot < l) && is(slot) {
+                least = Some(slot);
+            }
+            i += 1;
+        }
+        least
+    }
+
+    /// Enters a line that is not there. Returns a slab number under its hash for which `is` holds, if there is one.
+    #[inline]
+    pub(crate) fn insert(
+        &mut self,
+        at: Tagged,
+        slot: SlotId,
+        is: impl Fn(SlotId) -> bool,
+    ) -> Option<SlotId> {
+        if (self.held + 1) * 2 > self.table.len() {
             self.grow();
         }
         self.held += 1;
-        self.place(u64::from(hash(at.line())) << 32 | u64::from(slot));
+        let hash = hash(at.line());
+        let (mask, mut i) = (self.mask(), self.home(hash));
+        let mut met = None;
+        while let Some(place) = self.table.get_mut(i & mask) {
+            if *place == 0 {
+                *place = u64::from(hash) << 32 | u64::from(slot);
+                break;
+            }
+            if (*place >> 32) as u32 == hash && is(*place as SlotId) {
+                met = Some(*place as SlotId);
+            }
+            i += 1;
+        }
+        met
     }
 
     fn place(&mut self, entry: u64) {
@@ -172,7 +211,7 @@ mod tests {
                     None => {
                         let slot = tags.len() as SlotId;
                         tags.push(Some(at));
-                        index.insert(at, slot);
+                        index.insert(at, slot, |_| false);
                         want.insert(at, slot);
                     }
                 }
@@ -189,11 +228,14 @@ mod tests {
         // As two KeyIDs of one line are.
         let mut index = Index::default();
         let at = Tagged::new(Line(5), KeyId(1));
-        index.insert(at, 7);
-        index.insert(at, 8);
+        index.insert(at, 7, |_| false);
+        assert_eq!(index.insert(at, 8, |slot| slot == 7), Some(7));
         assert_eq!(index.find(at.line(), |slot| slot == 8), Some(8));
         assert_eq!(index.find(at.line(), |slot| slot == 7), Some(7));
         assert_eq!(index.find(at.line(), |_| false), None);
+        assert_eq!(index.least(at.line(), |_| true), Some(7));
+        assert_eq!(index.least(at.line(), |slot| slot != 7), Some(8));
+        assert_eq!(Index::default().least(at.line(), |_| true), None);
         assert!(index.remove(at, 7));
         assert_eq!(index.find(at.line(), |_| true), Some(8));
     }
@@ -202,13 +244,13 @@ mod tests {
     fn lines_that_wrap_round_the_end_of_the_table_are_found_and_removed() {
         // More lines whose home is the last place than fit behind it.
         let mut index = Index::default();
-        index.insert(Tagged::new(Line(0), KeyId(0)), 1);
+        index.insert(Tagged::new(Line(0), KeyId(0)), 1, |_| false);
         assert_eq!(index.table.len(), Index::LEAST);
         let last = |line: &u64| index.home(hash(Line(*line))) == 63;
         let lines: Vec<u64> = (1..).filter(last).take(5).collect();
         let at = |i: usize| Tagged::new(Line(lines[i]), KeyId(0));
         for i in 0..5 {
-            index.insert(at(i), i as SlotId + 2);
+            index.insert(at(i), i as SlotId + 2, |_| false);
         }
         assert!(index.remove(at(1), 3));
         for i in [0, 2, 3, 4] {

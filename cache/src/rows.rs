@@ -31,13 +31,14 @@ impl<T> Rows<T> {
     }
     #[inline]
     pub(crate) fn at(&self, index: usize) -> &T {
-        // Never empty, so the clamped index is in bounds.
-        &self.0[index.min(self.0.len() - 1)]
+        // Never empty, so there is a last.
+        self.0.get(index).unwrap_or_else(|| &self.0[self.0.len() - 1])
     }
     #[inline]
     pub(crate) fn at_mut(&mut self, index: usize) -> &mut T {
         let last = self.0.len() - 1;
-        &mut self.0[index.min(last)]
+        let index = if index <= last { index } else { last };
+        &mut self.0[index]
     }
 }
 

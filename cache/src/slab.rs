@@ -145,7 +145,7 @@ impl TryFrom<Stored> for Slab {
             if slab.find(tag).is_some() {
                 return Err("a line is cached twice in the snapshot");
             }
-            slab.index.insert(tag, slot);
+            slab.index.insert(tag, slot, |_| false);
         }
         Ok(slab)
     }
@@ -219,8 +219,7 @@ impl Slab {
     pub(crate) fn sub_block_of(&self, line: Line) -> u32 {
         self.map.home(line) % self.sub_blocks.max(1)
     }
-    /// Another KeyID of a cached line for which `is` holds, if any is in the slab. The first that is met: the order depends
-    /// on the history alone.
+    /// Another KeyID of a cached line for which `is` holds, if any is in the slab: of several, the lowest slot's.
     #[inline]
     pub(crate) fn alias(
         &self,
@@ -235,7 +234,7 @@ impl Slab {
     #[cold]
     fn alias_among(&self, slot: SlotId, is: impl Fn(SlotId, &Entry) -> bool) -> Option<SlotId> {
         let line = self.get(slot).tag.line();
-        self.index.find(line, |other| {
+        self.index.least(line, |other| {
             let entry = self.get(other);
             other != slot && entry.tag.line() == line && is(other, entry)
         })
@@ -285,13 +284,13 @@ impl Slab {
         if let Some(place) = self.homes.get_mut(slot as usize) {
             *place = home;
         }
-        let alias = self.index.find(tag.line(), |other| self.get(other).tag.line() == tag.line());
-        if let Some(alias) = alias {
+        let lines = &self.lines;
+        let same_line = |other: SlotId| lines.at(other as usize).tag.line() == tag.line();
+        if let Some(alias) = self.index.insert(tag, slot, same_line) {
             // Of three or more, all but the new one know already.
             self.note_alias(alias, true);
             self.note_alias(slot, true);
         }
-        self.index.insert(tag, slot);
         slot
     }
     /// Lets a line go that nobody holds any more.

@@ -12,6 +12,7 @@ use cache::{FenceKind, Hierarchy};
 use common::*;
 use proptest::prelude::*;
 use sim_core::event::WeakKind;
+use sim_core::platform::SnoopFilterGeometry;
 use sim_core::port::Fill;
 use sim_core::{BirthId, ByteMask, EventId, EventKind, LineData, Ps, Tagged};
 use std::collections::BTreeMap;
@@ -92,8 +93,12 @@ fn steps() -> impl Strategy<Value = Step> {
 
 fn platforms() -> impl Strategy<Value = sim_core::platform::CpuSpec> {
     let two_sets = |most: u8| (1..=most).prop_map(|ways| sets_ways(2, ways));
-    (two_sets(2), two_sets(2), two_sets(2), any::<bool>()).prop_map(|(l1, l2, llc, ages)| {
+    let filter_ways = prop_oneof![1u8..=2, Just(16)];
+    let all = (two_sets(2), two_sets(2), two_sets(2), filter_ways, any::<bool>());
+    all.prop_map(|(l1, l2, llc, filter_ways, ages)| {
         let mut cpu = spec(l1, l2, llc);
+        // Two lines that share a home compete for its one set, with as many ways as lines or fewer.
+        cpu.snoop_filter = SnoopFilterGeometry { sets: 1, ways: filter_ways };
         cpu.wc_age = if ages { Ps::ns(3) } else { Ps::ZERO };
         cpu
     })

@@ -37,6 +37,9 @@ _tdxsim() {
             tdxsim,run)
                 cmd="tdxsim__subcmd__run"
                 ;;
+            tdxsim,validate)
+                cmd="tdxsim__subcmd__validate"
+                ;;
             tdxsim__subcmd__help,dram)
                 cmd="tdxsim__subcmd__help__subcmd__dram"
                 ;;
@@ -57,6 +60,9 @@ _tdxsim() {
                 ;;
             tdxsim__subcmd__help,run)
                 cmd="tdxsim__subcmd__help__subcmd__run"
+                ;;
+            tdxsim__subcmd__help,validate)
+                cmd="tdxsim__subcmd__help__subcmd__validate"
                 ;;
             tdxsim__subcmd__help__subcmd__platform,list)
                 cmd="tdxsim__subcmd__help__subcmd__platform__subcmd__list"
@@ -89,7 +95,7 @@ _tdxsim() {
 
     case "${cmd}" in
         tdxsim)
-            opts="-h -V --help --version list run replay dram explain platform help"
+            opts="-h -V --help --version list run replay dram explain platform validate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -191,7 +197,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help)
-            opts="list run replay dram explain platform help"
+            opts="list run replay dram explain platform validate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,6 +323,20 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__validate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -549,6 +569,32 @@ _tdxsim() {
                     ;;
                 --command-trace-format)
                     COMPREPLY=($(compgen -W "tdxsim dramsim3" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__validate)
+            opts="-h --list --platform --set --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json csv markdown" -- "${cur}"))
                     return 0
                     ;;
                 *)

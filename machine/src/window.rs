@@ -77,12 +77,15 @@ pub struct StreamOp {
     pub gap: u32,
     /// It begins no earlier than this moment.
     pub not_before: Ps,
+    /// It begins so long after everything it needs is there.
+    pub delay: Ps,
 }
 
 impl StreamOp {
     /// An operation of 8 bytes that depends on nothing.
     pub const fn new(kind: StreamKind, at: Addr) -> StreamOp {
-        StreamOp { kind, at, bytes: 8, after: 0, gap: 0, not_before: Ps::ZERO }
+        let (not_before, delay) = (Ps::ZERO, Ps::ZERO);
+        StreamOp { kind, at, bytes: 8, after: 0, gap: 0, not_before, delay }
     }
 }
 
@@ -210,6 +213,17 @@ pub(crate) struct Stream {
     /// Poison that a load brought, and the load's number.
     consumed: Option<(u64, Consumed)>,
     stats: StreamStats,
+}
+
+/// How far a stream may go before the others are looked at.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Not beyond this moment.
+    until: Ps,
+    /// Not beyond so many operations of the machine.
+    stop: u64,
+    /// Somebody else waits for DRAM, so its events come first.
+    others_blocked: bool,
 }
 
 /// Why an operation cannot begin.
@@ -426,8 +440,18 @@ impl Machine {
         streams: &mut [(AgentId, S)],
         os: &mut H,
     ) -> Vec<StreamStats> {
+        let agents: Vec<AgentId> = streams.iter().map(|(agent, _)| *agent).collect();
+        let mut sources: Vec<&mut S> = streams.iter_mut().map(|(_, source)| source).collect();
+        self.start_streams(&agents);
+        while self.advance_streams(&mut sources, u64::MAX, os) {}
+        self.end_streams()
+    }
+
+    /// Begins streams, as [`Machine::run_streams`] does. Between two calls of [`Machine::advance_streams`] the machine can
+    /// be saved and restored.
+    pub fn start_streams(&mut self, agents: &[AgentId]) {
         self.settle();
-        self.streams = streams.iter().map(|(agent, _)| Stream::new(self, *agent)).collect();
+        self.streams = agents.iter().map(|agent| Stream::new(self, *agent)).collect();
         for i in 0..self.streams.len() {
             let (earlier, rest) = self.streams.split_at_mut(i);
             if let Some(stream) = rest.first_mut() {
@@ -442,6 +466,17 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Lets streams issue about so many operations. Whether any of them goes on. `sources` are those of the streams, in
+    /// their order.
+    pub fn advance_streams<S: Source, H: McHandler>(
+        &mut self,
+        sources: &mut [&mut S],
+        operations: u64,
+        os: &mut H,
+    ) -> bool {
+        let stop = self.counts.operations.saturating_add(operations);
         loop {
             let (mut first, mut wake, mut second, mut blocked) = (0, PENDING, PENDING, 0);
             for (i, stream) in self.streams.iter().enumerate() {
@@ -462,12 +497,20 @@ impl Machine {
                 continue;
             }
             if wake == PENDING || wake.is_horizon() {
-                break;
+                return false;
             }
-            let Some((_, source)) = streams.get_mut(first) else { break };
+            if self.counts.operations >= stop {
+                return true;
+            }
+            let Some(source) = sources.get_mut(first) else { return false };
             let others = blocked - u32::from(self.streams.get(first).is_some_and(|s| s.blocked));
-            self.advance_stream(first, source, second, others > 0, os);
+            let bounds = Bounds { until: second, stop, others_blocked: others > 0 };
+            self.advance_stream(first, *source, bounds, os);
         }
+    }
+
+    /// Ends streams: what they have issued is done. One statistic for each, in their order.
+    pub fn end_streams(&mut self) -> Vec<StreamStats> {
         // What is still weakly ordered becomes visible in its time.
         for i in 0..self.streams.len() {
             while let Some(due) = self.streams.get(i).map(|s| s.due).filter(|due| *due != PENDING) {
@@ -492,10 +535,10 @@ impl Machine {
         &mut self,
         i: usize,
         source: &mut S,
-        until: Ps,
-        others_blocked: bool,
+        bounds: Bounds,
         os: &mut H,
     ) {
+        let Bounds { until, stop, others_blocked } = bounds;
         let alone = self.streams.len() == 1;
         let clock = self.spec.cpu.core_clock.cycles(1);
         let step = Ps((clock.0 / u64::from(self.spec.cpu.width.max(1))).max(1));
@@ -518,7 +561,7 @@ impl Machine {
                 }
             };
             let t = match self.earliest(i, &op, clock, step) {
-                Ok(t) => t,
+                Ok(t) => t + op.delay,
                 Err(hold) => {
                     let Some(stream) = self.streams.get_mut(i) else { return };
                     stream.next = Some(op);
@@ -546,7 +589,8 @@ impl Machine {
             self.trace.now = self.trace.now.max(t);
             let requests = self.requests;
             self.issue_streamed(i, &op, t, step);
-            if !alone && self.requests != requests {
+            let over = self.counts.operations >= stop;
+            if over || !alone && self.requests != requests {
                 // Somebody may have been answered: look at all streams again.
                 if let Some(stream) = self.streams.get_mut(i) {
                     stream.wake = stream.wake.max(t);

@@ -15,3 +15,4 @@ pub mod run;
 pub mod setup;
 pub mod stats;
 pub mod trace;
+pub mod validate;

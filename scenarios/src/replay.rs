@@ -1,6 +1,7 @@
 //! `tdxsim replay`: the address trace of a real program, run through caches and memory controller.
 //!
-//! The program runs on core 0, one access after the other. Lackey and ChampSim traces hold virtual addresses: a page gets the
+//! The program runs on core 0, whose window lets accesses overlap ([`machine::StreamOp`]): those that the trace says depend on a
+//! load wait for it, others are taken to be independent. Lackey and ChampSim traces hold virtual addresses: a page gets the
 //! next frame when it is first touched. The others hold physical addresses, used as they are, but for those of address vectors,
 //! which are refused. Cycles and times of a trace are waited for. In a TD a page is accepted at
 //! first touch, as TDG.MEM.PAGE.ACCEPT does it: 64 MOVDIR64B of zeros under the HKID and a fence (timing.md §5.1).
@@ -10,15 +11,15 @@ use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::linux;
 use crate::stats::{StatValue, Values};
-use crate::trace::{Access, AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When};
-use host::mce::LinuxMce;
-use machine::{AgentId, AgentKind, AgentSpec, CryptoKind, Machine, Options, Speed};
+use crate::trace::{AccessKind, Addresses, TraceError, TraceErrorKind, TraceReader, When};
+use machine::{
+    AgentKind, AgentSpec, CryptoKind, Machine, Options, Source, Speed, StreamKind, StreamOp,
+};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
-use sim_core::op::{MemType, Op, Value};
 use sim_core::time::Clock;
-use sim_core::{Addr, Hpa, KeyId, Outcome, PAGE_BYTES, Ps};
+use sim_core::{Addr, Hpa, KeyId, LINE_BYTES, PAGE_BYTES, Ps};
 use std::fmt::{self, Display};
 use std::io::{self, Read};
 use thiserror::Error;
@@ -151,85 +152,189 @@ impl Pages {
     }
 }
 
-struct Replay<'a> {
-    machine: Machine,
-    os: LinuxMce,
-    agent: AgentId,
-    module: AgentId,
-    place: Place,
+/// How far back dependences of a trace reach, in accesses.
+const REACH: u64 = 256;
+
+/// The operations of a trace's records, as the core's window takes them.
+struct Replay<'a, R> {
+    reader: &'a mut TraceReader<R>,
+    settings: &'a Settings,
     pages: Pages,
     sized: bool,
-    accepted: u64,
-    controller_clock: Clock,
+    /// First address that the platform has not.
+    limit: u64,
     platform: &'a Platform,
+    clock: Clock,
+    /// Records by [`AccessKind`].
+    kinds: [u64; 4],
+    accepted: u64,
+    truncated: bool,
+    error: Option<TraceError>,
+    /// What is left of the present record.
+    rest: Option<Piece>,
+    /// Lines of a page that are still to be accepted, the fence behind them included.
+    accepting: Option<(Addr, u32)>,
+    /// Operations so far.
+    operations: u64,
+    /// By access number: the number of its last operation.
+    last_of: [u64; REACH as usize],
+    accesses: u64,
 }
 
-impl Replay<'_> {
-    fn run(&mut self, agent: AgentId, op: &Op) -> Outcome {
-        self.machine.execute(agent, op, 0, &mut self.os).outcome
-    }
+/// What is left of a record.
+#[derive(Clone, Copy)]
+struct Piece {
+    kind: AccessKind,
+    addr: u64,
+    left: u32,
+    /// Of a place that is read and written: whether it has been read.
+    was_read: bool,
+    when: When,
+    depends_on: u64,
+    /// Whether this is the record's first operation.
+    first: bool,
+}
 
-    /// The physical address of a byte of the trace; its page is accepted if need be.
-    fn place(&mut self, addr: u64) -> Addr {
-        let (Place::Host(keyid) | Place::Td(keyid)) = self.place;
-        let (frame, first) = self.pages.touch(addr / PAGE_BYTES);
-        let page = Hpa(frame.saturating_mul(PAGE_BYTES));
-        if first && matches!(self.place, Place::Td(_)) {
-            self.accepted += 1;
-            self.run(self.module, &Op::Movdir64bPage { at: Addr::new(page, keyid) });
-            self.run(self.module, &Op::Mfence);
+impl<R: Read> Replay<'_, R> {
+    /// The next record, if there is one that can be run.
+    fn record(&mut self) -> Option<Piece> {
+        if self.error.is_some()
+            || self.settings.limit.is_some_and(|most| self.reader.records() >= most)
+        {
+            return None;
         }
-        Addr::new(Hpa(page.0 + addr % PAGE_BYTES), keyid)
-    }
-
-    fn access(&mut self, access: &Access) {
-        let due = match access.when {
-            When::Cycle(cycle) => Some(self.controller_clock.cycles(cycle)),
-            When::Time(time) => Some(time),
-            // One access is done before the next begins.
-            When::Delay(cycles) => Some(self.machine.now() + self.controller_clock.cycles(cycles)),
-            // How long an instruction takes is not modelled here.
-            When::Unsaid | When::Gap(_) => None,
+        let access = match self.reader.next() {
+            Ok(access) => access?,
+            Err(e) if self.settings.allow_truncated && e.kind == TraceErrorKind::Truncated => {
+                self.truncated = true;
+                return None;
+            }
+            Err(error) => {
+                self.error = Some(error);
+                return None;
+            }
         };
-        if let Some(due) = due {
-            let wait = due.since(self.machine.now());
-            if wait > Ps::ZERO {
-                self.run(self.agent, &Op::Delay { time: wait });
+        if access.addr >= self.limit {
+            let (limit, spec) = (self.limit, &self.platform.spec);
+            self.error = Some(self.reader.refuse(
+                format!("address {:#x}", access.addr),
+                format!(
+                    "an address below {limit:#x}: {} has {} address bits below the KeyID",
+                    spec.name,
+                    spec.keyid.address_bits()
+                ),
+            ));
+            return None;
+        }
+        self.kinds[access.kind as usize] += 1;
+        self.accesses += 1;
+        Some(Piece {
+            kind: access.kind,
+            // Forms without sizes mean the line that holds the address.
+            addr: if self.sized { access.addr } else { access.addr & !63 },
+            left: access.bytes,
+            was_read: false,
+            when: access.when,
+            depends_on: access.depends_on.map_or(0, |n| n.get().into()),
+            first: true,
+        })
+    }
+
+    /// How many operations back the one is on which a record depends; 0 for none, or none within reach.
+    fn after(&self, piece: &Piece) -> u8 {
+        let back = match piece.when {
+            // Counted from the end of the access before.
+            When::Delay(_) => 1,
+            _ => piece.depends_on,
+        };
+        if back == 0 || back >= REACH || back >= self.accesses {
+            return 0;
+        }
+        let needed = self.last_of[((self.accesses - back) % REACH) as usize];
+        u8::try_from(self.operations - needed).unwrap_or(0)
+    }
+
+    /// One operation of what is left of a record.
+    fn operation(&mut self, mut piece: Piece) -> StreamOp {
+        let (Place::Host(keyid) | Place::Td(keyid)) = self.settings.place;
+        let (frame, first_touch) = self.pages.touch(piece.addr / PAGE_BYTES);
+        let page = Hpa(frame.saturating_mul(PAGE_BYTES));
+        if first_touch && matches!(self.settings.place, Place::Td(_)) {
+            self.accepted += 1;
+            self.accepting = Some((Addr::new(page, keyid), 0));
+            self.rest = Some(piece);
+            return self
+                .accept()
+                .unwrap_or(StreamOp::new(StreamKind::Mfence, Addr::new(page, keyid)));
+        }
+        let at = Addr::new(Hpa(page.0 + piece.addr % PAGE_BYTES), keyid);
+        // Within the line: what goes beyond it is an operation of its own.
+        let bytes = piece.left.min(LINE_BYTES as u32 - at.hpa.offset_in_line() as u32);
+        let kind = match piece.kind {
+            AccessKind::Fetch => StreamKind::Fetch,
+            AccessKind::Load => StreamKind::Load,
+            AccessKind::Modify if !piece.was_read => StreamKind::Load,
+            AccessKind::Store | AccessKind::Modify => StreamKind::Store,
+        };
+        let mut op = StreamOp { bytes, ..StreamOp::new(kind, at) };
+        if piece.first {
+            match piece.when {
+                When::Unsaid => {}
+                When::Cycle(cycle) => op.not_before = self.clock.cycles(cycle),
+                When::Time(time) => op.not_before = time,
+                When::Gap(gap) => op.gap = u32::try_from(gap).unwrap_or(u32::MAX),
+                When::Delay(cycles) => op.delay = self.clock.cycles(cycles),
+            }
+            op.after = self.after(&piece);
+            piece.first = false;
+        } else if piece.kind == AccessKind::Modify && piece.was_read {
+            // What is written depends on what was read.
+            op.after = 1;
+        }
+        if piece.kind == AccessKind::Modify && !piece.was_read {
+            piece.was_read = true;
+            self.rest = Some(piece);
+        } else {
+            piece.left -= bytes;
+            piece.addr = piece.addr.wrapping_add(bytes.into());
+            piece.was_read = false;
+            if piece.left > 0 {
+                self.rest = Some(piece);
+            } else {
+                self.last_of[(self.accesses % REACH) as usize] = self.operations;
             }
         }
-        // Forms without sizes mean the line that holds the address.
-        let mut addr = if self.sized { access.addr } else { access.addr & !63 };
-        let mut left = access.bytes;
-        while left > 0 {
-            // A piece stays within 64 bytes and within its page, whose neighbour may lie elsewhere.
-            let to_page_end = PAGE_BYTES - addr % PAGE_BYTES;
-            let bytes = left.min(64).min(u32::try_from(to_page_end).unwrap_or(64));
-            let at = self.place(addr);
-            let load = Op::Load { at, bytes, ty: MemType::Wb };
-            let store = Op::Store { at, bytes, value: Value::Unsaid, ty: MemType::Wb };
-            match access.kind {
-                AccessKind::Fetch => {
-                    self.run(self.agent, &Op::Fetch { at });
-                    // A fetch that crosses into the next line needs that too.
-                    if at.hpa.offset_in_line() + bytes as usize > 64 {
-                        let next = Addr::new(Hpa((at.hpa.0 | 63) + 1), at.keyid);
-                        self.run(self.agent, &Op::Fetch { at: next });
-                    }
-                }
-                AccessKind::Load => {
-                    self.run(self.agent, &load);
-                }
-                AccessKind::Store => {
-                    self.run(self.agent, &store);
-                }
-                AccessKind::Modify => {
-                    self.run(self.agent, &load);
-                    self.run(self.agent, &store);
-                }
-            }
-            left -= bytes;
-            addr = addr.wrapping_add(u64::from(bytes));
+        op
+    }
+
+    /// The next operation of TDG.MEM.PAGE.ACCEPT: 64 MOVDIR64B and a fence (timing.md §5.1).
+    fn accept(&mut self) -> Option<StreamOp> {
+        let (page, done) = self.accepting?;
+        if u64::from(done) * 64 >= PAGE_BYTES {
+            self.accepting = None;
+            return Some(StreamOp::new(StreamKind::Mfence, page));
         }
+        self.accepting = Some((page, done + 1));
+        let at = Addr::new(Hpa(page.hpa.0 + 64 * u64::from(done)), page.keyid);
+        Some(StreamOp { bytes: 64, ..StreamOp::new(StreamKind::DirectStore, at) })
+    }
+}
+
+impl<R: Read> Source for Replay<'_, R> {
+    #[inline]
+    fn next(&mut self) -> Option<StreamOp> {
+        let op = match self.accept() {
+            Some(op) => op,
+            None => {
+                let piece = match self.rest.take() {
+                    Some(piece) => piece,
+                    None => self.record()?,
+                };
+                self.operation(piece)
+            }
+        };
+        self.operations += 1;
+        Some(op)
     }
 }
 
@@ -264,7 +369,7 @@ pub enum ReplayError {
     Write(#[from] io::Error),
 }
 
-/// How often, in records, commands are handed on.
+/// How often, in operations, commands are handed on.
 const CHUNK: u64 = 1 << 10;
 
 /// [`replay`] that hands every DDR5 command on.
@@ -286,21 +391,15 @@ pub fn replay_with<R: Read>(
         seed: settings.seed,
         log: false,
     };
-    let mut machine = Machine::new(&platform.spec, options)
-        .map_err(|error| reader.refuse(format!("platform {}", platform.spec.name), error))?;
+    let spec = &platform.spec;
+    let mut machine = Machine::new(spec, options)
+        .map_err(|error| reader.refuse(format!("platform {}", spec.name), error))?;
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let td = matches!(settings.place, Place::Td(_));
     let kind = if td { AgentKind::Td } else { AgentKind::Kernel };
-    let agent = machine.add_agent(AgentSpec {
-        name: "program".to_owned(),
-        kind,
-        core: 0,
-        keyid,
-        vcpu: None,
-    });
-    let module =
-        AgentSpec { name: "module".to_owned(), kind: AgentKind::Seam, core: 0, keyid, vcpu: None };
-    let module = machine.add_agent(module);
+    let name_of_agent = "program".to_owned();
+    let agent =
+        machine.add_agent(AgentSpec { name: name_of_agent, kind, core: 0, keyid, vcpu: None });
     let form = reader.format().row();
     if form.addresses == Addresses::Places {
         let error = reader.refuse(
@@ -309,69 +408,41 @@ pub fn replay_with<R: Read>(
         );
         return Err(error.into());
     }
+    let virtual_addresses = form.addresses == Addresses::Virtual;
     let mut replay = Replay {
-        machine,
-        os: linux(&platform.spec),
-        agent,
-        module,
-        place: settings.place,
-        pages: Pages {
-            frames: FxHashMap::default(),
-            last: (u64::MAX, 0),
-            virtual_addresses: form.addresses == Addresses::Virtual,
-        },
+        settings,
+        pages: Pages { frames: FxHashMap::default(), last: (u64::MAX, 0), virtual_addresses },
         sized: form.sized,
-        accepted: 0,
-        controller_clock: machine::controller_clock(&platform.spec),
+        limit: if virtual_addresses { u64::MAX } else { 1u64 << spec.keyid.address_bits() },
         platform,
+        clock: machine::controller_clock(spec),
+        kinds: [0; 4],
+        accepted: 0,
+        truncated: false,
+        error: None,
+        rest: None,
+        accepting: None,
+        operations: 0,
+        last_of: [0; REACH as usize],
+        accesses: 0,
+        reader,
     };
-    replay.machine.record_commands(commands.is_some());
-    let limit = if replay.pages.virtual_addresses {
-        u64::MAX
-    } else {
-        1u64 << replay.platform.spec.keyid.address_bits()
-    };
-    let mut kinds = [0u64; 4];
-    let mut truncated = false;
-    while settings.limit.is_none_or(|most| reader.records() < most) {
-        let access = match reader.next() {
-            Ok(Some(access)) => access,
-            Ok(None) => break,
-            Err(e) if settings.allow_truncated && e.kind == TraceErrorKind::Truncated => {
-                truncated = true;
-                break;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if access.addr >= limit {
-            let error = reader.refuse(
-                format!("address {:#x}", access.addr),
-                format!(
-                    "an address below {limit:#x}: {} has {} address bits below the KeyID",
-                    platform.spec.name,
-                    platform.spec.keyid.address_bits()
-                ),
-            );
-            return Err(error.into());
-        }
-        kinds[access.kind as usize] += 1;
-        replay.access(&access);
-        if replay.machine.now().is_horizon() {
-            break;
-        }
-        if reader.records().is_multiple_of(CHUNK) {
-            hand_on(&mut replay.machine, &mut commands)?;
-            progress(reader.records());
-        }
+    machine.record_commands(commands.is_some());
+    let mut os = linux(spec);
+    machine.start_streams(&[agent]);
+    while machine.advance_streams(&mut [&mut replay], CHUNK, &mut os) {
+        hand_on(&mut machine, &mut commands)?;
+        progress(replay.reader.records());
     }
-    replay.machine.settle();
-    hand_on(&mut replay.machine, &mut commands)?;
+    machine.end_streams();
+    if let Some(error) = replay.error {
+        return Err(error.into());
+    }
+    hand_on(&mut machine, &mut commands)?;
     if let Some(sink) = &mut commands {
-        sink.end(replay.machine.now())?;
+        sink.end(machine.now())?;
     }
-    let mut report = report(&replay, reader, name, tool, settings, kinds);
-    report.truncated = truncated;
-    Ok(report)
+    Ok(report(&machine, &replay, name, tool))
 }
 
 /// Hands the commands so far to who wants them.
@@ -380,15 +451,8 @@ fn hand_on(machine: &mut Machine, commands: &mut Option<&mut dyn CommandSink>) -
     machine.take_commands().iter().try_for_each(|record| sink.put(record))
 }
 
-fn report<R>(
-    replay: &Replay<'_>,
-    reader: &TraceReader<R>,
-    name: &str,
-    tool: &str,
-    settings: &Settings,
-    kinds: [u64; 4],
-) -> ReplayReport {
-    let machine = &replay.machine;
+fn report<R>(machine: &Machine, replay: &Replay<'_, R>, name: &str, tool: &str) -> ReplayReport {
+    let Replay { reader, settings, kinds, .. } = replay;
     let counts = machine.counts();
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let births = machine.trace().births().len() as u64;
@@ -442,7 +506,7 @@ fn report<R>(
         machine_checks: counts.machine_checks,
         simulated_ps: machine.now().0,
         statistics: values.rows(),
-        truncated: false,
+        truncated: replay.truncated,
         broken,
     }
 }

@@ -15,9 +15,8 @@
 //! - A last line without a newline counts if it is a whole record. If it was cut within its last number, nobody can see
 //!   that; if it was cut before, the error's kind is [`TraceErrorKind::Truncated`].
 //!
-//! A line is read twice over: `fast` takes the plain records of the forms that matter for speed, eight bytes at a time, and
-//! hands whatever it does not know to `parse`, which reads everything byte by byte and alone says what is wrong. A property
-//! test holds that they never differ.
+//! Two parsers read text: `fast` takes the plain records of the forms that matter for speed and hands whatever it does not
+//! know to `parse`, which reads everything and alone says what is wrong. A property test holds that they never differ.
 
 mod champsim;
 mod fast;

@@ -23,7 +23,7 @@ use scenarios::report::Verdict;
 use scenarios::run::{Request, plan};
 use sim_core::mca::{McConsequence, McContext, McRecord};
 use sim_core::op::{Base, KeyAlg, KeyRef, MemType, PconfigCmd, Source, TextOp, Value};
-use sim_core::platform::{CacheGeometry, IntegrityMode};
+use sim_core::platform::{CacheGeometry, IntegrityMode, SnoopFilterGeometry};
 use sim_core::port::McHandler;
 use sim_core::{Addr, EventKind, Hpa, KeyId, KeyIdLayout, Op, PlatformSpec, Ps};
 use std::collections::BTreeSet;
@@ -112,6 +112,9 @@ impl Setting {
         (cpu.packages, cpu.cores) = if self.two_packages { (2, 4) } else { (1, 2) };
         (cpu.l1d, cpu.l2, cpu.llc) = (cache(self.ways.0), cache(self.ways.1), cache(self.ways.2));
         (cpu.wc_buffers, cpu.weak_slots) = (self.wc_buffers, self.weak_slots);
+        cpu.llc_slices = 2;
+        // As many physical lines as its cores' L2s hold of a set, so that it often runs out of room.
+        cpu.snoop_filter = SnoopFilterGeometry { sets: 1, ways: self.ways.1 };
         cpu.flush_sub_blocks = 2;
         cpu.fast_string_no_rfo = self.fast_string;
         cpu.rfo_poison_mc = self.rfo_mc;

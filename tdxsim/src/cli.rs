@@ -34,6 +34,8 @@ pub enum Subcommands {
     Explain(Explain),
     /// Show the platforms and where their numbers come from.
     Platform(Platform),
+    /// Hold a platform's memory system against published measurements and its own formulas.
+    Validate(Validate),
 }
 
 /// Form of a command's output.
@@ -243,6 +245,39 @@ pub struct Dram {
     #[cfg(feature = "planted-fault")]
     #[arg(long, hide = true)]
     pub lose_completion: bool,
+}
+
+/// Form of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Human,
+    /// One JSON object, described by a schema in docs/schemas.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// As the book has it.
+    Markdown,
+}
+
+/// `validate`.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// Experiments; all if none is named.
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiments: Vec<String>,
+    /// List the experiments.
+    #[arg(long, conflicts_with = "experiments")]
+    pub list: bool,
+    /// Platform: spr, emr, gnr or a platform file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: TableFormat,
 }
 
 /// `explain`.

@@ -6,6 +6,7 @@ mod list;
 mod platform;
 mod replay;
 mod run;
+mod validate;
 
 use crate::cli::{Cli, Subcommands};
 use crate::exit::Exit;
@@ -29,6 +30,7 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::Dram(args) => dram::dram(args),
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
+        Subcommands::Validate(args) => validate::command(args),
     }
 }
 

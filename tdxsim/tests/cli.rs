@@ -214,15 +214,41 @@ fn a_real_trace_runs_on_the_host_and_in_a_td() {
 }
 
 #[test]
-fn traces_of_two_simulators_run() {
-    for (trace, format) in [
-        ("scenarios/data/ramulator-loadstore.trace", "ramulator"),
-        ("scenarios/data/dramsim3.trace", "dramsim3"),
+fn traces_of_other_simulators_run() {
+    for (trace, format, is_named) in [
+        ("scenarios/data/ramulator-loadstore.trace", "ramulator", false),
+        ("scenarios/data/ramulator-dram.trace", "ramulator-dram", false),
+        ("scenarios/data/simple-o3.trace", "simple-o3", false),
+        ("scenarios/data/dramsim3.trace", "dramsim3", false),
+        ("scenarios/data/usimm.trace", "usimm", false),
+        ("scenarios/data/dramsys.stl", "dramsys", true),
+        ("scenarios/data/dramsys.rstl", "dramsys-relative", true),
+        ("scenarios/data/champsim.trace.xz", "champsim", false),
+        ("scenarios/data/gem5.trace.gz", "gem5", false),
     ] {
-        let report = json(&["replay", trace, "--format", "json"]);
+        let mut arguments = vec!["replay", trace, "--format", "json"];
+        if is_named {
+            arguments.extend(["--trace-format", format]);
+        }
+        let report = json(&arguments);
         assert_eq!(report["format"], format);
         assert_eq!(report["verdict"], "pass");
         assert!(report["accesses"].as_u64().unwrap() >= report["records"].as_u64().unwrap());
+    }
+}
+
+#[test]
+fn a_trace_waits_for_its_cycles_times_and_delays() {
+    // 199 records behind the first: cycles and delays of DDR5-4800's 2400 MHz clock, ticks of a picosecond.
+    for (trace, format, at_least) in [
+        ("scenarios/data/dramsim3.trace", "dramsim3", (30 + 7 * 199) * 1_000_000 / 2400),
+        ("scenarios/data/dramsys.stl", "dramsys", (30 + 7 * 199) * 1_000_000 / 2400),
+        ("scenarios/data/dramsys.rstl", "dramsys-relative", 15 * 78 * 1_000_000 / 2400),
+        ("scenarios/data/gem5.trace.gz", "gem5", 199_000),
+    ] {
+        let report = json(&["replay", trace, "--trace-format", format, "--format", "json"]);
+        let simulated = report["simulated_ps"].as_u64().unwrap();
+        assert!(simulated >= at_least, "{trace}: {simulated} ps");
     }
 }
 
@@ -365,6 +391,10 @@ fn bad_traces_are_refused_with_one_line() {
     let path = file("truncated.trace.gz", &whole[..whole.len() / 2]);
     let message = refused(&["replay", path.to_str().unwrap()]);
     assert!(message.contains("gzip"), "{message}");
+    let path = file("cut.trc", b"gem5\x09\x0a\x01x\x18");
+    let message = refused(&["replay", path.to_str().unwrap()]);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains(":header at byte 4: found the end of the file"), "{message}");
 }
 
 #[test]
@@ -381,6 +411,10 @@ fn bad_arguments_are_refused() {
         &["run", "partial-write", "--seed", "-1"],
         &["run", "partial-write", "--all"],
         &["replay", "/no/such/trace"],
+        &["replay", "scenarios/data/ramulator-vector.trace"],
+        &["replay", "scenarios/data/dramsys.stl"],
+        &["replay", "scenarios/data/dramsim3.trace", "--trace-format", "ramulator"],
+        &["replay", "scenarios/data/dramsim3.trace", "--trace-format", "dramsim4"],
         &["replay", "scenarios/data/lackey-true.trace.gz", "--keyid", "64"],
         &["replay", "scenarios/data/lackey-true.trace.gz", "--keyid", "65535"],
         &["explain", "hello"],

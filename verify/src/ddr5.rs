@@ -17,13 +17,11 @@
 //! end      = "# end " clock                            the clock at which the run ended; nothing follows it
 //!
 //! place    = package "." channel "." subchannel        three decimal numbers: "0.3.1"
-//! operation = "ACT"                rank " " group " " bank " " row
-//!           | ( "RD" | "RDA" | "WR" | "WRA" )
-//!                                  rank " " group " " bank " " row " " column
-//!           | "PRE"                rank " " group " " bank
-//!           | ( "PREab" | "REFab" ) rank
-//!           | "REFsb"              rank " " bank        the bank of this index in every bank group
-//!                                                       (a space stands between the name and the rank)
+//! operation = "ACT " rank " " group " " bank " " row
+//!           | ( "RD " | "RDA " | "WR " | "WRA " ) rank " " group " " bank " " row " " column
+//!           | "PRE " rank " " group " " bank
+//!           | ( "PREab " | "REFab " ) rank
+//!           | "REFsb " rank " " bank                   the bank of this index in every bank group
 //! clock, package, channel, subchannel, rank, group, bank, column = decimal, no sign, no leading zero but "0" itself
 //! row      = "0x" lower-case hexadecimal digits without leading zeros (read: decimal too, and any case)
 //! ```
@@ -106,7 +104,7 @@ pub use checker::{Checker, Detail, KEPT, MAX_SUBCHANNELS, Violation};
 pub use command::{Cmd, Place, Record};
 pub use rules::{
     PARAMS, Param, ParamRow, Refresh, Rules, RulesError, SANITY, Sanity, Term, example_rules,
-    sum_text,
+    params_markdown, sanity_markdown, sum_text,
 };
 pub use table::{FREE, Kind, RULES, Rule, Scope, rules_markdown};
 pub use trace::{END, Fault, LONGEST, Reader, TraceError, VERSION, head, tail};

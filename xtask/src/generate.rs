@@ -95,21 +95,24 @@ pub fn files() -> Vec<(String, String)> {
             "caches",
             page(
                 "What the caches do",
-                "The tables of `cache`: the state of a core's copy of one (line, KeyID), and what each flush does.",
+                "The tables of `cache`: the state of a core's copy of one (line, KeyID), what each flush does, and what goes to a line's home.",
                 &[
                     ("Transitions", cache::mesi::transitions_markdown()),
                     ("Flushes", cache::flushes::flushes_markdown()),
+                    ("Transactions", cache::transaction::transactions_markdown()),
                 ],
             ),
         ),
         (
             "dram",
             page(
-                "DDR5 timing",
+                "DDR5",
                 "The tables of `mktme::dram`. Rows whose standing is not \"Verified\" are recalled or assumed.",
                 &[
                     ("Parameters", mktme::dram::timing::timing_markdown()),
                     ("Constraints", mktme::dram::constraint::constraints_markdown()),
+                    ("Organisation", mktme::dram::organisation::organisation_markdown()),
+                    ("Address maps", mktme::dram::map::map_markdown()),
                 ],
             ),
         ),
@@ -202,6 +205,7 @@ pub fn files() -> Vec<(String, String)> {
                         scenarios::diag::bytes_rules_markdown(),
                     ),
                     ("Trace formats", scenarios::trace::formats_markdown()),
+                    ("Commands of gem5 packets", scenarios::trace::commands_markdown()),
                     ("Platform parameters", scenarios::platform::params_markdown()),
                     ("Exit codes", exit_codes()),
                 ],
@@ -213,6 +217,20 @@ pub fn files() -> Vec<(String, String)> {
                 "Platforms",
                 "Every parameter of the built-in platforms, as `tdxsim platform show` prints it.",
                 &[("Presets", scenarios::platform::presets_markdown().unwrap_or_default())],
+            ),
+        ),
+        (
+            "ddr5-rules",
+            page(
+                "What the DDR5 checker knows",
+                "The tables of `verify::ddr5`, which judges command traces and knows nothing of the controller \
+                 (verification.md §2.11, §5.2). A pair that is of the same bank is of the same rank too and keeps both rows.",
+                &[
+                    ("Rules", verify::ddr5::rules_markdown()),
+                    ("Parameters", verify::ddr5::params_markdown()),
+                    ("Parameters that can be true together", verify::ddr5::sanity_markdown()),
+                    ("Checks of a run", verify::ddr5::run::timing_markdown()),
+                ],
             ),
         ),
         (
@@ -243,6 +261,7 @@ pub fn files() -> Vec<(String, String)> {
     files.push(schema::<scenarios::report::Document>("run"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
+    files.push(schema::<scenarios::validate::ValidateReport>("validate"));
     files.push(schema::<scenarios::dram::DramReport>("dram"));
     files.push(schema::<tdxsim::commands::Explained>("explain"));
     files.push(schema::<tdxsim::commands::Shown>("platform"));

@@ -255,6 +255,112 @@ mod tests {
         }
     }
 
+    /// How the second command's place relates to the first one's.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Beside {
+        Bank,
+        BankGroup,
+        /// The bank of the same number in another bank group.
+        SameBank,
+        Rank,
+        OtherRank,
+    }
+
+    /// Whether a row of some scope speaks of such a pair. PREab and REFab are in every bank of their rank, REFsb in every
+    /// bank of its number.
+    fn speaks(scope: Scope, beside: Beside) -> bool {
+        match scope {
+            Scope::Bank => beside == Beside::Bank,
+            Scope::SameBank => matches!(beside, Beside::Bank | Beside::SameBank),
+            Scope::BankGroup => matches!(beside, Beside::Bank | Beside::BankGroup),
+            Scope::Rank => beside != Beside::OtherRank,
+            Scope::OtherRank => beside == Beside::OtherRank,
+            Scope::Subchannel => true,
+        }
+    }
+
+    /// The row that keeps two commands apart the longest, and for how many clocks. The window of four is left out.
+    fn binding(timing: &Timing, from: Command, to: Command, beside: Beside) -> (&str, u32) {
+        let rows = CONSTRAINTS.iter().filter(|r| {
+            r.window == 1 && speaks(r.scope, beside) && r.from.contains(&from) && r.to.contains(&to)
+        });
+        let all = rows.map(|r| (r.clocks(timing, from, to), r.name));
+        all.max_by_key(|(clocks, _)| *clocks).map(|(clocks, name)| (name, clocks)).unwrap()
+    }
+
+    #[test]
+    fn every_row_binds_some_pair_of_commands_when_its_parameter_is_long() {
+        use super::super::timing::TIMING_TABLE;
+        let base = Timing::of_grade(sim_core::platform::SpeedGrade::Ddr5_4800);
+        for row in CONSTRAINTS.iter().filter(|r| r.window == 1) {
+            let short = TIMING_TABLE.iter().fold(base, |t, r| t.with(r.parameter, 1));
+            let long = short.with(*row.plus.last().unwrap(), 500);
+            let beside = match row.scope {
+                Scope::Bank => Beside::Bank,
+                Scope::SameBank => Beside::SameBank,
+                Scope::BankGroup => Beside::BankGroup,
+                Scope::Rank => Beside::Rank,
+                Scope::OtherRank | Scope::Subchannel => Beside::OtherRank,
+            };
+            for (&from, &to) in
+                row.from.iter().flat_map(|from| row.to.iter().map(move |to| (from, to)))
+            {
+                let clocks = row.clocks(&long, from, to);
+                assert_eq!(binding(&long, from, to, beside), (row.name, clocks), "{from} {to}");
+                assert!(clocks >= 499, "{} {from} {to}", row.name);
+            }
+        }
+    }
+
+    /// At DDR5-4800 and 16 Gb, in the numbers of the sheet: CL 40, CWL 38, BL/2 8, tRCD and tRP 39, tRAS 77, tRC 116, tRTP
+    /// 18, tWR 72; 295 ns are 708 clocks, 130 ns 312, 30 ns 72. One more clock from two slots to one.
+    #[test]
+    fn at_4800_refresh_auto_precharge_and_precharge_all_are_apart_by_the_clocks_of_the_sheet() {
+        use Beside::{Bank, OtherRank, Rank, SameBank};
+        let timing = Timing::of_grade(sim_core::platform::SpeedGrade::Ddr5_4800);
+        for (from, to, beside, by, clocks) in [
+            (Act, Rda, Bank, "tRCD", 39),
+            (Act, Wra, Bank, "tRCD", 39),
+            (Rda, Act, Bank, "tRTP + tRP", 18 + 39),
+            (Wra, Act, Bank, "tWR + tRP", 38 + 8 + 72 + 39),
+            (Rda, RefSb, SameBank, "tRTP + tRP", 18 + 39 + 1),
+            (Wra, RefSb, SameBank, "tWR + tRP", 38 + 8 + 72 + 39 + 1),
+            (Rda, RefSb, Rank, "command bus", 2),
+            (Rda, RefAb, Rank, "tRTP + tRP", 18 + 39 + 1),
+            (Wra, RefAb, Rank, "tWR + tRP", 38 + 8 + 72 + 39 + 1),
+            (Rd, Rda, Bank, "tCCD_L", 12),
+            (Wr, Wra, Bank, "tCCD_L_WR", 48),
+            (Wra, Rd, Rank, "tWTR_S", 38 + 8 + 6),
+            (Rda, Wr, Rank, "tRTW", 40 + 8 + 4 - 38),
+            (Act, PreAb, Rank, "tRAS", 77 + 1),
+            (Rd, PreAb, Rank, "tRTP", 18 + 1),
+            (Wr, PreAb, Rank, "tWR", 38 + 8 + 72 + 1),
+            (PreAb, Act, Rank, "tRP", 39),
+            (PreAb, RefAb, Rank, "tRP", 39),
+            (PreAb, RefSb, Rank, "tRP", 39),
+            (Pre, RefAb, Rank, "tRP", 39),
+            (Pre, RefSb, SameBank, "tRP", 39),
+            (Pre, RefSb, Rank, "command bus", 1),
+            (Pre, PreAb, Rank, "tPPD", 2),
+            (Act, RefAb, Rank, "tRC", 116 + 1),
+            (Act, RefSb, SameBank, "tRC", 116 + 1),
+            (Act, RefSb, Rank, "tRRD_L", 12 + 1),
+            (RefAb, Act, Rank, "tRFC1", 708),
+            (RefAb, RefAb, Rank, "tRFC1", 708),
+            (RefAb, RefSb, Rank, "tRFC1", 708),
+            (RefAb, Act, OtherRank, "command bus", 1),
+            (RefSb, Act, SameBank, "tRFCsb", 312),
+            (RefSb, Act, Rank, "tREFSBRD", 72),
+            (RefSb, RefSb, Rank, "tRFCsb", 312),
+            (RefSb, RefAb, Rank, "tRFCsb", 312),
+            (RefSb, Rd, Rank, "command bus", 1),
+            (Rda, Wra, OtherRank, "tCS RD-WR", 40 + 8 + 2 - 38),
+            (Wra, Rda, OtherRank, "tCS WR-RD", 38 + 8 + 2 - 40),
+        ] {
+            assert_eq!(binding(&timing, from, to, beside), (by, clocks), "{from} {to} {beside:?}");
+        }
+    }
+
     #[test]
     fn the_page_shows_every_row() {
         expect_test::expect![[r#"

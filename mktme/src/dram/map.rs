@@ -618,7 +618,7 @@ impl TryFrom<MapFunctions> for AddressMap {
         let rows = functions.matrix();
         let top = rows.iter().map(|(f, i, _)| f.shift() + i).max().unwrap_or(0);
         if top >= u64::BITS {
-            let found = functions.count() - functions.of(Field::Row).len();
+            let found = functions.of(Field::Column).len();
             return Err(MapError::Width {
                 field: Field::Column,
                 found,

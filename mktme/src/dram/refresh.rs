@@ -71,7 +71,8 @@ impl Refresh {
         let mut begin = [u64::MAX; RANKS];
         if mode != RefreshMode::Off {
             for (begin, n) in begin.iter_mut().zip(1..=ranks) {
-                *begin = (interval * n / ranks).saturating_sub(lead);
+                // Not at edge 0: nothing is due when a run begins.
+                *begin = (interval * n / ranks).saturating_sub(lead).max(1);
             }
         }
         Refresh {

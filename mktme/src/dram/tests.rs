@@ -52,27 +52,82 @@ fn small_subchannel(spec: &DramSpec) -> SubchannelSpec {
 
 // ---- The checker -----------------------------------------------------------------------------------------------------
 
+/// What of a subchannel's parameters bears on legality.
+struct Rules<'a> {
+    sub: &'a SubchannelSpec,
+    /// The end of the run.
+    end: Ps,
+}
+
 /// JEDEC rules for pairs of commands, written out by hand: no table of the model, only its parameters.
-fn check_commands(timing: &Timing, commands: &[CommandRecord]) -> Result<(), String> {
+fn check_commands(rules: &Rules, commands: &[CommandRecord]) -> Result<(), String> {
     let mut by_subchannel: BTreeMap<_, Vec<&CommandRecord>> = BTreeMap::new();
     for c in commands {
         by_subchannel.entry((c.package, c.place.channel, c.place.subchannel)).or_default().push(c);
     }
-    by_subchannel.values().try_for_each(|list| check_subchannel(timing, list))
+    for list in by_subchannel.values() {
+        check_subchannel(&rules.sub.timing, list)?;
+        check_refreshes(rules, list)?;
+    }
+    Ok(())
+}
+
+/// Refresh number n of a rank is out after n intervals and those that may be postponed (verification.md §2.11 Q8).
+fn check_refreshes(rules: &Rules, commands: &[&CommandRecord]) -> Result<(), String> {
+    let t = |p| u64::from(rules.sub.timing.clocks(p));
+    let (command, interval, banks) = match rules.sub.refresh {
+        RefreshMode::Off => {
+            let found =
+                commands.iter().find(|c| matches!(c.command, Command::RefAb | Command::RefSb));
+            return found.map_or(Ok(()), |c| Err(format!("{c:?} although refresh is off")));
+        }
+        RefreshMode::AllBank => (Command::RefAb, t(P::Refi), 1),
+        RefreshMode::SameBank => {
+            let banks = u64::from(rules.sub.geometry.banks_per_group);
+            (Command::RefSb, t(P::Refi2) / banks, banks)
+        }
+    };
+    let end = rules.end.0 / rules.sub.timing.tck().0;
+    let late = u64::from(rules.sub.refresh_postpone);
+    for rank in 0..rules.sub.geometry.ranks {
+        let mut count = 0;
+        for c in commands.iter().filter(|c| c.command == command && c.place.rank == rank) {
+            let edge = c.at.0 / rules.sub.timing.tck().0;
+            if command == Command::RefSb && u64::from(c.place.bank) != count % banks {
+                return Err(format!("{c:?} out of turn"));
+            }
+            count += 1;
+            if edge > (count + late) * interval {
+                return Err(format!("{c:?} is number {count} of rank {rank}, at clock {edge}"));
+            }
+            if edge + 2 * interval < count * interval {
+                return Err(format!("{c:?} is number {count} of rank {rank}, already at {edge}"));
+            }
+        }
+        if (count + 1 + late) * interval < end {
+            return Err(format!("rank {rank} has {count} refreshes after {end} clocks"));
+        }
+    }
+    Ok(())
 }
 
 fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), String> {
-    use Command::{Act, Pre, Rd, Wr};
+    use Command::{Act, Pre, PreAb, Rd, Rda, RefAb, RefSb, Wr, Wra};
     let t = |p| i64::from(timing.clocks(p));
     let (cl, cwl, burst) = (t(P::Cl), t(P::Cwl), t(P::HalfBurst));
     let data = |c: Command| match c {
-        Rd => Some(cl),
-        Wr => Some(cwl),
+        Rd | Rda => Some(cl),
+        Wr | Wra => Some(cwl),
         _ => None,
     };
+    // From a column command until the row may be closed.
+    let close = |c: Command| if c.writes() { cwl + burst + t(P::Wr) } else { t(P::Rtp) };
     // Nothing reaches further back than this.
     let horizon =
-        [P::Rc, P::Faw, P::CcdLWr, P::Ras].map(t).iter().sum::<i64>() + cwl + burst + t(P::Wr);
+        [P::Rc, P::Faw, P::CcdLWr, P::Ras, P::Rp, P::Rfc, P::RfcSb].map(t).iter().sum::<i64>()
+            + cwl
+            + burst
+            + t(P::Wr);
     let mut rows: BTreeMap<(u8, u8, u8), u64> = BTreeMap::new();
     let edge = |c: &CommandRecord| (c.at.0 / timing.tck().0) as i64;
     for (i, b) in commands.iter().enumerate() {
@@ -83,15 +138,18 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
         let open = rows.get(&key).copied();
         let fits = match b.command {
             Act => open.is_none(),
-            Pre | Rd | Wr => open == Some(b.place.row),
-            other => return Err(format!("{other} is not scheduled yet")),
+            Pre | Rd | Wr | Rda | Wra => open == Some(b.place.row),
+            PreAb => true,
+            RefAb => rows.keys().all(|k| k.0 != b.place.rank),
+            RefSb => rows.keys().all(|k| (k.0, k.2) != (b.place.rank, b.place.bank)),
         };
         if !fits {
             return Err(format!("{b:?} with open row {open:?}"));
         }
         match b.command {
             Act => _ = rows.insert(key, b.place.row),
-            Pre => _ = rows.remove(&key),
+            Pre | Rda | Wra => _ = rows.remove(&key),
+            PreAb => rows.retain(|k, _| k.0 != b.place.rank),
             _ => {}
         }
         let mut acts = 0;
@@ -102,38 +160,54 @@ fn check_subchannel(timing: &Timing, commands: &[&CommandRecord]) -> Result<(), 
             }
             let rank = a.place.rank == b.place.rank;
             let group = rank && a.place.bank_group == b.place.bank_group;
+            let number = rank && a.place.bank == b.place.bank;
             let bank = group && a.place.bank == b.place.bank;
             let pick = |l, s| if group { t(l) } else { t(s) };
-            let mut need = vec![if a.command == Pre { 1 } else { 2 }];
+            let slots = |c: Command| if c.two_slots() { 2 } else { 1 };
+            let mut need = vec![slots(a.command)];
+            // Between last slots: one clock more when one slot follows two.
+            let longer = i64::from(a.command.two_slots() && !b.command.two_slots());
+            let mut apart = |clocks: i64| need.push(clocks + longer);
             match (a.command, b.command) {
                 (Act, Act) if rank => {
                     acts += 1;
-                    need.push(pick(P::RrdL, P::RrdS));
+                    apart(pick(P::RrdL, P::RrdS));
                     if acts == 4 {
-                        need.push(t(P::Faw));
+                        apart(t(P::Faw));
                     }
                     if bank {
-                        need.push(t(P::Rc));
+                        apart(t(P::Rc));
                     }
                 }
-                // Between last slots, of which ACT, RD and WR have two.
-                (Act, Pre) if bank => need.push(t(P::Ras) + 1),
-                (Act, Rd | Wr) if bank => need.push(t(P::Rcd)),
-                (Pre, Act) if bank => need.push(t(P::Rp)),
-                (Pre, Pre) if rank => need.push(t(P::Ppd)),
-                (Rd, Pre) if bank => need.push(t(P::Rtp) + 1),
-                (Wr, Pre) if bank => need.push(cwl + burst + t(P::Wr) + 1),
-                (Rd, Rd) if rank => need.push(pick(P::CcdL, P::CcdS)),
-                (Wr, Wr) if rank => need.push(pick(P::CcdLWr, P::CcdSWr)),
-                (Wr, Rd) if rank => need.push(cwl + burst + pick(P::WtrL, P::WtrS)),
+                (Act, Pre) if bank => apart(t(P::Ras)),
+                (Act, PreAb) if rank => apart(t(P::Ras)),
+                (Act, RefAb) if rank => apart(t(P::Rc)),
+                (Act, RefSb) if rank => apart(if number { t(P::Rc) } else { t(P::RrdL) }),
+                (Act, Rd | Wr | Rda | Wra) if bank => apart(t(P::Rcd)),
+                (Pre, Act) if bank => apart(t(P::Rp)),
+                (Pre, RefSb) if number => apart(t(P::Rp)),
+                (PreAb, Act | RefSb | RefAb) | (Pre, RefAb) if rank => apart(t(P::Rp)),
+                (Pre | PreAb, Pre | PreAb) if rank => apart(t(P::Ppd)),
+                (Rd | Wr, Pre) if bank => apart(close(a.command)),
+                (Rd | Wr | Rda | Wra, PreAb) if rank => apart(close(a.command)),
+                (Rda | Wra, Act) if bank => apart(close(a.command) + t(P::Rp)),
+                (Rda | Wra, RefSb) if number => apart(close(a.command) + t(P::Rp)),
+                (Rda | Wra, RefAb) if rank => apart(close(a.command) + t(P::Rp)),
+                (Rd | Rda, Rd | Rda) if rank => apart(pick(P::CcdL, P::CcdS)),
+                (Wr | Wra, Wr | Wra) if rank => apart(pick(P::CcdLWr, P::CcdSWr)),
+                (Wr | Wra, Rd | Rda) if rank => apart(cwl + burst + pick(P::WtrL, P::WtrS)),
+                (RefAb, Act | Pre | PreAb | RefAb | RefSb) if rank => apart(t(P::Rfc)),
+                (RefSb, Act | RefSb) if number => apart(t(P::RfcSb)),
+                (RefSb, Act | RefSb) if rank => apart(t(P::RefSbRd)),
+                (RefSb, PreAb | RefAb) if rank => apart(t(P::RfcSb)),
                 _ => {}
             }
             if let (Some(first), Some(second)) = (data(a.command), data(b.command)) {
                 // Bursts do not overlap, and the bus rests when the rank or the direction changes. Write to read in one
                 // rank is covered by tWTR.
-                let rest = match (rank, a.command == b.command, b.command) {
+                let rest = match (rank, a.command.writes(), b.command.writes()) {
                     (false, ..) => t(P::Cs),
-                    (true, false, Wr) => t(P::RtwGap),
+                    (true, false, true) => t(P::RtwGap),
                     _ => 0,
                 };
                 let free = first + burst + rest;
@@ -166,11 +240,12 @@ fn steps(lines: u64, count: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Kind::Write),
         1 => Just(Kind::PartialWrite),
     ];
-    let gap = prop_oneof![4 => Just(0u64), 4 => 0u64..4_000, 1 => 0u64..200_000];
+    let gap = prop_oneof![40 => Just(0u64), 40 => 0u64..4_000, 10 => 0u64..200_000, 1 => 0u64..40_000_000];
     let step = (0..lines, kind, gap).prop_map(|(line, kind, gap)| Step { line, kind, gap });
     prop::collection::vec(step, 1..count)
 }
 
+/// Any legal configuration: grade, shape, row policy, refresh, queues, watermarks, ages. Refreshes come often.
 fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
     let grade = prop_oneof![
         Just(SpeedGrade::Ddr5_4800),
@@ -178,15 +253,60 @@ fn variants() -> impl Strategy<Value = (DramSpec, SubchannelSpec)> {
         Just(SpeedGrade::Ddr5_5600),
         Just(SpeedGrade::Ddr5_6400),
     ];
-    let policy = prop_oneof![Just(PagePolicy::Open), Just(PagePolicy::Closed)];
+    let policy = prop_oneof![
+        2 => Just(PagePolicy::Open),
+        1 => Just(PagePolicy::Closed),
+        1 => Just(PagePolicy::Adaptive),
+    ];
+    let refresh = prop_oneof![
+        1 => Just(RefreshMode::Off),
+        2 => Just(RefreshMode::AllBank),
+        2 => Just(RefreshMode::SameBank),
+    ];
     let age = prop_oneof![Just((4096u32, 16384u32)), (50u32..600, 50u32..600)];
-    (grade, policy, 0u32..3, prop::bool::ANY, age, 0u16..3).prop_map(
-        |(grade, page_policy, ranks, tight_faw, age, write_low)| {
-            let spec = DramSpec { grade, page_policy, ranks: 1 << ranks, write_low, ..small() };
-            let mut sub = small_subchannel(&spec);
+    let shape = (0u32..3, 0u32..4, 0u32..3, 6u32..9);
+    let queues = prop_oneof![3 => Just((6u16, 8u16, 6u16)), 1 => (1u16..20, 2u16..20, 1u16..20)];
+    let numbers = (0u16..3, prop::bool::ANY, 0u8..5, prop::bool::ANY);
+    (grade, policy, refresh, age, shape, queues, numbers).prop_map(
+        |(
+            grade,
+            page_policy,
+            refresh,
+            age,
+            shape,
+            queues,
+            (write_low, tight_faw, postpone, often),
+        )| {
+            let (ranks, bank_groups, banks_per_group, columns) = shape;
+            let (read_queue, write_queue, high) = queues;
+            let write_high = high.clamp(1, write_queue);
+            let spec = DramSpec {
+                grade,
+                page_policy,
+                refresh,
+                refresh_postpone: postpone,
+                ranks: 1 << ranks,
+                read_queue,
+                write_queue,
+                write_high,
+                write_low: write_low.min(write_high - 1),
+                ..small()
+            };
+            let geometry = Organisation {
+                ranks: 1 << ranks,
+                bank_groups: 1 << bank_groups,
+                banks_per_group: 1 << banks_per_group,
+                rows: 1 << 16,
+                columns: 1 << columns,
+            };
+            let mut sub = SubchannelSpec { geometry, ..SubchannelSpec::of(&spec).unwrap() };
             (sub.read_age, sub.write_age) = age;
             if tight_faw {
                 sub.timing = sub.timing.with(P::Faw, 48);
+            }
+            if often {
+                let t = sub.timing.with(P::Rfc, 200).with(P::RfcSb, 90).with(P::RefSbRd, 20);
+                sub.timing = t.with(P::Refi, 3500).with(P::Refi2, 3000);
             }
             (spec, sub)
         },
@@ -252,7 +372,7 @@ fn jump(dram: &mut Dram, to: Ps) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_traffic_obeys_the_checker_and_answers_every_request_once(
@@ -261,7 +381,7 @@ proptest! {
         let mut dram = dram(&variant);
         offer(&mut dram, &steps, jump);
         let shown = show(dram, Vec::new());
-        check_commands(&variant.1.timing, &shown.commands).map_err(TestCaseError::fail)?;
+        check_commands(&Rules { sub: &variant.1, end: shown.end }, &shown.commands).map_err(TestCaseError::fail)?;
 
         let mut ids: Vec<u64> = shown.completions.iter().map(|c| c.id).collect();
         ids.sort_unstable();
@@ -277,9 +397,16 @@ proptest! {
         prop_assert_eq!(s.reads, count(Kind::Read));
         prop_assert_eq!(s.writes, count(Kind::Write));
         prop_assert_eq!(s.partial_writes, count(Kind::PartialWrite));
-        prop_assert_eq!(issued(Command::Rd), s.reads - s.forwarded + s.underfills);
-        prop_assert_eq!(issued(Command::Wr), s.writes + s.partial_writes - s.merged);
-        prop_assert_eq!((issued(Command::Act), issued(Command::Pre)), (s.acts, s.pres));
+        prop_assert_eq!(issued(Command::Rd) + issued(Command::Rda), s.reads - s.forwarded + s.underfills);
+        prop_assert_eq!(issued(Command::Wr) + issued(Command::Wra), s.writes + s.partial_writes - s.merged);
+        for (command, count) in [
+            (Command::Act, s.acts), (Command::Pre, s.pres), (Command::PreAb, s.pre_alls), (Command::Rd, s.rds),
+            (Command::Wr, s.wrs), (Command::Rda, s.rdas), (Command::Wra, s.wras), (Command::RefAb, s.refresh_all),
+            (Command::RefSb, s.refresh_same),
+        ] {
+            prop_assert_eq!(issued(command), count, "{}", command);
+        }
+        prop_assert_eq!(s.commands(), shown.commands.len() as u64);
         prop_assert!(s.reads_done == s.reads && s.underfills_done == s.underfills);
     }
 
@@ -308,6 +435,39 @@ proptest! {
         let jumped = show(jumping, Vec::new());
         same(&show(walking, popped), &jumped).map_err(|e| TestCaseError::fail(format!("walk {e}")))?;
         same(&show(ticking, Vec::new()), &jumped)?;
+    }
+
+    /// Nothing is recorded here, so idle stretches are skipped in one go.
+    #[test]
+    fn offering_at_once_shows_the_same_as_trying_again_at_every_event(
+        variant in variants(), mut steps in steps(256, 100), long in prop::collection::vec((0usize..100, 0u64..400_000_000), 3),
+    ) {
+        for (at, gap) in long {
+            if let Some(step) = steps.get_mut(at) {
+                step.gap = gap;
+            }
+        }
+        let quiet = || Dram::with_subchannels(&variant.0, 1, variant.1).unwrap();
+        let mut trying = quiet();
+        offer(&mut trying, &steps, jump);
+        let mut ticking = quiet();
+        ticking.look_at_every_edge(true);
+        let mut offering = quiet();
+        for dram in [&mut ticking, &mut offering] {
+            let mut at = Ps::ZERO;
+            for (id, step) in (0u64..).zip(&steps) {
+                at = dram.now().max(at + Ps(step.gap));
+                at = dram.offer(Request { id, line: Line(step.line), kind: step.kind, at }).unwrap();
+                prop_assert_eq!(at, dram.now());
+            }
+        }
+        let mut one_by_one = offering.clone();
+        let popped: Vec<_> = std::iter::from_fn(|| one_by_one.next_completion()).collect();
+        let want = show(trying, Vec::new());
+        prop_assert_eq!(&popped, &want.completions);
+        same(&show(offering, Vec::new()), &want)?;
+        same(&show(one_by_one, popped), &want)?;
+        same(&show(ticking, Vec::new()), &want).map_err(|e| TestCaseError::fail(format!("tick {e}")))?;
     }
 
     #[test]
@@ -416,9 +576,9 @@ fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
     }
     dram.drain();
     let shown: Vec<_> = dram.take_commands().iter().map(|c| (c.at.0 / 416, c.command)).collect();
-    // tRCD 39, tCCD_L 12, and tRAS 77 is later than RD + tRTP.
-    use Command::{Act, Pre, Rd};
-    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rd), (78, Pre)]);
+    // tRCD 39, tCCD_L 12; the last closes the row behind it.
+    use Command::{Act, Rd, Rda};
+    assert_eq!(shown, [(0, Act), (39, Rd), (51, Rda)]);
     while dram.pop_completion().is_some() {}
     let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
     assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
@@ -556,6 +716,310 @@ fn draining_starts_at_the_high_watermark_and_ends_at_the_low_one() {
         }
     }
     assert_eq!(dram.stats().wrs, 32, "at the low watermark reads come first again");
+}
+
+// ---- Refresh and row policies (timing.md §2.2) -----------------------------------------------------------------------
+
+fn refreshing(refresh: RefreshMode, postpone: u8) -> DramSpec {
+    DramSpec { channels: 1, refresh, refresh_postpone: postpone, ..spec() }
+}
+
+#[test]
+fn an_idle_memory_refreshes_every_rank_at_every_interval_and_closes_rows_once() {
+    for (refresh, commands) in [
+        (RefreshMode::AllBank, 100),
+        // Half the interval, and one of four banks at a time.
+        (RefreshMode::SameBank, 800),
+        (RefreshMode::Off, 0),
+    ] {
+        let mut dram = Dram::new(&refreshing(refresh, 4), 1).unwrap();
+        dram.record_commands(true);
+        let line = line_at(&dram, 1, 3, 1, 5, 0);
+        put(&mut dram, 1, Kind::Read, line, Ps::ZERO);
+        dram.drain();
+        assert_eq!(dram.next_event(), None, "refreshes are nothing to wait for");
+        // 100 times 9360 clocks (3.9 us at the exact rate), for two ranks of two subchannels.
+        dram.advance(Ps(416 * 9360 * 100));
+        let s = dram.stats();
+        assert_eq!((s.refresh_all + s.refresh_same), commands * 4, "{refresh:?}");
+        let closed = match refresh {
+            RefreshMode::AllBank => (0, 1),
+            RefreshMode::SameBank => (1, 0),
+            RefreshMode::Off => (0, 0),
+        };
+        assert_eq!((s.pres, s.pre_alls), closed, "{refresh:?}");
+        let sub = SubchannelSpec::of(&refreshing(refresh, 0)).unwrap();
+        let rules = Rules { sub: &sub, end: dram.now() };
+        assert_eq!(check_commands(&rules, &dram.take_commands()), Ok(()));
+        assert_eq!(dram.lost_commands(), 0);
+    }
+}
+
+/// Reads of one subchannel as fast as it takes them, to the banks of one rank or more, for so many clocks.
+fn saturate(spec: &DramSpec, ranks: u8, clocks: u64) -> (Dram, Vec<CommandRecord>) {
+    let mut dram = Dram::new(spec, 1).unwrap();
+    dram.record_commands(true);
+    let (mut n, mut commands) = (0u64, Vec::new());
+    while dram.now() < Ps(416 * clocks) {
+        let (rank, group) = ((n / 128 % u64::from(ranks)) as u8, (n % 8) as u8);
+        let line = line_at(&dram, rank, group, 0, n / 1024, (n / 8 % 16) as u16);
+        dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        n += 1;
+        if n % 1000 == 0 {
+            commands.append(&mut dram.take_commands());
+        }
+    }
+    commands.append(&mut dram.take_commands());
+    (dram, commands)
+}
+
+#[test]
+fn a_busy_rank_postpones_as_many_refreshes_as_it_may_and_then_none() {
+    for (postpone, busy) in [(0, 20), (4, 16), (8, 12)] {
+        let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, postpone) };
+        let (_, commands) = saturate(&spec, 1, 9360 * 20 + 100);
+        let count = |sub| {
+            let mine = commands.iter().filter(|c| c.place.subchannel == sub);
+            mine.filter(|c| c.command == Command::RefAb).count()
+        };
+        assert_eq!((count(0), count(1)), (busy, 20), "{postpone}: subchannel 1 is idle");
+    }
+}
+
+#[test]
+fn postponed_refreshes_are_made_up_for_when_the_requests_are_gone() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 4) };
+    let (mut dram, mut commands) = saturate(&spec, 1, 9360 * 10 - 1000);
+    dram.drain();
+    let end = dram.now();
+    // Each takes tRFC1, 708 clocks.
+    dram.advance(end + Ps(416 * 800 * 6));
+    commands.append(&mut dram.take_commands());
+    let late = commands.iter().filter(|c| c.place.subchannel == 0 && c.at > end);
+    let edges: Vec<u64> =
+        late.filter(|c| c.command == Command::RefAb).map(|c| c.at.0 / 416).collect();
+    assert!(edges.len() >= 4, "{edges:?}");
+    assert!(edges.windows(2).take(3).all(|w| w[1] - w[0] == 708), "{edges:?}");
+}
+
+/// Q12 of verification.md §2.11, for one rank: streaming reads lose what a refresh costs and no more.
+#[test]
+fn a_stream_reaches_the_bandwidth_that_refresh_leaves() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 0) };
+    let clocks = 9360 * 40;
+    let (dram, commands) = saturate(&spec, 1, clocks);
+    let end = dram.now().0 / 416;
+    let bursts = commands.iter().filter(|c| c.command == Command::Rd).count() as u64;
+    // tRTP + tRP + tRFC1 + tRCD of tREFI1.
+    let left = end * (9360 - (18 + 39 + 708 + 39)) / 9360;
+    let (got, want) = (bursts * 8, left);
+    assert!(got.abs_diff(want) * 100 <= want, "{got} of {want} clocks carry data");
+}
+
+#[test]
+fn the_other_banks_work_on_while_one_bank_of_each_group_is_refreshed() {
+    let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::SameBank, 0) };
+    // Only bank 0 of each group is read.
+    let (_, commands) = saturate(&spec, 1, 9360 * 20);
+    let mine: Vec<_> = commands.iter().filter(|c| c.place.subchannel == 0).collect();
+    let reads_within = |from: Ps| {
+        mine.iter()
+            .filter(|c| c.command == Command::Rd && c.at > from && c.at < from + Ps(416 * 312))
+            .count()
+    };
+    let mut of_others = 0;
+    for refresh in mine.iter().filter(|c| c.command == Command::RefSb) {
+        let reads = reads_within(refresh.at);
+        if refresh.place.bank == 0 {
+            assert_eq!(reads, 0, "{refresh:?}: all banks in use are being refreshed");
+        } else {
+            of_others += 1;
+            assert!(reads > 15, "{refresh:?}: {reads} reads");
+        }
+    }
+    assert!(of_others > 50, "{of_others}");
+}
+
+#[test]
+fn an_adaptive_row_is_closed_only_when_another_row_is_waited_for() {
+    use Command::{Act, Rd, Rda};
+    for (rows, want) in [
+        (vec![5], vec![Act, Rd]),
+        (vec![5, 5], vec![Act, Rd, Rd]),
+        (vec![5, 6], vec![Act, Rda, Act, Rd]),
+        (vec![5, 6, 5], vec![Act, Rd, Rda, Act, Rd]),
+    ] {
+        let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Adaptive);
+        for (column, row) in (0u16..).zip(&rows) {
+            let line = line_at(&dram, 0, 3, 1, *row, column);
+            put(&mut dram, 0, Kind::Read, line, Ps::ZERO);
+        }
+        dram.drain();
+        let shown: Vec<_> = dram.take_commands().iter().map(|c| c.command).collect();
+        assert_eq!(shown, want, "{rows:?}");
+    }
+}
+
+#[test]
+fn a_sparse_trace_costs_its_commands_and_refreshes_and_no_more() {
+    let mut dram = Dram::new(&refreshing(RefreshMode::AllBank, 4), 1).unwrap();
+    let mut rng = Prng::new(3);
+    for n in 0..2000 {
+        let at = Ps(416_000 * n);
+        put(&mut dram, n, Kind::Read, Line(rng.below(1 << 24)), at);
+    }
+    dram.drain();
+    let commands = dram.stats().commands();
+    // One look per command, and a look after each that finds nothing.
+    assert!(dram.looks() <= 2 * commands + 2000, "{} looks for {commands} commands", dram.looks());
+    let before = dram.looks();
+    // Twelve days of nothing.
+    let later = dram.now() + Ps(1 << 60);
+    dram.advance(later);
+    assert!(dram.looks() < before + 100, "{}", dram.looks() - before);
+    let refreshes = dram.stats().refresh_all;
+    let want = 4 * (dram.now().0 / (416 * 9360));
+    assert!(refreshes.abs_diff(want) <= 4, "{refreshes}, {want}");
+}
+
+// ---- Nothing moves ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_watchdog_names_the_constraint_that_blocks() {
+    let spec = DramSpec { channels: 1, watchdog: 1 << 16, ..spec() };
+    let mut sub = SubchannelSpec::of(&spec).unwrap();
+    // A write that takes forever to recover from.
+    sub.timing = sub.timing.with(P::Wr, 1 << 19);
+    let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+    let lines = [5, 6].map(|row| line_at(&dram, 0, 3, 1, row, 0));
+    put(&mut dram, 1, Kind::Write, lines[0], Ps::ZERO);
+    dram.drain();
+    assert_eq!(dram.check_progress(), Ok(()));
+    put(&mut dram, 2, Kind::Read, lines[1], Ps(416_000));
+    dram.drain();
+    assert!(dram.now() < Ps(416 * (1 << 17)), "the run is not waited out");
+    let shown = dram.check_progress().unwrap_err().to_string();
+    expect_test::expect!["package 0 channel 0 subchannel 0 rank 0 bank group 3 bank 1: read of row 6 queued since 416 ns: PRE blocked by tWR until 218.139 us"].assert_eq(&shown);
+    assert_eq!(dram.why_blocked().len(), 1);
+    assert_eq!(dram.next_completion().map(|c| c.id), Some(1), "the write was posted");
+    assert_eq!(dram.next_completion(), None);
+    // The same for a closed loop whose queue is full.
+    let refused = (0..100).find_map(|n| {
+        let line = line_at(&dram, 0, 3, 1, 7, n);
+        dram.offer(Request { id: 3, line, kind: Kind::Read, at: Ps::ZERO }).err()
+    });
+    assert!(refused.is_some_and(|wait| wait.command == Command::Pre));
+}
+
+#[test]
+fn why_blocked_says_what_the_oldest_request_waits_for() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    let line = line_at(&dram, 0, 3, 1, 5, 0);
+    assert!(dram.why_blocked().is_empty());
+    put(&mut dram, 1, Kind::PartialWrite, line, Ps::ZERO);
+    let reasons =
+        |dram: &Dram| dram.why_blocked().iter().map(|w| (w.write, w.reason)).collect::<Vec<_>>();
+    let until = Ps(39 * 416);
+    let blocked = Blocked::Timing { command: Command::Rd, by: "tRCD", until };
+    assert_eq!(reasons(&dram), [(false, Reason::Blocked(blocked))]);
+    dram.advance(until);
+    assert_eq!(reasons(&dram), [(true, Reason::Underfill)]);
+}
+
+// ---- Records and counters --------------------------------------------------------------------------------------------
+
+#[test]
+fn records_beyond_the_bound_are_counted_as_lost() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Closed);
+    let mut issued = 0;
+    for n in 0..50_000u64 {
+        // Another row each time: ACT and RDA.
+        let line = line_at(&dram, 0, (n % 8) as u8, (n / 8 % 4) as u8, n, 0);
+        dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        issued = dram.stats().commands();
+        if issued >= 80_000 {
+            break;
+        }
+    }
+    assert_eq!(dram.recorded_commands(), subchannel::RECORDED_COMMANDS);
+    assert_eq!(dram.lost_commands(), issued - subchannel::RECORDED_COMMANDS as u64);
+    assert_eq!(dram.take_commands().len(), subchannel::RECORDED_COMMANDS);
+    assert_eq!((dram.recorded_commands(), dram.take_commands().len()), (0, 0));
+}
+
+#[test]
+fn latencies_fall_into_quarters_of_powers_of_two() {
+    let mut histogram = LatencyHistogram::default();
+    for ps in [0, 1023, 1024, 1279, 1280, 2047, 2048, 3 << 40, u64::MAX] {
+        histogram.record(Ps(ps));
+    }
+    let shown: Vec<_> = histogram.buckets().map(|(from, count)| (from.0, count)).collect();
+    assert_eq!(shown, [(1024, 4), (1280, 1), (1792, 1), (2048, 1), (3 << 40, 1), (7 << 39, 1)]);
+    assert_eq!(histogram.total(), 9);
+    assert_eq!(histogram.quantile(0), Ps(1024));
+    assert_eq!(histogram.quantile(500), Ps(1280));
+    assert_eq!(histogram.quantile(1000), Ps(7 << 39));
+}
+
+#[test]
+fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
+    let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
+    for n in 0..40 {
+        let line = line_at(&dram, 0, (n % 8) as u8, 0, n / 16, n as u16);
+        put(
+            &mut dram,
+            n,
+            [Kind::Read, Kind::Write, Kind::PartialWrite][n as usize % 3],
+            line,
+            Ps::ZERO,
+        );
+    }
+    dram.advance(Ps(60_000));
+    assert_eq!(dram.check_conservation(), Ok(()));
+    let (stats, held) = (dram.stats(), dram.in_flight());
+    assert!(held.total() > 0 && stats.read_queue_clocks > 0);
+    let broken = |stats: DramStats, held: InFlight| stats::check(&stats, &held).map_err(|e| e.what);
+    assert_eq!(broken(stats, held), Ok(()));
+    for (name, stats, held) in [
+        ("reads", DramStats { reads: stats.reads + 1, ..stats }, held),
+        ("writes", DramStats { merged: stats.merged + 1, ..stats }, held),
+        (
+            "underfill reads",
+            DramStats { underfills_done: stats.underfills_done + 1, ..stats },
+            held,
+        ),
+        ("waiting writes", stats, InFlight { waiting_writes: held.waiting_writes + 1, ..held }),
+        ("RD commands", DramStats { rds: stats.rds + 1, ..stats }, held),
+        ("column commands", DramStats { row_hits: stats.row_hits + 1, ..stats }, held),
+        (
+            "reads delivered",
+            DramStats { read_latencies: LatencyHistogram::default(), ..stats },
+            held,
+        ),
+        (
+            "read-queue occupancy",
+            DramStats { read_queue_clocks: stats.read_queue_clocks + 1, ..stats },
+            held,
+        ),
+        (
+            "write-queue occupancy",
+            stats,
+            InFlight { write_queue_wait: held.write_queue_wait + 1, ..held },
+        ),
+    ] {
+        assert_eq!(broken(stats, held), Err(name));
+    }
+    // What comes back without ever having been asked for.
+    let made_up = DramStats { rds: stats.rds + 1, row_hits: stats.row_hits + 1, ..stats };
+    let made_up = DramStats { underfills: stats.underfills + 1, ..made_up };
+    let waiting = InFlight {
+        queued_underfills: held.queued_underfills + 1,
+        waiting_writes: held.waiting_writes + 1,
+        ..held
+    };
+    assert_eq!(broken(made_up, waiting), Err("RD commands"));
+    let names: std::collections::BTreeSet<_> = CONSERVATION_RULES.iter().map(|r| r.name).collect();
+    assert_eq!(names.len(), CONSERVATION_RULES.len());
 }
 
 // ---- Order of service ------------------------------------------------------------------------------------------------
@@ -715,7 +1179,10 @@ fn every_package_has_its_own_channels() {
 
 #[test]
 fn the_end_of_time_is_reached_without_a_panic() {
-    let mut dram = one_channel(SpeedGrade::Ddr5_6400, PagePolicy::Closed);
+    let refresh = RefreshMode::SameBank;
+    let spec = DramSpec { channels: 1, refresh, page_policy: PagePolicy::Closed, ..spec() };
+    let mut dram = Dram::new(&spec, 1).unwrap();
+    dram.record_commands(true);
     let line = line_at(&dram, 0, 3, 1, 5, 0);
     put(&mut dram, 1, Kind::PartialWrite, line, Ps(u64::MAX));
     put(&mut dram, 2, Kind::Read, Line(u64::MAX), Ps(u64::MAX));
@@ -771,7 +1238,9 @@ fn the_checker_itself_refuses_each_kind_of_wrong_command() {
     use Command::{Act, Pre, Rd, Wr};
     let legal =
         [at(0, Act, 0, 0, 1), at(39, Rd, 0, 0, 1), at(78, Pre, 0, 0, 1), at(117, Act, 0, 0, 2)];
-    assert_eq!(check_commands(&t, &legal), Ok(()));
+    let sub = SubchannelSpec { timing: t, ..SubchannelSpec::of(&spec()).unwrap() };
+    let check = |list: &[CommandRecord]| check_commands(&Rules { sub: &sub, end: Ps::ZERO }, list);
+    assert_eq!(check(&legal), Ok(()));
     for wrong in [
         vec![at(0, Rd, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(38, Rd, 0, 0, 1)],
@@ -784,6 +1253,6 @@ fn the_checker_itself_refuses_each_kind_of_wrong_command() {
         vec![at(0, Act, 0, 0, 1), at(60, Rd, 0, 0, 1), at(73, Wr, 0, 0, 1)],
         vec![at(0, Act, 0, 0, 1), at(60, Wr, 0, 0, 1), at(129, Rd, 0, 0, 1)],
     ] {
-        assert!(check_commands(&t, &wrong).is_err(), "{wrong:?}");
+        assert!(check(&wrong).is_err(), "{wrong:?}");
     }
 }

@@ -2,16 +2,15 @@
 //!
 //! All values are clocks of the subchannel (nCK) at the grade's tCK. Times are turned into clocks with the exact data
 //! rate, `ceil(ns * MT/s / 2000)`, and not with the truncated tCK of the model, which would make 30 ns 73 clocks at 4800
-//! where JEDEC has 72.
+//! where JEDEC has 72. Refresh intervals are rounded down instead.
 //!
-//! Where sources differ (timing.md §2.1, §2.2; verification.md §5.2):
-//! * CL, tRCD, tRP: the JEDEC "B" bins that servers use, not Ramulator's AN/BN/C. The sheet has no DDR5-5200 bin;
-//!   42-42-42 is recalled and marked as assumed.
+//! Where sources differ (timing.md §2.1, §2.2; verification.md §5.2) there is a choice in [`DramSpec`]. Its defaults:
+//! * Bin: the JEDEC "B" bins that servers use. The sheet has no DDR5-5200 bin; 42-42-42 is assumed. `an` is Ramulator's AN column
+//!   as it is, which differs from JEDEC's formulas in tCCD_L, tWTR_S and tRTP as well.
 //! * tFAW: 32 nCK (JEDEC 1 KB page, gem5), not the 20 ns of Ramulator. tFAW is then exactly 4 tRRD_S and never binds.
-//! * tCCD_L and tRRD_L: `max(8, 5 ns)`, so 14 at 5600 where Ramulator has tCCD_L 12.
-//! * tCCD_L_WR: `max(32, 20 ns)` (a x4 write is a read-modify-write on the die; Ramulator agrees, gem5 has none).
-//! * tWTR_S: `max(4, 2.5 ns)`, so 7 and 8 at 5600 and 6400 where Ramulator has 5.
-//! * tRTP: `max(12, 7.5 ns)`, so 21 at 5600 where Ramulator has 20.
+//! * tRRD_L: `max(8, 5 ns)`, as tCCD_L.
+//! * tCCD_L_WR: `max(32, 20 ns)` (a x4 write is a read-modify-write on the die; Ramulator agrees, gem5 has none). For x8
+//!   JEDEC's tCCD_L_WR2, `max(16, 10 ns)`, is the right choice.
 //!
 //! The tCK of a grade is the sheet's, cut to whole picoseconds: the model's peak is that of its own clock, up to 0.16 %
 //! above the nominal one.
@@ -432,6 +431,8 @@ impl Timing {
                 c(P::Refi2),
                 c(P::Rtp) + c(P::Rp) + c(P::RfcSb) + c(P::Rcd) + 1,
             ),
+            // REFsb of four banks in turn.
+            ("tREFI2 ≥ 4 (tRFCsb + 1)", c(P::Refi2), 4 * (c(P::RfcSb) + 1)),
             ("tREFI1 ≥ tREFI2", c(P::Refi), c(P::Refi2)),
             ("nCMD(ACT, RD, WR) ≥ nCMD(PRE, REF)", c(P::LongSlots), c(P::ShortSlots)),
             ("nCMD(PRE, REF) ≥ 1", c(P::ShortSlots), 1),
@@ -483,6 +484,7 @@ pub fn timing_markdown() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::spec;
     use super::*;
     use Parameter as P;
 
@@ -549,6 +551,12 @@ mod tests {
             good.with(P::CcdSWr, 7),
             good.with(P::HalfBurst, 0),
             good.with(P::Cwl, 20),
+            good.with(P::RfcSb, 709),
+            good.with(P::RefSbRd, 313),
+            good.with(P::Refi, 18 + 39 + 708 + 39),
+            good.with(P::Refi2, 18 + 39 + 312 + 39),
+            good.with(P::Refi2, 4 * 312 + 3),
+            good.with(P::Refi, 4679),
             good.with(P::LongSlots, 0),
             good.with(P::ShortSlots, 0),
             good.with(P::Rcd, u32::MAX),
@@ -569,6 +577,12 @@ mod tests {
             tCCD_S_WR ≥ BL/2 does not hold: 7 < 8
             BL/2 ≥ 1 does not hold: 0 < 1
             CWL + BL/2 + tCS ≥ CL does not hold: 30 < 40
+            tRFC1 ≥ tRFCsb does not hold: 708 < 709
+            tRFCsb ≥ tREFSBRD does not hold: 312 < 313
+            tREFI1 ≥ tRTP + tRP + tRFC1 + tRCD + 1 does not hold: 804 < 805
+            tREFI2 ≥ tRTP + tRP + tRFCsb + tRCD + 1 does not hold: 408 < 409
+            tREFI2 ≥ 4 (tRFCsb + 1) does not hold: 1251 < 1252
+            tREFI1 ≥ tREFI2 does not hold: 4679 < 4680
             nCMD(ACT, RD, WR) ≥ nCMD(PRE, REF) does not hold: 0 < 1
             nCMD(PRE, REF) ≥ 1 does not hold: 0 < 1
             tRCD is more than 2^20 clocks
@@ -591,13 +605,111 @@ mod tests {
                 (P::CcdLWr, 32, 200),
                 (P::WtrS, 4, 25),
                 (P::WtrL, 16, 100),
+                (P::Rfc, 0, 2950),
+                (P::RfcSb, 0, 1300),
+                (P::RefSbRd, 0, 300),
             ] {
                 assert_eq!(t.clocks(parameter), ns10(tenths).max(least), "{parameter} {grade:?}");
             }
             assert_eq!(t.clocks(P::Rc), t.clocks(P::Ras) + t.clocks(P::Rp));
             assert_eq!(t.clocks(P::Cwl) + 2, t.clocks(P::Cl));
+            // Intervals are rounded down: a refresh may come earlier, not later.
+            assert_eq!(t.clocks(P::Refi), 3900 * rate / 2000);
+            assert_eq!(t.clocks(P::Refi2), 1950 * rate / 2000);
             // tCK is the nominal period cut to whole picoseconds.
             assert_eq!(t.tck().0, 2_000_000 / u64::from(rate));
+        }
+    }
+
+    /// timing.md §2.1, read off the sheet.
+    #[test]
+    fn the_an_bin_is_ramulators_column() {
+        let of = |grade| Timing::of(&DramSpec { grade, bin: SpeedBin::An, ..spec() });
+        for (grade, cl, ras, rc, wr, rtp, cwl, ccd_l, ccd_l_wr, wtr_s, wtr_l, rrd_l) in [
+            (SpeedGrade::Ddr5_4800, 34, 77, 111, 72, 18, 32, 12, 48, 6, 24, 12),
+            (SpeedGrade::Ddr5_5600, 40, 90, 130, 84, 20, 38, 12, 56, 5, 28, 14),
+            (SpeedGrade::Ddr5_6400, 46, 103, 149, 96, 24, 44, 16, 64, 5, 32, 16),
+        ] {
+            let t = of(grade).unwrap();
+            assert_eq!(t.check(), Ok(()), "{grade:?}");
+            for (parameter, clocks) in [
+                (P::Cl, cl),
+                (P::Rcd, cl),
+                (P::Rp, cl),
+                (P::Ras, ras),
+                (P::Rc, rc),
+                (P::Wr, wr),
+                (P::Rtp, rtp),
+                (P::Cwl, cwl),
+                (P::CcdL, ccd_l),
+                (P::CcdLWr, ccd_l_wr),
+                (P::WtrS, wtr_s),
+                (P::WtrL, wtr_l),
+                (P::RrdL, rrd_l),
+            ] {
+                assert_eq!(t.clocks(parameter), clocks, "{parameter} {grade:?}");
+            }
+        }
+        assert_eq!(of(SpeedGrade::Ddr5_5200), Err(TimingError::NoBin(SpeedGrade::Ddr5_5200)));
+    }
+
+    /// What each choice changes, at 4800, 5200, 5600 and 6400.
+    #[test]
+    fn every_choice_changes_its_own_parameter_and_passes_the_sanity_rules() {
+        use Density::{Gb8, Gb16, Gb24, Gb32};
+        let dram = |change: fn(&mut DramSpec)| {
+            GRADES.map(|grade| {
+                let mut spec = DramSpec { grade, ..spec() };
+                change(&mut spec);
+                let timing = Timing::of(&spec).unwrap();
+                assert_eq!(timing.check(), Ok(()), "{spec:?}");
+                timing
+            })
+        };
+        let plain = dram(|_| ());
+        assert_eq!(plain, GRADES.map(Timing::of_grade));
+        type Case = (fn(&mut DramSpec), &'static [(Parameter, [u32; 4])]);
+        let cases: [Case; 9] = [
+            (|s| s.faw = FawRule::Ns20, &[(P::Faw, [48, 52, 56, 64])]),
+            (|s| s.ccd_l_wr = CcdLWrRule::Ns10, &[(P::CcdLWr, [24, 26, 28, 32])]),
+            (|s| s.ccd_l_wr = CcdLWrRule::CcdL, &[(P::CcdLWr, [12, 13, 14, 16])]),
+            (|s| s.rrd_l = RrdLRule::Clocks8, &[(P::RrdL, [8; 4])]),
+            // 195 and 115 ns; 295 and 130; 410 and 190.
+            (
+                |s| s.density = Gb8,
+                &[(P::Rfc, [468, 507, 546, 624]), (P::RfcSb, [276, 299, 322, 368])],
+            ),
+            (|s| s.density = Gb16, &[(P::Rfc, [708, 767, 826, 944])]),
+            (
+                |s| s.density = Gb24,
+                &[(P::Rfc, [984, 1066, 1148, 1312]), (P::RfcSb, [456, 494, 532, 608])],
+            ),
+            (
+                |s| s.density = Gb32,
+                &[(P::Rfc, [984, 1066, 1148, 1312]), (P::RfcSb, [456, 494, 532, 608])],
+            ),
+            // 1.95 us and 975 ns.
+            (
+                |s| s.refresh_hot = true,
+                &[(P::Refi, [4680, 5070, 5460, 6240]), (P::Refi2, [2340, 2535, 2730, 3120])],
+            ),
+        ];
+        for (change, expected) in cases {
+            for (i, (timing, plain)) in dram(change).into_iter().zip(plain).enumerate() {
+                let wanted = expected
+                    .iter()
+                    .fold(plain, |t, (parameter, clocks)| t.with(*parameter, clocks[i]));
+                assert_eq!(timing, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn every_density_has_exactly_its_own_row() {
+        use Density::{Gb8, Gb16, Gb24, Gb32};
+        for (i, density) in [Gb8, Gb16, Gb24, Gb32].into_iter().enumerate() {
+            assert_eq!((density as usize, DENSITY_TABLE[i].density), (i, density));
+            assert!(!DENSITY_TABLE[i].cite.is_empty());
         }
     }
 

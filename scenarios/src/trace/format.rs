@@ -405,7 +405,7 @@ pub const FORMATS: &[FormatRow; 11] = &[
     FormatRow {
         format: Format::Champsim,
         name: "champsim",
-        forms: "64 bytes each: u64 ip; u8 is_branch, branch_taken; u8 dst_reg[2]; u8 src_reg[4]; u64 dst_mem[2]; u64 src_mem[4]",
+        forms: "instructions of 64 bytes",
         apart: "is_branch and branch_taken are 0 or 1 and bits 63-56 of ip all 0 or all 1, with ip not 0, in every record within \
                 the first 4096 bytes, of which there is at least one",
         words: &[],
@@ -416,12 +416,12 @@ pub const FORMATS: &[FormatRow; 11] = &[
                registers",
         skipped: "instructions without memory access",
         example: "",
-        cite: "peers.md §2.7; ChampSim inc/trace_instruction.h",
+        cite: "peers.md §2.7, which has the layout; ChampSim inc/trace_instruction.h",
     },
     FormatRow {
         format: Format::Gem5,
         name: "gem5",
-        forms: "protobuf: the magic `gem5`, a PacketHeader, then Packets, each behind its length",
+        forms: "protobuf packets behind the magic `gem5`",
         apart: "begins with the bytes `gem5`",
         words: &[],
         word_list: "",
@@ -430,7 +430,7 @@ pub const FORMATS: &[FormatRow; 11] = &[
         when: "the moment, from the tick and the header's ticks per second; the instruction pointer where the trace has it",
         skipped: "requests that move no data ([commands](#commands-of-gem5-packets))",
         example: "",
-        cite: "peers.md §2.6; gem5 src/proto/packet.proto, protoio.cc",
+        cite: "peers.md §2.6; gem5 src/proto/packet.proto, which has the fields, and protoio.cc",
     },
 ];
 

@@ -47,7 +47,7 @@ pub(super) struct Fault {
 }
 
 /// The value of each byte as a digit; 255 where it is none.
-const DIGITS: [u8; 256] = {
+pub(super) const DIGITS: [u8; 256] = {
     let mut table = [255; 256];
     let mut i: u8 = 0;
     while i < 16 {

@@ -129,6 +129,21 @@ impl Param {
     pub fn by_key(key: &[u8]) -> Option<Param> {
         PARAMS.iter().find(|r| r.key.as_bytes() == key).map(|r| r.param)
     }
+
+    /// Its value, with its unit, up to a blank.
+    fn read(self, cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
+        let ParamRow { key, least, most, .. } = *self.row();
+        let unit = if self == Param::Tck { "ps" } else { "" };
+        let bad = cursor.fault(&format!("{key} of {least}{unit} to {most}{unit}"));
+        let value = cursor.decimal(most, "").ok().filter(|value| *value >= least);
+        match value {
+            Some(value) if cursor.peek() == unit.as_bytes() => {
+                cursor.skip(unit.len());
+                Ok(value)
+            }
+            _ => Err(bad),
+        }
+    }
 }
 
 /// Which refreshes a run makes.
@@ -143,9 +158,8 @@ pub enum Refresh {
 }
 
 impl Refresh {
-    /// All, as they are spelled.
-    pub const ALL: [(Refresh, &'static str); 3] =
-        [(Refresh::AllBank, "all-bank"), (Refresh::SameBank, "same-bank"), (Refresh::Off, "off")];
+    /// All of them.
+    pub const ALL: [Refresh; 3] = [Refresh::AllBank, Refresh::SameBank, Refresh::Off];
     /// Its spelling.
     pub const fn name(self) -> &'static str {
         match self {
@@ -183,27 +197,18 @@ pub fn sum_text(terms: &[Term]) -> String {
     out
 }
 
-/// What cannot be true of rules.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RulesError {
-    /// The text is not of the grammar.
-    #[error("{0}")]
-    Syntax(Fault),
-    /// A parameter is not given.
-    #[error("the rules do not say {0}")]
-    Missing(&'static str),
-    /// A parameter is outside of what it can be.
-    #[error("{key} is {value}, expected {least} to {most}")]
-    Range {
-        /// Which.
-        key: &'static str,
-        /// What it was.
-        value: u64,
-        /// The smallest it may be.
-        least: u64,
-        /// The largest.
-        most: u64,
-    },
+/// A parameter outside of what it can be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{key} is {value}, expected {least} to {most}")]
+pub struct RulesError {
+    /// Which.
+    pub key: &'static str,
+    /// What it was.
+    pub value: u64,
+    /// The smallest it may be.
+    pub least: u64,
+    /// The largest.
+    pub most: u64,
 }
 
 /// The parameters that a trace must keep. As text, what stands behind `# rules:`.
@@ -237,7 +242,7 @@ impl Rules {
     pub fn with(mut self, param: Param, value: u64) -> Result<Rules, RulesError> {
         let ParamRow { key, least, most, .. } = *param.row();
         if !(least..=most).contains(&value) {
-            return Err(RulesError::Range { key, value, least, most });
+            return Err(RulesError { key, value, least, most });
         }
         self.values[param as usize] = value;
         Ok(self)
@@ -284,67 +289,44 @@ impl Rules {
     /// Reads what stands behind `# rules:`.
     ///
     /// # Errors
-    /// What was found, where, and what was expected there; or which parameter is missing.
-    pub fn parse(text: &[u8]) -> Result<Rules, RulesError> {
+    /// What was found, where, and what was expected there.
+    pub fn parse(text: &[u8]) -> Result<Rules, Fault> {
         let mut values: [Option<u64>; PARAMS.len()] = [None; PARAMS.len()];
         let mut refresh = None;
         let mut cursor = Cursor::new(text);
         cursor.blanks();
         while !cursor.is_done() {
             let word = cursor.peek();
-            let at = word.iter().position(|b| *b == b'=');
-            let key = at.and_then(|at| word.get(..at)).unwrap_or(&[]);
+            let key = word.split(|b| *b == b'=').next().filter(|key| key.len() < word.len());
+            let key = key.unwrap_or(&[]);
             let param = Param::by_key(key);
-            let skip = key.len() + 1;
-            let twice = || cursor.fault("every parameter only once");
+            let twice = match param {
+                Some(param) => values[param as usize].is_some(),
+                None => refresh.is_some(),
+            };
+            if param.is_none() && key != b"refresh" {
+                return Err(cursor.fault("KEY=VALUE with a key of the rules, like tRCD=39"));
+            }
+            if twice {
+                return Err(cursor.fault("every parameter only once"));
+            }
+            cursor.skip(key.len() + 1);
             match param {
-                None if key == b"refresh" => {
-                    if refresh.is_some() {
-                        return Err(RulesError::Syntax(twice()));
-                    }
-                    cursor.skip(skip);
-                    let all = Refresh::ALL;
-                    let named =
-                        |w: &[u8]| all.iter().find(|(_, n)| n.as_bytes() == w).map(|(r, _)| *r);
-                    let read = cursor.word(named, "all-bank, same-bank or off");
-                    refresh = Some(read.map_err(RulesError::Syntax)?);
-                }
+                Some(param) => values[param as usize] = Some(param.read(&mut cursor)?),
                 None => {
-                    let fault = cursor.fault("KEY=VALUE with a key of the rules, like tRCD=39");
-                    return Err(RulesError::Syntax(fault));
-                }
-                Some(param) => {
-                    let slot = &mut values[param as usize];
-                    if slot.is_some() {
-                        return Err(RulesError::Syntax(twice()));
-                    }
-                    cursor.skip(skip);
-                    let row = param.row();
-                    let unit =
-                        if param == Param::Tck { "picoseconds, like 416ps" } else { "a number" };
-                    let value = cursor.decimal(u64::MAX >> 1, unit).map_err(RulesError::Syntax)?;
-                    if param == Param::Tck {
-                        let ps = cursor.byte(b'p', unit).and_then(|()| cursor.byte(b's', unit));
-                        ps.map_err(RulesError::Syntax)?;
-                    }
-                    if !cursor.peek().is_empty() {
-                        let fault = cursor.fault("a blank after the value");
-                        return Err(RulesError::Syntax(fault));
-                    }
-                    let ParamRow { key, least, most, .. } = *row;
-                    if !(least..=most).contains(&value) {
-                        return Err(RulesError::Range { key, value, least, most });
-                    }
-                    *slot = Some(value);
+                    let read =
+                        |w: &[u8]| Refresh::ALL.into_iter().find(|r| r.name().as_bytes() == w);
+                    refresh = Some(cursor.word(read, "all-bank, same-bank or off")?);
                 }
             }
             cursor.blanks();
         }
+        let missing = |key: &str| cursor.fault(&format!("{key}=..., which is missing"));
         let mut rules = Rules::NONE;
         for (row, value) in PARAMS.iter().zip(values) {
-            rules.values[row.param as usize] = value.ok_or(RulesError::Missing(row.key))?;
+            rules.values[row.param as usize] = value.ok_or_else(|| missing(row.key))?;
         }
-        rules.refresh = refresh.ok_or(RulesError::Missing("refresh"))?;
+        rules.refresh = refresh.ok_or_else(|| missing("refresh"))?;
         Ok(rules)
     }
 }
@@ -359,8 +341,8 @@ impl fmt::Display for Rules {
     }
 }
 impl FromStr for Rules {
-    type Err = RulesError;
-    fn from_str(s: &str) -> Result<Rules, RulesError> {
+    type Err = Fault;
+    fn from_str(s: &str) -> Result<Rules, Fault> {
         Rules::parse(s.as_bytes())
     }
 }
@@ -370,8 +352,8 @@ impl From<Rules> for String {
     }
 }
 impl TryFrom<String> for Rules {
-    type Error = RulesError;
-    fn try_from(text: String) -> Result<Rules, RulesError> {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<Rules, Fault> {
         text.parse()
     }
 }
@@ -431,6 +413,27 @@ pub const SANITY: &[Sanity] = &[
     Sanity { left: &[Plus(Trefi)], strict: true, right: &[Plus(Trtp), Plus(Trp), Plus(Trfc), Plus(Trcd)], when: Some(Refresh::AllBank), text: "time is left between refreshes", cite: "verification.md Q12" },
     Sanity { left: &[Plus(Trefi)], strict: true, right: &[Plus(Trtp), Plus(Trp), Plus(TrfcSb), Plus(Trcd)], when: Some(Refresh::SameBank), text: "time is left between refreshes of a bank", cite: "verification.md Q12" },
 ];
+
+/// The parameters as a page.
+pub fn params_markdown() -> String {
+    let mut out =
+        String::from("| Key | Meaning | Least | Most | Source |\n|---|---|---|---|---|\n");
+    for r in &PARAMS {
+        let (key, meaning, least, most, cite) = (r.key, r.meaning, r.least, r.most, r.cite);
+        let _ = writeln!(out, "| {key} | {meaning} | {least} | {most} | {cite} |");
+    }
+    out
+}
+
+/// The sanity rules as a page.
+pub fn sanity_markdown() -> String {
+    let mut out = String::from("| Holds | With refresh | Why | Source |\n|---|---|---|---|\n");
+    for r in SANITY {
+        let when = r.when.map_or("any", Refresh::name);
+        let _ = writeln!(out, "| {r} | {when} | {} | {} |", r.text, r.cite);
+    }
+    out
+}
 
 /// The rules of DDR5-4800B, 16 Gb x4, two ranks, all-bank refresh (timing.md §2.1, §2.2): what examples and tests begin with.
 pub fn example_rules() -> Rules {

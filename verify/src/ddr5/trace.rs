@@ -2,7 +2,7 @@
 //! [module's page](super).
 
 use super::command::Record;
-use super::rules::{Rules, RulesError};
+use super::rules::Rules;
 use std::io::{self, BufRead, Read};
 
 /// The first line.
@@ -36,14 +36,6 @@ pub enum TraceError {
         line: u64,
         /// What is wrong.
         fault: Fault,
-    },
-    /// The rules can be read but are not possible.
-    #[error("line {line}: {error}")]
-    Rules {
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong.
-        error: RulesError,
     },
     /// The trace cannot be read on.
     #[error("line {line}: {error}")]
@@ -89,11 +81,16 @@ impl<'a> Cursor<'a> {
     /// That something else was expected here.
     pub(super) fn fault(&self, expected: &str) -> Fault {
         let word = self.peek();
-        let word = if word.is_empty() { self.rest().get(..1).unwrap_or(&[]) } else { word };
+        // A blank is shown as itself, a comment as a whole.
+        let word = match word {
+            [] => self.rest().get(..1).unwrap_or(&[]),
+            [b'#', ..] => self.rest(),
+            word => word,
+        };
         let found = if word.is_empty() {
             "the end of the line".to_owned()
         } else {
-            let shown: String = String::from_utf8_lossy(word).chars().take(24).collect();
+            let shown: String = String::from_utf8_lossy(word).chars().take(32).collect();
             format!("{shown:?}")
         };
         Fault { column: self.at + 1, found, expected: expected.to_owned() }
@@ -207,14 +204,10 @@ impl<R: BufRead> Reader<R> {
             let fault = Cursor::new(&reader.buffer).fault(&format!("{RULES:?} and the rules"));
             return Err(reader.syntax(fault));
         };
-        match Rules::parse(text) {
-            Ok(rules) => reader.rules = rules,
-            Err(RulesError::Syntax(mut fault)) => {
-                fault.column += RULES.len();
-                return Err(reader.syntax(fault));
-            }
-            Err(error) => return Err(TraceError::Rules { line: reader.line, error }),
-        }
+        reader.rules = Rules::parse(text).map_err(|mut fault| {
+            fault.column += RULES.len();
+            reader.syntax(fault)
+        })?;
         Ok(reader)
     }
 

@@ -90,6 +90,26 @@ fn a_rank_that_is_never_refreshed_is_found_by_the_next_command_of_any_rank_and_t
 }
 
 #[test]
+fn each_rank_is_late_on_its_own_clock_and_told_once() {
+    let rules = rules(Refresh::AllBank).with(Param::Ranks, 2).unwrap();
+    let rules = rules.with(Param::Tppd, 0).unwrap();
+    let other = |clock| cmd(clock, Cmd::RefAb, 1, 0, 0, 0);
+    let precharge = |clock| cmd(clock, Cmd::PreAb, 0, 0, 0, 0);
+    // Rank 0 is due at 3 · 1001, rank 1 a clock later, at 1 + 3 · 1001.
+    let close = rules.clone().with(Param::Trefi, 1001).unwrap();
+    let trace = [other(1), precharge(3003), precharge(3004), precharge(3005)];
+    assert_eq!(late(&close, &trace, 4000), [2, 3]);
+    let apart = [other(500), precharge(3500), precharge(3501), precharge(9000)];
+    assert_eq!(late(&rules, &apart, 9000), [1, 2]);
+    let mut checker = Checker::new(rules);
+    apart.iter().for_each(|r| {
+        checker.check(r);
+    });
+    checker.finish(9000);
+    assert_eq!(checker.total(), 2);
+}
+
+#[test]
 fn each_bank_index_is_refreshed_on_its_own_and_by_a_refresh_of_all() {
     let rules = rules(Refresh::SameBank);
     let both: Vec<Record> =

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use verify::ddr5::run::TIMING;
 use verify::ddr5::{
-    Cmd, FREE, Kind, PARAMS, Param, RULES, Refresh, Rules, SANITY, example_rules, rules_markdown,
-    sum_text,
+    Cmd, FREE, Kind, PARAMS, Param, RULES, Refresh, Rules, SANITY, example_rules, params_markdown,
+    rules_markdown, sanity_markdown, sum_text,
 };
 
 #[test]
@@ -111,6 +111,31 @@ fn each_row_of_the_sanity_table_is_broken_alone_and_equality_is_where_it_says() 
         let more = rules.get(param) + 1;
         assert_eq!(rules.with(param, more).unwrap().insane().count(), 0);
     }
+}
+
+#[test]
+fn parameters_and_sanity_print_one_row_each() {
+    let page = params_markdown();
+    for (row, line) in PARAMS.iter().zip(page.lines().skip(2)) {
+        assert!(line.starts_with(&format!("| {} | {} |", row.key, row.meaning)), "{line}");
+    }
+    assert_eq!(page.lines().count(), PARAMS.len() + 2);
+    expect_test::expect![[r#"
+        | Holds | With refresh | Why | Source |
+        |---|---|---|---|
+        | tRRD_L ≥ tRRD_S | any | a bank group is no faster than its rank | verification.md Q10 |
+        | tCCD_L ≥ tCCD_S | any | a bank group is no faster than its rank | verification.md Q10 |
+        | tCCD_L_WR ≥ tCCD_L | any | a write to a bank group may need a read before it | verification.md Q10; timing.md §2.2 tCCD_L_WR |
+        | tWTR_L ≥ tWTR_S | any | a bank group is no faster than its rank | verification.md Q10 |
+        | tRC ≥ tRAS + tRP | any | a row is open and then closed | verification.md Q10 |
+        | tFAW ≥ 4·tRRD_S | any | four ACTs cannot come faster than tRRD_S | verification.md Q10 |
+        | CL > CWL | any | written data comes sooner than read data | verification.md Q10 |
+        | tCCD_S ≥ BL/2 | any | bursts do not overlap | verification.md Q4 |
+        | tRFC ≥ tRFCsb | any | a refresh of all banks is no faster than one of some | timing.md §2.2 tRFCsb |
+        | tRFCsb ≥ tREFSBRD | any | the banks that are refreshed wait no less than the others | JESD79-5 refresh parameters |
+        | tREFI > tRTP + tRP + tRFC + tRCD | all-bank | time is left between refreshes | verification.md Q12 |
+        | tREFI > tRTP + tRP + tRFCsb + tRCD | same-bank | time is left between refreshes of a bank | verification.md Q12 |
+    "#]].assert_eq(&sanity_markdown());
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             let row = p.row();
             row.least + values[p as usize] % (row.most - row.least + 1)
         };
-        Rules::new(Refresh::ALL[refresh].0, value).unwrap()
+        Rules::new(Refresh::ALL[refresh], value).unwrap()
     })
 }
 
@@ -159,22 +159,22 @@ fn errors_name_line_column_what_was_found_and_what_was_expected() {
         line 3, column 13: found "256", expected a rank, 0 to 255
         line 3, column 17: found "1", expected the end of the line
         line 3, column 16: found the end of the line, expected a bank
-        line 3, column 19: found "#", expected the end of the line
+        line 3, column 19: found "# why", expected the end of the line
         line 3, column 7: found "soon", expected the clock of the end
         line 4, column 1: found "6", expected nothing after the end
-        line 3, column 1: found "#", expected the rules only once, in line 2
+        line 3, column 1: found "# rules: tCK=416ps", expected the rules only once, in line 2
         line 1, column 1: found the end of the line, expected the line "# tdxsim command trace 1"
-        line 1, column 1: found "#", expected the line "# tdxsim command trace 1"
+        line 1, column 1: found "# tdxsim command trace 2", expected the line "# tdxsim command trace 1"
         line 2, column 1: found the end of the line, expected "# rules:" and the rules
         line 2, column 1: found "5", expected "# rules:" and the rules
-        line 2, column 17: found " ", expected picoseconds, like 416ps
+        line 2, column 14: found "416", expected tCK of 1ps to 1000000ps
         line 2, column 26: found "CVL=38", expected KEY=VALUE with a key of the rules, like tRCD=39
         line 2, column 331: found "always", expected all-bank, same-bank or off
-        line 2, column 62: found "ns", expected a blank after the value
-        line 2: the rules do not say tRAS
+        line 2, column 60: found "77ns", expected tRAS of 0 to 16777216
+        line 2, column 331: found the end of the line, expected tRAS=..., which is missing
         line 2, column 340: found "tRAS=78", expected every parameter only once
         line 2, column 340: found "refresh=off", expected every parameter only once
-        line 2: ranks is 9, expected 1 to 8
+        line 2, column 238: found "9", expected ranks of 1 to 8
         line 2, column 4097: found a longer line, expected a line of at most 4096 bytes"##]].assert_eq(&shown.join("\n"));
 }
 

@@ -186,6 +186,36 @@ fn a_map_survives_being_written_and_read_and_a_broken_one_is_not_read() {
 }
 
 #[test]
+fn a_function_of_bits_in_a_row_is_not_written_as_a_range_of_functions() {
+    let mut functions = MapFunctions::default();
+    functions.0[0] = vec![0b11 << 7, 0b111 << 9, 0b1111_1100 << 10, 0b1011_1011 << 8];
+    assert_eq!(functions.to_string(), "channel=7^8,9^10^11,12^13-17,8^9^11-13^15");
+    assert_eq!(functions.to_string().parse(), Ok(functions));
+}
+
+#[test]
+fn functions_that_no_organisation_has_room_for_are_refused_without_one() {
+    let list = |bits: std::ops::Range<u32>| bits.map(bit).collect::<Vec<_>>();
+    let mut wide = MapFunctions::default();
+    wide.0[Field::Channel as usize] = list(6..11);
+    let mut narrow = MapFunctions::default();
+    narrow.0[Field::Subchannel as usize] = list(6..7);
+    let mut long = wide.clone();
+    long.0[Field::Row as usize] = (11..52).chain(6..7).map(bit).collect();
+    for (functions, message) in [
+        (wide, "found functions for 5 bits of channel, expected 4: no organisation has more"),
+        (
+            narrow,
+            "found functions for 0 bits of column, expected 2: at least two bits are not the row's",
+        ),
+        (long, "found functions for 47 bits, expected at most 46"),
+    ] {
+        let error = AddressMap::try_from(functions).unwrap_err().to_string();
+        assert_eq!(error, format!("dram.map: {message}"));
+    }
+}
+
+#[test]
 fn a_page_uses_all_sixteen_subchannels_evenly() {
     let map = AddressMap::new(&spec()).unwrap();
     for page in 0..50u64 {

@@ -186,6 +186,56 @@ fn stack_and_instruction_pointer_make_no_dependence_but_a_computed_stack_pointer
 }
 
 #[test]
+fn the_champsim_sample_is_its_rule() {
+    let mut reader = open_path(&data("champsim.trace.xz"), None).unwrap();
+    assert_eq!(reader.format(), Format::Champsim);
+    let mut gap = 0;
+    for i in (0..300u64).filter(|i| i % 3 != 1) {
+        let got = reader.next().unwrap().unwrap();
+        let (want, depends_on) = if i % 3 == 0 {
+            // Register 1 is loaded by the even instructions, six instructions or four accesses apart.
+            let back = match i {
+                0 => 0,
+                i if i % 2 == 0 => 4,
+                _ => 2,
+            };
+            (access(Load, 0x7f00_0000_0000 + 64 * (37 * i % 4096), 64), back)
+        } else {
+            // Through register 3, the load before.
+            (access(Store, 0x7f00_0010_0000 + 64 * (i % 512), 64), 1)
+        };
+        let (ip, when) = (Some(0x40_0000 + 4 * (i % 64)), When::Gap(gap));
+        let depends_on = NonZeroU32::new(depends_on);
+        assert_eq!(got, Access { ip, when, depends_on, ..want }, "instruction {i}");
+        gap = u64::from(i % 3 == 0);
+    }
+    assert_eq!(reader.next(), Ok(None));
+    assert_eq!((reader.records(), reader.line()), (200, 300));
+}
+
+#[test]
+fn the_gem5_sample_is_its_rule() {
+    let want = (0..200u64)
+        .map(|i| Access {
+            when: When::Time(Ps(1000 * i)),
+            ip: (i % 2 == 1).then_some(0x40_0000 + 4 * i),
+            ..access(
+                match i % 4 {
+                    0 if i % 20 == 0 => AccessKind::Fetch,
+                    0 | 2 => Load,
+                    _ => Store,
+                },
+                64 * (37 * i % 4096),
+                64,
+            )
+        })
+        .collect();
+    let reader = open_path(&data("gem5.trace.gz"), None).unwrap();
+    assert_eq!(reader.format(), Format::Gem5);
+    assert_eq!(drain(Ok(reader)), Ok(want));
+}
+
+#[test]
 fn an_instruction_of_six_operands_hands_out_all_in_order() {
     let one = Instruction {
         ip: 0x1234,

@@ -88,21 +88,6 @@ fn plain_lines_of_every_width_take_the_fast_way() {
 }
 
 #[test]
-fn eight_digits_are_what_the_standard_library_makes_of_them() {
-    for bits in 0..1u64 << 20 {
-        // All values of the low five digits, and digits that differ everywhere.
-        let value = bits ^ (bits << 13) & 0xffff_ffff;
-        let text = padded(format!("{value:x}\n").into_bytes(), b' ');
-        let line = [b"LD 0x".as_slice(), &text].concat();
-        let got = fast::record(Format::Ramulator, &line, 0);
-        assert_eq!(got.map(|(access, _)| access.addr), Some(value));
-        let line = padded(format!("ST {value}\n").into_bytes(), b' ');
-        let got = fast::record(Format::Ramulator, &line, 0);
-        assert_eq!(got.map(|(access, _)| access.addr), Some(value));
-    }
-}
-
-#[test]
 fn a_line_is_read_alike_wherever_the_buffer_ends() {
     // Longer than the buffer, with lines of different lengths, so that every place of a line meets its end.
     let mut text = String::new();
