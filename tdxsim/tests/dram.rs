@@ -225,7 +225,7 @@ fn bad_arguments_are_refused() {
         (&["--pattern", "mix", "--platform", "skx"], "expected one of the platforms"),
         (
             &["scenarios/data/dramsim3.trace", "--trace-format", "csv"],
-            "--trace-format: found `csv`",
+            "invalid value 'csv' for '--trace-format",
         ),
     ] {
         let mut all = vec!["dram"];
