@@ -6,6 +6,7 @@
 
 pub mod caches;
 pub mod controller;
+pub mod dram;
 pub mod leaves;
 pub mod traces;
 pub mod whole;
@@ -46,6 +47,9 @@ pub enum SetupError {
     /// The controller.
     #[error(transparent)]
     Controller(#[from] mktme::SpecError),
+    /// The DDR5 model.
+    #[error(transparent)]
+    Dram(Box<mktme::dram::SpecError>),
     /// The trace.
     #[error(transparent)]
     Trace(#[from] TraceError),
@@ -71,6 +75,7 @@ pub fn workloads() -> impl Iterator<Item = &'static Workload> {
     caches::WORKLOADS
         .iter()
         .chain(controller::WORKLOADS)
+        .chain(dram::WORKLOADS)
         .chain(leaves::WORKLOADS)
         .chain(traces::WORKLOADS)
         .chain(whole::WORKLOADS)

@@ -11,7 +11,7 @@
 //! write that hits it merges at no cost; a partial write that misses it costs one underfill read, which takes a read-queue
 //! entry, and then its write. Two requests for one line are otherwise not ordered: outcomes are decided at admission.
 //!
-//! Refreshes are made at their times whether or not anybody asks ([`refresh`]); alone they are no work to wait for.
+//! Refreshes are made at their times whether or not anybody asks; alone they are no work to wait for.
 //!
 //! Not modelled: power-down, MRDIMM, refresh management (RFM).
 
@@ -38,6 +38,7 @@ pub use stats::{
 pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
+use device::Bank;
 use ring::Ring;
 use serde::{Deserialize, Serialize};
 use sim_core::platform::{DramSpec, PlatformError, home_of};
@@ -162,6 +163,8 @@ pub struct Dram {
     /// Subchannels in which something is queued or on its way.
     busy: u32,
     now: Ps,
+    /// The clock edge at or after now.
+    edge: u64,
     done: Ring<Done>,
 }
 
@@ -204,6 +207,7 @@ impl Dram {
             subchannels,
             busy: 0,
             now: Ps::ZERO,
+            edge: 0,
             done: Ring::new(64),
         };
         (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
@@ -225,7 +229,9 @@ impl Dram {
 
     fn locate(&self, line: Line) -> (usize, Place) {
         let place = self.map.decode(line);
-        let package = usize::from(home_of(line, self.packages));
+        // A division, which one package does not need.
+        let package =
+            if self.packages == 1 { 0 } else { usize::from(home_of(line, self.packages)) };
         let channel = package * usize::from(self.channels) + usize::from(place.channel);
         (channel * 2 + usize::from(place.subchannel), place)
     }
@@ -254,10 +260,11 @@ impl Dram {
     /// # Errors
     /// [`Full`]: try again after [`Dram::next_event`].
     pub fn enqueue(&mut self, request: Request) -> Result<(), Full> {
-        let at = request.at.max(self.now).min(Ps::HORIZON);
-        self.advance(at);
+        self.advance(request.at);
         let (index, place) = self.locate(request.line);
-        self.take(&request, index, &place, at, self.timing.edge_from(at))
+        let bank = self.subchannels[index].bank(&place).ok_or(Full)?;
+        let was_idle = self.subchannels[index].is_idle();
+        self.take(&request, index, bank, &place, was_idle)
     }
 
     /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
@@ -273,43 +280,49 @@ impl Dram {
         }
         let (index, place) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
+        let Some(bank) = sub.bank(&place) else { return Err(sub.stuck(&place)) };
         let was_idle = sub.is_idle();
         let room =
-            sub.run_until_room(request.kind, &place, &mut sink(&mut self.done, index as u16));
-        let edge = match room {
-            Ok(None) => self.timing.edge_from(self.now),
+            sub.run_until_room(request.kind, bank, &place, &mut sink(&mut self.done, index as u16));
+        match room {
+            Ok(None) => {}
             Ok(Some(edge)) => {
                 self.now = self.now.max(self.timing.moment(edge));
-                self.after_run(index, was_idle);
-                self.run_to(edge);
-                edge
+                self.edge = edge;
+                if self.leaves > 2 {
+                    self.after_run(index, was_idle);
+                    self.run_below(1, edge);
+                } else if self.wakes[3 - index] <= edge {
+                    // The subchannel itself is accounted for when it has taken the request.
+                    self.run_one(1 - index, edge);
+                }
             }
             Err(wait) => {
                 self.after_run(index, was_idle);
                 return Err(wait);
             }
-        };
-        match self.take(&request, index, &place, self.now, edge) {
+        }
+        match self.take(&request, index, bank, &place, was_idle) {
             Ok(()) => Ok(self.now),
             // Does not happen: there is room.
             Err(Full) => Err(self.subchannels[index].stuck(&place)),
         }
     }
 
-    /// Takes a request that arrives at `at`, whose next edge is `edge`, if there is room.
+    /// Takes a request that arrives now, if there is room; `was_idle` says whether the subchannel was when last accounted for.
     #[inline]
     fn take(
         &mut self,
         request: &Request,
         index: usize,
+        bank: Bank,
         place: &Place,
-        at: Ps,
-        edge: u64,
+        was_idle: bool,
     ) -> Result<(), Full> {
+        let (at, edge) = (self.now, self.edge);
         let sub = &mut self.subchannels[index];
-        let was_idle = sub.is_idle();
         let &Request { id, kind, .. } = request;
-        if sub.enqueue(id, kind, place, at, edge)? {
+        if sub.enqueue(id, kind, bank, place, at, edge)? {
             sink(&mut self.done, REQUEST)(Completion { id, at, kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
@@ -348,6 +361,7 @@ impl Dram {
         let to = to.max(self.now).min(Ps::HORIZON);
         self.now = to;
         let edge = self.timing.edge_until(to);
+        self.edge = edge + u64::from(self.timing.moment(edge) < to);
         if self.wakes[1] <= edge {
             self.run_to(edge);
         }
@@ -418,6 +432,7 @@ impl Dram {
             // At one moment, in the order of subchannels.
             self.run_to(edge);
             self.now = self.now.max(self.timing.moment(edge));
+            self.edge = self.edge.max(edge);
         }
         self.pop_completion()
     }

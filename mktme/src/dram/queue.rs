@@ -321,17 +321,17 @@ impl Queue {
         }
         slot
     }
-    /// Whether some entry of a bank, ready or not, is for a row; and whether some is for another.
-    pub(super) fn rows(&self, bank: Bank, row: u64) -> (bool, bool) {
-        let (mut same, mut other) = (false, false);
+    /// Whether some entry of a bank, ready or not, is for a row.
+    #[inline]
+    pub(super) fn hits(&self, bank: Bank, row: u64) -> bool {
         let mut slot = self.list(bank).oldest;
-        while slot != NIL && !(same && other) {
-            let entry = self.entry(slot);
-            same |= entry.row == row;
-            other |= entry.row != row;
+        while let Some(entry) = self.slots.get(usize::from(slot)) {
+            if entry.row == row {
+                return true;
+            }
             slot = entry.younger;
         }
-        (same, other)
+        false
     }
 
     /// All entries, bank by bank.

@@ -182,7 +182,7 @@ struct Recorder {
     lost: u64,
 }
 
-/// Most commands that are kept for [`Subchannel::take_commands`]; what comes beyond is counted as lost.
+/// Most commands that are kept for [`Dram::take_commands`](super::Dram::take_commands); what comes beyond is counted as lost.
 pub const RECORDED_COMMANDS: usize = 1 << 16;
 
 /// A subchannel: its devices, queues and scheduler.
@@ -352,10 +352,15 @@ impl Subchannel {
         }
     }
 
+    /// The bank of a place, if there is one.
+    #[inline]
+    pub(super) fn bank(&self, place: &Place) -> Option<Bank> {
+        self.device.geometry().bank(place)
+    }
+
     /// Whether a request for a line would be taken now.
     pub(super) fn can_accept(&self, kind: Kind, place: &Place) -> bool {
-        let Some(bank) = self.device.geometry().bank(place) else { return false };
-        self.has_room(kind, bank, place)
+        self.bank(place).is_some_and(|bank| self.has_room(kind, bank, place))
     }
 
     #[inline]
@@ -385,11 +390,11 @@ impl Subchannel {
         &mut self,
         id: u64,
         kind: Kind,
+        bank: Bank,
         place: &Place,
         at: Ps,
         edge: u64,
     ) -> Result<bool, Full> {
-        let bank = self.device.geometry().bank(place).ok_or(Full)?;
         let queued = self.writes.find(bank, place.row, place.column);
         let mut entry = Entry::new(id, bank, place.row, place.column, at, edge);
         match kind {
@@ -599,12 +604,10 @@ impl Subchannel {
     pub(super) fn run_until_room(
         &mut self,
         kind: Kind,
+        bank: Bank,
         place: &Place,
         out: &mut impl FnMut(Completion),
     ) -> Result<Option<u64>, Wait> {
-        let Some(bank) = self.device.geometry().bank(place) else {
-            return Err(self.stuck(place));
-        };
         if self.has_room(kind, bank, place) {
             return Ok(None);
         }
@@ -620,11 +623,10 @@ impl Subchannel {
                 self.look(edge);
             }
             // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
-            if self.counted == edge || self.underfilled == edge {
-                if self.has_room(kind, bank, place) {
-                    self.deliver(edge, out);
-                    return Ok(Some(edge));
-                }
+            let changed = self.counted == edge || self.underfilled == edge;
+            if changed && self.has_room(kind, bank, place) {
+                self.deliver(edge, out);
+                return Ok(Some(edge));
             }
         }
     }
@@ -1107,12 +1109,14 @@ impl Subchannel {
 
     /// Whether a column command to a row carries auto-precharge, its own entry no longer being queued.
     fn closes_behind(&self, bank: Bank, row: u64) -> bool {
-        let (hit, conflict) = self.reads.rows(bank, row);
-        let (hit_write, conflict_write) = self.writes.rows(bank, row);
+        if self.reads.hits(bank, row) || self.writes.hits(bank, row) {
+            return false;
+        }
         match self.spec.page_policy {
             PagePolicy::Open => false,
-            PagePolicy::Closed => !hit && !hit_write,
-            PagePolicy::Adaptive => !hit && !hit_write && (conflict || conflict_write),
+            PagePolicy::Closed => true,
+            // No entry hits, so every entry of the bank is for another row.
+            PagePolicy::Adaptive => self.reads.has_entries(bank) || self.writes.has_entries(bank),
         }
     }
 

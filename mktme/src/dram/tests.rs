@@ -841,6 +841,25 @@ fn the_other_banks_work_on_while_one_bank_of_each_group_is_refreshed() {
 }
 
 #[test]
+fn a_stream_of_activates_does_not_hold_up_the_refresh_of_other_banks() {
+    let refresh = RefreshMode::SameBank;
+    let page_policy = PagePolicy::Closed;
+    let spec = DramSpec { ranks: 1, page_policy, ..refreshing(refresh, 0) };
+    let mut dram = Dram::new(&spec, 1).unwrap();
+    dram.record_commands(true);
+    for n in 0..6000 {
+        // A row of its own for each read, in banks 0 to 2: an ACT every tRRD_S, less than tRRD_L apart.
+        let line = line_at(&dram, 0, (n % 8) as u8, (n / 8 % 3) as u8, n, 0);
+        dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+    }
+    let sub = SubchannelSpec::of(&spec).unwrap();
+    let rules = Rules { sub: &sub, end: dram.now() };
+    let commands = dram.take_commands();
+    assert!(commands.iter().filter(|c| c.command == Command::RefSb).count() > 40);
+    assert_eq!(check_commands(&rules, &commands), Ok(()));
+}
+
+#[test]
 fn an_adaptive_row_is_closed_only_when_another_row_is_waited_for() {
     use Command::{Act, Rd, Rda};
     for (rows, want) in [
