@@ -1045,15 +1045,6 @@ fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
     ] {
         assert_eq!(broken(stats, held), Err(name));
     }
-    // What comes back without ever having been asked for.
-    let made_up = DramStats { rds: stats.rds + 1, row_hits: stats.row_hits + 1, ..stats };
-    let made_up = DramStats { underfills: stats.underfills + 1, ..made_up };
-    let waiting = InFlight {
-        queued_underfills: held.queued_underfills + 1,
-        waiting_writes: held.waiting_writes + 1,
-        ..held
-    };
-    assert_eq!(broken(made_up, waiting), Err("RD commands"));
     let names: std::collections::BTreeSet<_> = CONSERVATION_RULES.iter().map(|r| r.name).collect();
     assert_eq!(names.len(), CONSERVATION_RULES.len());
 }
