@@ -235,17 +235,15 @@ fn run<R: Requests>(
     Ok(End { dram, integrity, tally })
 }
 
-/// The memory controller at power-on. In a TD all memory has been accepted before, so that no read meets a line that is not
-/// the TD's: written whole under its KeyID, which costs no time here.
+/// The memory controller, all of whose memory was written whole under the KeyID before: as firmware does on the host, and
+/// acceptance in a TD. So no read meets a line that nobody wrote, or that is not the TD's. It costs no time here.
 fn integrity(spec: &PlatformSpec, place: Place, seed: u64) -> Result<Integrity, DramError> {
     let of = ControllerSpec::of_platform(spec, CryptoKind::Symbolic, seed);
     let mut controller = Controller::new(of)?;
     let mut trace = Trace::new(false);
     let (Place::Host(keyid) | Place::Td(keyid)) = place;
-    if matches!(place, Place::Td(_)) {
-        let pages = Page(0)..Page(address_end(spec) / PAGE_BYTES);
-        controller.write_pages(pages, keyid, &LineData::ZERO, &mut trace);
-    }
+    let pages = Page(0)..Page(address_end(spec) / PAGE_BYTES);
+    controller.write_pages(pages, keyid, &LineData::ZERO, &mut trace);
     let before = *controller.stats();
     Ok(Integrity { controller, trace, keyid, before, classes: [0; 3], poisoned: 0 })
 }

@@ -187,6 +187,15 @@ fn what_is_no_regular_file_is_written_to_and_not_replaced() {
 }
 
 #[test]
+fn check_says_how_many_commands_it_saw() {
+    let text = good(&["dram", "--pattern", "mix", "--requests", "2000", "--check"]);
+    let line = text.lines().find(|l| l.contains("commands checked")).unwrap();
+    assert!(line.ends_with(" commands checked, 0 violations"), "{line}");
+    let commands: u64 = line.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(commands > 4000, "{line}");
+}
+
+#[test]
 fn run_and_replay_write_commands_too() {
     let dir = dir("others");
     let (one, two) = (dir.join("run.txt"), dir.join("replay.txt"));
@@ -225,7 +234,7 @@ fn bad_arguments_are_refused() {
         (&["--pattern", "mix", "--platform", "skx"], "expected one of the platforms"),
         (
             &["scenarios/data/dramsim3.trace", "--trace-format", "csv"],
-            "--trace-format: found `csv`",
+            "invalid value 'csv' for '--trace-format",
         ),
     ] {
         let mut all = vec!["dram"];

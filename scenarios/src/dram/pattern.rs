@@ -122,7 +122,7 @@ impl Requests for PatternRequests {
         let line = if self.row.in_order {
             i % self.lines
         } else {
-            (u128::from(hash) * u128::from(self.lines) >> 64) as u64
+            ((u128::from(hash) * u128::from(self.lines)) >> 64) as u64
         };
         let [even, odd] = self.row.kinds;
         let kind = if hash & 1 == 0 { even } else { odd };

@@ -510,3 +510,94 @@ impl DramReport {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Drive, Taken, Tally};
+    use super::*;
+    use crate::platform::{Origin, load};
+    use mktme::dram::{Dram, Kind, Request};
+    use sim_core::Line;
+
+    const SETTINGS: Settings = Settings {
+        integrity: None,
+        seed: 0,
+        every_edge: false,
+        outstanding: None,
+        #[cfg(feature = "planted-fault")]
+        lose_completion: false,
+    };
+
+    /// The report of a run that ended with this tally, one read having been taken and not answered.
+    fn cut_short(stopped: Option<&str>, end: Ps) -> DramReport {
+        let platform = load(&Origin::Preset("spr".to_owned()), &[]).unwrap();
+        let mut dram = Dram::new(&platform.spec.dram, 1).unwrap();
+        let request = Request { id: 0, line: Line(0), kind: Kind::Read, at: Ps::ZERO };
+        dram.enqueue(request).unwrap();
+        let stopped = stopped.map(str::to_owned);
+        let tally =
+            Tally { offered: 1, accepted: 1, by_kind: [1, 0, 0], end, stopped, ..Tally::default() };
+        let workload = Workload::Trace {
+            name: "t".to_owned(),
+            format: "f".to_owned(),
+            records: 1,
+            outstanding: 0,
+            truncated: false,
+        };
+        let end = End { dram, integrity: None, tally };
+        DramReport::new("test".to_owned(), &platform, &SETTINGS, workload, end, None)
+    }
+
+    #[test]
+    fn a_run_that_the_watchdog_stopped_is_broken_and_names_what_blocked_it() {
+        let report = cut_short(Some("bank 5: PRE blocked by tWR until 12345"), Ps(1000));
+        assert_eq!(report.verdict, Verdict::Broken);
+        let text = report.to_string();
+        assert!(text.contains("  STOPPED: bank 5: PRE blocked by tWR until 12345\n"), "{text}");
+        // What is in flight is no rule broken: the run says why it is there.
+        assert_eq!(report.broken, [""; 0]);
+    }
+
+    #[test]
+    fn a_request_that_is_left_without_a_reason_is_a_broken_rule() {
+        let report = cut_short(None, Ps(1000));
+        assert_eq!(report.verdict, Verdict::Broken);
+        assert!(report.broken.iter().any(|b| b.starts_with("nothing is left in flight: ")));
+        assert!(report.broken.iter().any(|b| b.starts_with("accepted is completed: ")));
+    }
+
+    #[test]
+    fn a_command_that_breaks_a_rule_of_ddr5_breaks_the_run() {
+        let mut report = cut_short(None, Ps::HORIZON);
+        report.checked(7, Vec::new());
+        assert_eq!((report.verdict, report.commands_checked), (Verdict::Undecided, Some(7)));
+        report.checked(7, vec!["tRCD".to_owned()]);
+        assert_eq!(report.verdict, Verdict::Broken);
+        assert!(report.to_string().contains("  VIOLATION: tRCD\n"));
+    }
+
+    #[test]
+    fn a_run_for_which_time_ran_out_is_undecided() {
+        let report = cut_short(None, Ps::HORIZON);
+        assert_eq!((report.verdict, report.broken.len()), (Verdict::Undecided, 0));
+    }
+
+    #[test]
+    fn requests_that_wait_while_nothing_will_happen_stop_the_run() {
+        let platform = load(&Origin::Preset("spr".to_owned()), &[]).unwrap();
+        let mut drive = Drive {
+            dram: Dram::new(&platform.spec.dram, 1).unwrap(),
+            integrity: None,
+            outstanding: 1,
+            sinks: Vec::new(),
+            progress: &mut |_| (),
+            // A request that DRAM knows nothing of is said to be in flight: its answer never comes.
+            tally: Tally { accepted: 1, ..Tally::default() },
+            taken: Taken::default(),
+            idle_steps: 0,
+        };
+        let mut source = super::super::PatternRequests::new(Pattern::Chain, 3, 8, 0, Ps::ZERO);
+        drive.run(&mut source).unwrap();
+        assert_eq!(drive.tally.stopped.as_deref(), Some("requests wait and nothing will happen"));
+    }
+}

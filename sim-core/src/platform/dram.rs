@@ -152,7 +152,8 @@ pub struct DramSpec {
     pub refresh: RefreshMode,
     /// Above 85 °C: refresh intervals are halved.
     pub refresh_hot: bool,
-    /// Refresh commands of a rank that may be postponed while requests are queued, 0 to 8.
+    /// Refresh commands of a rank that may be postponed while requests are queued, 0 to 8. JESD79-5, as recalled, allows 4 at
+    /// the normal rate and 8 in the fine-granularity mode, which REFsb needs.
     pub refresh_postpone: u8,
     /// Read queue entries per subchannel, 1 to 256.
     pub read_queue: u16,
