@@ -7,8 +7,9 @@
 //! way come before all others.
 //!
 //! **Page policy.** *Open*: rows stay open until another row is wanted. *Closed*: a column command carries auto-precharge
-//! (RDA, WRA) unless another queued entry, read or write, hits the row; so an open row always has a queued hit. *Adaptive*:
-//! with auto-precharge if no queued entry hits the row and one wants another row of the bank.
+//! (RDA, WRA) unless another queued entry, read or write, hits the row. *Adaptive*: with auto-precharge if no queued entry
+//! hits the row and one wants another row of the bank. A read never waits in order to close its row: so soon behind a write
+//! that RDA is not legal (tWTRA) it is RD, and the row stays open until another is wanted or its bank is refreshed.
 //!
 //! **Age bound.** A read older than [`SubchannelSpec::read_age`], or a write older than
 //! [`SubchannelSpec::write_age`], is overdue. Of the overdue, the one whose time ran out first decides which queue is
@@ -1069,7 +1070,9 @@ impl Subchannel {
         }
         self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
         self.wrote_last = WRITES;
-        let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
+        let auto = self.spec.page_policy != PagePolicy::Open
+            && self.closes_behind(bank, row)
+            && (WRITES || self.device.auto_read(bank) <= edge);
         if auto {
             self.device.apply_column::<WRITES, true>(bank, edge);
             if WRITES {

@@ -517,7 +517,9 @@ proptest! {
                 dram.advance(at + Ps(20_000));
             }
         }
-        prop_assert!(steps.len() < 60 || refused > 0, "the queues never filled");
+        // Long queues may have room for all.
+        let short = variant.1.read_queue <= 6 && variant.1.write_queue <= 8;
+        prop_assert!(!short || steps.len() < 60 || refused > 0, "the queues never filled");
     }
 }
 
@@ -582,6 +584,28 @@ fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
     while dram.pop_completion().is_some() {}
     let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
     assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
+}
+
+/// The checker in `verify` found RDA 92 clocks after WR, where tWTRA makes it 100: what is written must be in the array
+/// before the row closes.
+#[test]
+fn a_read_just_behind_a_write_of_its_row_does_not_close_the_row_before_the_data_is_in() {
+    let spec = DramSpec { write_high: 1, write_low: 0, page_policy: PagePolicy::Closed, ..spec() };
+    let sub = SubchannelSpec::of(&spec).unwrap();
+    // tWTR_L makes RD wait 38 + 8 + 24 clocks; tWTRA makes RDA wait 38 + 8 + tWR - 18.
+    for (write_recovery, read) in [(42, Command::Rda), (43, Command::Rd), (72, Command::Rd)] {
+        let timing = sub.timing.with(P::Wr, write_recovery);
+        let mut dram = Dram::with_subchannels(&spec, 1, SubchannelSpec { timing, ..sub }).unwrap();
+        dram.record_commands(true);
+        let [written, wanted] = [0, 1].map(|column| line_at(&dram, 0, 0, 0, 0, column));
+        put(&mut dram, 0, Kind::Read, wanted, Ps::ZERO);
+        put(&mut dram, 1, Kind::Write, written, Ps::ZERO);
+        dram.drain();
+        let commands = dram.take_commands();
+        let shown: Vec<_> = commands.iter().map(|c| (c.command, c.at.0 / 416)).collect();
+        let expected = [(Command::Act, 0), (Command::Wr, 39), (read, 39 + 70)];
+        assert_eq!(shown, expected, "{write_recovery}");
+    }
 }
 
 #[test]
