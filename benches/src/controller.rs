@@ -38,6 +38,7 @@ pub const WORKLOADS: &[Workload] = &[
     random!("partial", Symbolic, 16384, partial),
     random!("read-full", 16384, Requests::full()?, read),
     random!("write-full", 16384, Requests::full()?, write),
+    random!("mix-expected", 16384, Requests::full()?, mix_expected),
     random!("mix-full", 16384, Requests::full()?, mix),
     random!("read-real", Real, 1024, read),
     random!("write-real", Real, 1024, write),
@@ -128,6 +129,18 @@ impl Requests {
         for _ in 0..n / 2 {
             sum ^= self.read(1);
             sum ^= self.write(1);
+        }
+        sum
+    }
+
+    /// [`Requests::mix`] by a caller that knows its next requests, as one with a queue or a trace does.
+    pub fn mix_expected(&mut self, n: u64) -> u64 {
+        let mut sum = 0;
+        for i in 0..n {
+            let number = self.next;
+            self.memory.expect_page(Line(random(number + 12, BITS)));
+            self.memory.expect_line(Line(random(number + 6, BITS)));
+            sum ^= if i & 1 == 0 { self.read(1) } else { self.write(1) };
         }
         sum
     }
@@ -224,6 +237,21 @@ mod tests {
                 if at.line().0 < 1 << (BITS - 1) { at } else { Tagged::new(at.line(), KeyId::TME) };
             assert_eq!(requests.memory.probe(at).data, LineData([2; 8]));
         }
+    }
+
+    #[test]
+    fn a_caller_that_says_what_it_will_access_gets_the_same() {
+        let make = || Requests::new(CryptoKind::Symbolic, 100).unwrap();
+        let (mut plain, mut expected) = (make(), make());
+        assert_eq!(plain.mix(100), expected.mix_expected(100));
+        assert!(plain.memory == expected.memory);
+        let stats = plain.memory().stats();
+        assert_eq!((stats.reads, stats.full_writes - written_before()), (50, 50));
+    }
+
+    /// Whole-line writes before the first request that is measured.
+    fn written_before() -> u64 {
+        Requests::new(CryptoKind::Symbolic, 100).unwrap().memory().stats().full_writes
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Order {
     /// The way at a rank; rank 0 is the most recent.
     #[inline]
     const fn way_at(self, rank: u32) -> usize {
-        (self.0 >> (rank * 4 & 63) & 15) as usize
+        (self.0 >> ((rank * 4) & 63) & 15) as usize
     }
     /// Four times the rank of a way.
     #[inline]
@@ -52,7 +52,7 @@ impl Order {
     /// A way goes to rank `last`.
     #[inline]
     const fn retire(&mut self, way: usize, last: u32) {
-        let last = last * 4 & 60;
+        let last = (last * 4) & 60;
         let below = (1u64 << self.shift_of(way)) - 1;
         // With 16 ways there is nothing beyond.
         let there = ((1u64 << last) << 4).wrapping_sub(1);
@@ -164,22 +164,29 @@ impl Array {
         set.rejuvenate(way);
         Some(slot)
     }
+    /// The entry in a way, 0 if it is empty.
+    #[inline]
+    pub(crate) fn at_way(&self, set: u64, way: usize) -> Option<SlotId> {
+        self.set(set).map(|set| set.slots[way & (WAYS_MAX - 1)])
+    }
     /// Whether an entry is there.
     #[inline]
     pub(crate) fn holds(&self, set: u64, slot: SlotId) -> bool {
         self.set(set).is_some_and(|set| set.way_of(slot).is_some())
     }
-    /// Puts an entry that is not there in place of the least recently used of its set, which is returned, with the way.
-    pub(crate) fn insert(&mut self, set: u64, slot: SlotId) -> (Option<SlotId>, usize) {
+    /// Puts an entry that is not there in place of the least recently used of its set, which is returned (0 if the place was
+    /// empty), with the way.
+    #[inline]
+    pub(crate) fn insert(&mut self, set: u64, slot: SlotId) -> (SlotId, usize) {
         let (last, (chunk, _)) = (self.last(), self.index(set));
         if self.chunks.get(chunk).is_some_and(Vec::is_empty) {
             self.fill_chunk(chunk);
         }
-        let Some(set) = self.set_mut(set) else { return (None, 0) };
+        let Some(set) = self.set_mut(set) else { return (0, 0) };
         let way = set.order.way_at(last);
         let victim = std::mem::replace(&mut set.slots[way], slot);
         set.order.move_first(last * 4, way);
-        ((victim != 0).then_some(victim), way)
+        (victim, way)
     }
     /// The sets of a chunk come into being.
     #[cold]
@@ -191,6 +198,7 @@ impl Array {
         }
     }
     /// Removes an entry, if it is there.
+    #[inline]
     pub(crate) fn remove(&mut self, set: u64, slot: SlotId) -> bool {
         let last = self.last();
         let Some(set) = self.set_mut(set) else { return false };
@@ -275,7 +283,7 @@ mod tests {
                     _ => {
                         prop_assert_eq!(array.touch(n, slot), None);
                         let victim = (list.len() == usize::from(ways)).then(|| list.pop().unwrap());
-                        prop_assert_eq!(array.insert(n, slot).0, victim.map(|v| v as u32 + 1));
+                        prop_assert_eq!(array.insert(n, slot).0, victim.map_or(0, |v| v as u32 + 1));
                         list.insert(0, n);
                     }
                 }

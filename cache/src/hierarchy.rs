@@ -315,9 +315,7 @@ impl Hierarchy {
     #[inline]
     pub fn load<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {
         let c = self.core_index(core);
-        if !self.cores.at(c).waiting.is_empty() {
-            self.own_access(c, at, port);
-        }
+        self.own_access(c, at, port);
         self.bring(c, at, port)
     }
 
@@ -401,8 +399,10 @@ impl Hierarchy {
 
     /// Whether a core's L1 has a line. Changes nothing.
     pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
-        let c = self.core_index(core);
-        self.slab.find(at).is_some_and(|slot| self.cores.at(c).l1.holds(at.line().0, slot))
+        let (line, core) = (at.line(), self.cores.at(self.core_index(core)));
+        let guess = core.l1.at_way(line.0, core.ways.guess(line));
+        guess.is_some_and(|slot| self.slab.get(slot).tag == at)
+            || self.slab.find(at).is_some_and(|slot| core.l1.holds(line.0, slot))
     }
 
     /// The LLC slice that is home to a line in each package, whatever its KeyID: 0 to `cpu.llc_slices` - 1.
@@ -507,7 +507,12 @@ impl Hierarchy {
     }
 
     /// Which other core is asked for a line: the forwarder, else the lowest-numbered holder of the package, else of all.
+    #[inline]
     fn snooped(&self, slot: SlotId, c: usize, package: u8) -> Option<u16> {
+        if self.slab.get(slot).cores == 0 { None } else { self.snooped_among(slot, c, package) }
+    }
+    #[inline(never)]
+    fn snooped_among(&self, slot: SlotId, c: usize, package: u8) -> Option<u16> {
         let line = self.slab.get(slot);
         let others = line.cores & !self.core_bit(c);
         if others == 0 {
@@ -574,29 +579,34 @@ impl Hierarchy {
     }
 
     /// A core that does not hold the line reads it from those who do.
+    #[inline]
     fn join<P: LinePort>(&mut self, c: usize, slot: SlotId, port: &mut P) -> Level {
+        let package = self.package_of_index(c);
+        let own_llc = 1u8 << (package & 7);
+        let line = self.slab.get(slot);
+        if line.cores != 0 || line.llc & !own_llc != 0 {
+            return self.join_others(c, slot, port);
+        }
+        let elsewhere = if line.llc_dirty { Elsewhere::OwnLlcDirty } else { Elsewhere::Nobody };
+        // A victim cache: the copy moves up, and the duty to write back with it (timing.md §1.1 LLC policy).
+        self.leave_llcs(slot, own_llc);
+        let bit = self.core_bit(c);
+        let line = self.slab.get_mut(slot);
+        line.llc_dirty = false;
+        line.cores = bit;
+        line.state = next(Mesi::Invalid, MesiEvent::Load, elsewhere).0;
+        self.enter_filter(slot, package, port);
+        Level::Llc
+    }
+
+    #[inline(never)]
+    fn join_others<P: LinePort>(&mut self, c: usize, slot: SlotId, port: &mut P) -> Level {
         let package = self.package_of_index(c);
         let own_llc = 1u8 << (package & 7);
         let line = *self.slab.get(slot);
         let (level, before, bit) = (self.answerer(&line, package), line.cores, self.core_bit(c));
-        let elsewhere = if line.cores != 0 || line.llc & !own_llc != 0 {
-            Elsewhere::Others
-        } else if line.llc_dirty {
-            Elsewhere::OwnLlcDirty
-        } else {
-            Elsewhere::Nobody
-        };
+        let elsewhere = Elsewhere::Others;
         let (mine, _) = next(Mesi::Invalid, MesiEvent::Load, elsewhere);
-        if elsewhere != Elsewhere::Others {
-            // A victim cache: the copy moves up, and the duty to write back with it (timing.md §1.1 LLC policy).
-            self.leave_llcs(slot, own_llc);
-            let line = self.slab.get_mut(slot);
-            line.llc_dirty = false;
-            line.cores = bit;
-            line.state = mine;
-            self.enter_filter(slot, package, port);
-            return level;
-        }
         let (_, effect) = next(line.state, MesiEvent::PeerLoad, elsewhere);
         if line.cores & self.cores_of(package) == 0 && line.llc & own_llc == 0 && line.is_dirty() {
             // Another package's dirty line becomes clean: MESI has no state for a dirty line shared across packages.
@@ -760,6 +770,7 @@ impl Hierarchy {
     }
 
     /// Writes into a line that the core owns.
+    #[inline]
     fn write_into<P: LinePort>(
         &mut self,
         core: u16,
@@ -795,7 +806,9 @@ impl Hierarchy {
         let core = self.cores.at_mut(c);
         let (victim, way) = core.l1.insert(at.line().0, slot);
         core.ways.learn(at.line(), way);
-        let Some(victim) = victim else { return };
+        if victim == 0 {
+            return;
+        }
         count(&mut self.stats.l1.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
@@ -814,7 +827,10 @@ impl Hierarchy {
 
     fn fill_l2<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
-        let (Some(victim), _) = core.l2.insert(at.line().0, slot) else { return };
+        let (victim, _) = core.l2.insert(at.line().0, slot);
+        if victim == 0 {
+            return;
+        }
         count(&mut self.stats.l2.evictions);
         let line = self.slab.get(victim);
         let (tag, state) = (line.tag, line.state);
@@ -852,7 +868,10 @@ impl Hierarchy {
             llc.touch(home, slot);
             return;
         }
-        let (Some(victim), _) = llc.insert(home, slot) else { return };
+        let (victim, _) = llc.insert(home, slot);
+        if victim == 0 {
+            return;
+        }
         count(&mut self.stats.llc.evictions);
         let line = self.slab.get_mut(victim);
         line.llc &= !bit;

@@ -31,14 +31,21 @@ impl<T> Rows<T> {
     }
     #[inline]
     pub(crate) fn at(&self, index: usize) -> &T {
-        // Never empty, so there is a last.
-        self.0.get(index).unwrap_or_else(|| &self.0[self.0.len() - 1])
+        if index < self.0.len() { &self.0[index] } else { self.last() }
     }
     #[inline]
     pub(crate) fn at_mut(&mut self, index: usize) -> &mut T {
+        if index < self.0.len() { &mut self.0[index] } else { self.last_mut() }
+    }
+    // Never empty, so there is a last.
+    #[cold]
+    fn last(&self) -> &T {
+        &self.0[self.0.len() - 1]
+    }
+    #[cold]
+    fn last_mut(&mut self) -> &mut T {
         let last = self.0.len() - 1;
-        let index = if index <= last { index } else { last };
-        &mut self.0[index]
+        &mut self.0[last]
     }
 }
 

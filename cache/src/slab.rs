@@ -219,6 +219,11 @@ impl Slab {
     pub(crate) fn sub_block_of(&self, line: Line) -> u32 {
         self.map.home(line) % self.sub_blocks.max(1)
     }
+    /// Whether the slab has other KeyIDs of a cached line.
+    #[inline]
+    pub(crate) fn is_aliased(&self, slot: SlotId) -> bool {
+        self.homes.get(slot as usize).is_some_and(|home| home & ALIASED != 0)
+    }
     /// Another KeyID of a cached line for which `is` holds, if any is in the slab: of several, the lowest slot's.
     #[inline]
     pub(crate) fn alias(
@@ -226,10 +231,7 @@ impl Slab {
         slot: SlotId,
         is: impl Fn(SlotId, &Entry) -> bool,
     ) -> Option<SlotId> {
-        if self.homes.get(slot as usize).is_none_or(|home| home & ALIASED == 0) {
-            return None;
-        }
-        self.alias_among(slot, is)
+        if self.is_aliased(slot) { self.alias_among(slot, is) } else { None }
     }
     #[cold]
     fn alias_among(&self, slot: SlotId, is: impl Fn(SlotId, &Entry) -> bool) -> Option<SlotId> {

@@ -38,6 +38,14 @@ impl Hierarchy {
     #[inline]
     pub(crate) fn alias_of(&mut self, slot: SlotId, package: u8) -> (Alias, Option<u16>) {
         count(&mut self.stats.snoop_filter.lookups);
+        if !self.slab.is_aliased(slot) {
+            return (Alias::None, None);
+        }
+        self.alias_among(slot, package)
+    }
+
+    #[cold]
+    fn alias_among(&mut self, slot: SlotId, package: u8) -> (Alias, Option<u16>) {
         let cores = self.cores_of(package);
         let Some(some) = self.slab.alias(slot, |_, line| line.cores & cores != 0) else {
             return (Alias::None, None);
@@ -60,14 +68,19 @@ impl Hierarchy {
 
     /// A core of the package holds the line, which none did before. The filter gets an entry, unless it has one for another
     /// KeyID.
+    #[inline]
     pub(crate) fn enter_filter<P: LinePort>(&mut self, slot: SlotId, package: u8, port: &mut P) {
-        let (cores, set) = (self.cores_of(package), self.filter_set(slot));
-        if self.slab.alias(slot, |_, line| line.cores & cores != 0).is_some() {
-            self.touch_filter(slot, package);
-            return;
+        if self.slab.is_aliased(slot) {
+            let cores = self.cores_of(package);
+            if self.slab.alias(slot, |_, line| line.cores & cores != 0).is_some() {
+                self.touch_filter(slot, package);
+                return;
+            }
         }
         count(&mut self.stats.snoop_filter.allocations);
-        if let (Some(victim), _) = self.filters.at_mut(package.into()).insert(set, slot) {
+        let set = self.filter_set(slot);
+        let (victim, _) = self.filters.at_mut(package.into()).insert(set, slot);
+        if victim != 0 {
             self.back_invalidate(victim, package, port);
         }
     }
@@ -87,22 +100,22 @@ impl Hierarchy {
     /// No core of the package holds the line under this KeyID any more. The entry stays if one does under another.
     #[inline]
     pub(crate) fn leave_filter(&mut self, slot: SlotId, package: u8) {
-        let (cores, set) = (self.cores_of(package), self.filter_set(slot));
-        let filter = self.filters.at_mut(package.into());
-        match self.slab.alias(slot, |_, line| line.cores & cores != 0) {
-            Some(other) => {
-                filter.rename(set, slot, other);
+        let set = self.filter_set(slot);
+        if self.slab.is_aliased(slot) {
+            let cores = self.cores_of(package);
+            if let Some(other) = self.slab.alias(slot, |_, line| line.cores & cores != 0) {
+                self.filters.at_mut(package.into()).rename(set, slot, other);
+                return;
             }
-            None => {
-                if filter.remove(set, slot) {
-                    count(&mut self.stats.snoop_filter.deallocations);
-                }
-            }
+        }
+        if self.filters.at_mut(package.into()).remove(set, slot) {
+            count(&mut self.stats.snoop_filter.deallocations);
         }
     }
 
     /// An entry had to go: all cores of the package give the physical line up, under every KeyID. Copies go where L2 victims
     /// go, into the LLC, modified ones with their duty to write back.
+    #[cold]
     fn back_invalidate<P: LinePort>(&mut self, named: SlotId, package: u8, port: &mut P) {
         count(&mut self.stats.snoop_filter.back_invalidations);
         self.stats.transaction(Transaction::BackInvalidate);

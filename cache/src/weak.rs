@@ -196,10 +196,15 @@ impl Hierarchy {
 
     /// Whatever the core has waiting for the line leaves, oldest first: an access of a core sees its own stores
     /// (architecture.md §13 MC-28).
+    #[inline]
     pub(crate) fn own_access<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) {
-        if self.cores.at(c).waiting.is_empty() {
-            return;
+        if !self.cores.at(c).waiting.is_empty() {
+            self.leave_before_own_access(c, at, port);
         }
+    }
+
+    #[inline(never)]
+    fn leave_before_own_access<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) {
         while let Some(entry) = self.cores.at(c).waiting.oldest_at(at) {
             self.finish(c, entry, Why::OwnAccess, port);
         }

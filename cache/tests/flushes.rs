@@ -69,7 +69,7 @@ fn wbnoinvd_writes_all_keyids_back_and_keeps_the_lines_clean() {
 
 #[test]
 fn the_sub_blocks_part_the_lines_and_their_sum_is_the_whole_package() {
-    for blocks in [1, 2, 3, 7] {
+    for blocks in [1, 2, 3, 4, 7, 8] {
         let mut cpu = roomy();
         cpu.flush_sub_blocks = blocks;
         let (mut h, mut m) = (build(&cpu), Memory::new(false));

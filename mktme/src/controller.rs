@@ -289,6 +289,19 @@ impl Controller {
         Fill { data, poison: if row.poison { poison } else { None }, class }
     }
 
+    /// Says that a line will be accessed in some 10 requests' time, so that the host fetches what tells about its page. No
+    /// effect but on speed; [`Controller::expect_line`] is to follow.
+    #[inline]
+    pub fn expect_page(&self, line: Line) {
+        self.store.prefetch_page(line);
+    }
+    /// Says that a line will be accessed in some 5 requests' time, so that the host fetches its bytes. No effect but on
+    /// speed.
+    #[inline]
+    pub fn expect_line(&self, line: Line) {
+        self.store.prefetch_line(line);
+    }
+
     /// Writes a whole line: architecture.md §2.6 W-01 to W-06. `poison` is that of the cached copy it comes from.
     #[inline]
     pub fn write(
@@ -310,7 +323,7 @@ impl Controller {
         } else {
             let header = self.header(key, row);
             let new = NewLine { header, data, mac_bits: 0, poison, shareable: true };
-            self.store.set_line_fast(line, &new)
+            self.store.set_line(line, &new)
         };
         if old != poison {
             overwritten(line, old, poison, trace);

@@ -11,7 +11,7 @@ mod region;
 
 use crate::crypto::MacField;
 use crate::keys::MaterialId;
-use page::{OldLine, PageBody};
+use page::PageBody;
 use region::Region;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use sim_core::data::LineData;
 use sim_core::event::BirthId;
 use sim_core::keyid::KeyId;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 /// Pages in a region: 2 MiB.
@@ -143,24 +144,55 @@ struct Run {
     content: Content,
 }
 
-/// The last region found. Not state.
-#[derive(Clone, Copy, Debug)]
-struct Hint {
-    key: u64,
-    slot: u32,
-}
+/// Where regions were found last, by the low bits of their number: a place to look at before the index is asked. Not state.
+#[derive(Clone)]
+struct Hints(Box<[u32; 512]>);
 
-impl Default for Hint {
+impl Default for Hints {
     fn default() -> Self {
-        Hint { key: u64::MAX, slot: 0 }
+        Hints(Box::new([0; 512]))
     }
 }
-impl PartialEq for Hint {
+impl PartialEq for Hints {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
-impl Eq for Hint {}
+impl Eq for Hints {}
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hints")
+    }
+}
+
+impl Hints {
+    #[inline]
+    fn of(&self, key: u64) -> u32 {
+        self.0[key as usize % 512]
+    }
+    #[inline]
+    fn set(&mut self, key: u64, slot: u32) {
+        self.0[key as usize % 512] = slot;
+    }
+}
+
+/// How arrays that serde does not know are saved: as lists.
+mod list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer, const N: usize>(
+        list: &[T; N],
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        list.as_slice().serialize(s)
+    }
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>, const N: usize>(
+        d: D,
+    ) -> Result<Box<[T; N]>, D::Error> {
+        let list = Vec::<T>::deserialize(d)?.into_boxed_slice();
+        list.try_into().map_err(|_| de::Error::custom(format_args!("expected {N} elements")))
+    }
+}
 
 /// The line store.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -173,7 +205,7 @@ pub(crate) struct Store {
     #[serde(skip)]
     index: FxHashMap<u64, u32>,
     #[serde(skip)]
-    hint: Hint,
+    hints: Hints,
 }
 
 /// A store as it is saved: without what can be found again.
@@ -194,7 +226,7 @@ impl From<Saved> for Store {
             }
         }
         let (runs, regions, free, odd) = (s.runs, s.regions, s.free, s.odd);
-        Store { runs, regions, free, odd, index, hint: Hint::default() }
+        Store { runs, regions, free, odd, index, hints: Hints::default() }
     }
 }
 
@@ -208,23 +240,31 @@ impl Store {
     }
 
     fn slot(&self, key: u64) -> Option<u32> {
-        if self.hint.key == key {
-            return Some(self.hint.slot);
+        let near = self.hints.of(key);
+        match self.regions.get(near as usize) {
+            Some(region) if region.key == key => Some(near),
+            _ => self.index.get(&key).copied(),
         }
-        self.index.get(&key).copied()
     }
 
     fn find(&self, key: u64) -> Option<&Region> {
         self.regions.get(self.slot(key)? as usize)
     }
 
-    /// Finds a line's region and remembers where it is, for the next access to it.
+    /// Finds a region and remembers where it is, for the next access to it.
     #[inline]
     fn locate(&mut self, key: u64) -> Option<u32> {
-        if self.hint.key != key {
-            self.hint = Hint { key, slot: *self.index.get(&key)? };
+        let near = self.hints.of(key);
+        match self.regions.get(near as usize) {
+            Some(region) if region.key == key => Some(near),
+            _ => self.look_up(key),
         }
-        Some(self.hint.slot)
+    }
+    #[inline(never)]
+    fn look_up(&mut self, key: u64) -> Option<u32> {
+        let slot = *self.index.get(&key)?;
+        self.hints.set(key, slot);
+        Some(slot)
     }
 
     /// [`Store::view`], which remembers where the line's region is.
@@ -244,8 +284,7 @@ impl Store {
 
     /// The region, made if it is not there.
     fn open(&mut self, key: u64) -> u32 {
-        if let Some(slot) = self.slot(key) {
-            self.hint = Hint { key, slot };
+        if let Some(slot) = self.locate(key) {
             return slot;
         }
         let region = Region::new(key, *self.below(key));
@@ -262,13 +301,12 @@ impl Store {
             }
         };
         self.index.insert(key, slot);
-        self.hint = Hint { key, slot };
+        self.hints.set(key, slot);
         slot
     }
 
     fn close(&mut self, key: u64) -> Option<Region> {
         let slot = self.index.remove(&key)?;
-        self.hint = Hint::default();
         self.free.push(slot);
         self.regions.get_mut(slot as usize).map(|r| std::mem::replace(r, Region::free()))
     }
@@ -332,15 +370,38 @@ impl Store {
         self.odd.get(&line)
     }
 
-    /// [`Store::set_line_fast`] for those that are not in a hurry.
-    #[inline(never)]
-    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
-        self.set_line_fast(line, new)
+    /// Asks the host for what an access to a line will look at first.
+    #[inline]
+    pub(crate) fn prefetch_page(&self, line: Line) {
+        let page = line.page();
+        if let Some(region) = self.find(page.0 / REGION_PAGES) {
+            region.prefetch_page(page.0 % REGION_PAGES);
+        }
+    }
+    /// Asks the host for what it will look at then.
+    #[inline]
+    pub(crate) fn prefetch_line(&self, line: Line) {
+        let page = line.page();
+        if let Some(region) = self.find(page.0 / REGION_PAGES) {
+            region.prefetch_line(page.0 % REGION_PAGES, line.index_in_page());
+        }
     }
 
     /// Writes a line. Returns the poison that was there.
     #[inline]
-    pub(crate) fn set_line_fast(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+    pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
+        let page = line.page();
+        let near = self.hints.of(page.0 / REGION_PAGES);
+        if let Some(region) = self.regions.get_mut(near as usize)
+            && region.key == page.0 / REGION_PAGES
+            && region.overwrite(page.0 % REGION_PAGES, line.index_in_page(), new)
+        {
+            return None;
+        }
+        self.set_any_line(line, new)
+    }
+    #[inline(never)]
+    fn set_any_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
         let slot = match self.locate(key) {
@@ -349,8 +410,11 @@ impl Store {
         };
         let region = self.regions.get_mut(slot as usize)?;
         let old = region.set_line(p, line.index_in_page(), new);
-        if old.was_odd || old.settled {
-            self.follow(line, &old);
+        if old.was_odd {
+            self.odd.remove(&line);
+        }
+        if old.settled {
+            self.settle(key, slot);
         }
         old.poison
     }
@@ -361,17 +425,6 @@ impl Store {
         let there = shareable && self.below(key).is(new.header, new.data);
         (!there).then(|| self.open(key))
     }
-    /// What else becomes of a write.
-    #[cold]
-    fn follow(&mut self, line: Line, old: &OldLine) {
-        if old.was_odd {
-            self.odd.remove(&line);
-        }
-        if old.settled {
-            self.settle(line.page().0 / REGION_PAGES, self.hint.slot);
-        }
-    }
-
     /// Says what attacks did to a line that has been written with [`Store::set_line`] just now.
     pub(crate) fn set_odd(&mut self, line: Line, odd: Odd) {
         let page = line.page();
@@ -391,13 +444,14 @@ impl Store {
         ended: impl FnMut(Line, BirthId),
     ) {
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
-        if self.hint.key == key
-            && let Some(region) = self.regions.get_mut(self.hint.slot as usize)
+        let near = self.hints.of(key);
+        if let Some(region) = self.regions.get_mut(near as usize)
+            && region.key == key
             && let Some(settled) = region.join_second(p, content)
         {
             // One more page of a sweep.
             if settled {
-                self.settle(key, self.hint.slot);
+                self.settle(key, near);
             }
             return;
         }
@@ -411,12 +465,11 @@ impl Store {
         mut ended: impl FnMut(Line, BirthId),
     ) {
         let (key, p) = (page.0 / REGION_PAGES, page.0 % REGION_PAGES);
-        let slot = match self.slot(key) {
+        let slot = match self.locate(key) {
             Some(slot) => slot,
             None if self.below(key) == content => return,
             None => self.open(key),
         };
-        self.hint = Hint { key, slot };
         let Some(region) = self.regions.get_mut(slot as usize) else { return };
         let (displaced, settled) = region.set_page(p, content);
         if let Some(body) = displaced {
@@ -484,7 +537,8 @@ impl Store {
     pub(crate) fn memory_use(&self) -> usize {
         let tree = |len: usize, entry: usize| len * entry * 2;
         let buckets = (self.index.capacity() * 8 / 7).next_power_of_two();
-        self.regions.capacity() * size_of::<Region>()
+        size_of::<[u32; 512]>()
+            + self.regions.capacity() * size_of::<Region>()
             + self.regions.iter().map(Region::memory_use).sum::<usize>()
             + self.free.capacity() * size_of::<u32>()
             + tree(self.runs.len(), size_of::<(u64, Run)>())

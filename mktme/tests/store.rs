@@ -394,3 +394,20 @@ fn real_crypto_keeps_uniform_memory_uniform() {
     }
     assert!(b.c.memory_use() < 100_000, "{}", b.c.memory_use());
 }
+
+#[test]
+fn lines_that_are_expected_are_as_they_were_and_cost_nothing() {
+    let mut b = quiet();
+    for i in 0..64 {
+        b.write(i, K0, i as u8);
+    }
+    b.write(64 * 600, KA, 1);
+    let (before, used) = (b.c.clone(), b.c.memory_use());
+    // In a page of which all lines have a slot, in one of which few have, in none, and where no region is.
+    for line in [0, 63, 64 * 600, 64 * 601, 64 * 5000].map(Line) {
+        b.c.expect_page(line);
+        b.c.expect_line(line);
+    }
+    assert_eq!(b.c, before);
+    assert_eq!(b.c.memory_use(), used);
+}

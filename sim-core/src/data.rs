@@ -96,13 +96,13 @@ impl LineData {
             *self = *source;
             return;
         }
-        for (i, (word, new)) in self.0.iter_mut().zip(source.0).enumerate() {
-            let bytes = mask.0 >> (8 * i) & 0xff;
-            // Most masks touch a word or two.
-            if bytes != 0 {
-                let bits = spread(bytes);
-                *word = *word & !bits | new & bits;
-            }
+        // Most masks touch a word or two.
+        let mut left = mask.0;
+        while left != 0 {
+            let i = (left.trailing_zeros() as usize / 8) & 7;
+            let bits = spread(left >> (8 * i) & 0xff);
+            self.0[i] = self.0[i] & !bits | source.0[i] & bits;
+            left &= !(0xff << (8 * i));
         }
     }
     /// The `bytes` bytes (at most 64) from `offset`, moved to the front of a line of zeros.

@@ -505,3 +505,39 @@ pub const fn home_of(line: Line, packages: u8) -> u8 {
     let packages = if packages == 0 { 1 } else { packages as u64 };
     (line.0 / (HOME_BYTES / 64) % packages) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn masks_are_read_as_they_are_printed(masks in proptest::collection::vec(1u64.., 0..=7)) {
+            let masks = XorMasks::new(&masks);
+            prop_assert_eq!(masks.to_string().parse(), Ok(masks));
+        }
+
+        #[test]
+        fn bit_i_of_a_number_is_the_parity_under_mask_i(
+            masks in proptest::collection::vec(1u64.., 7), address: u64, bits in 0u32..=7,
+        ) {
+            let number = XorMasks::new(&masks).number(Hpa(address), bits);
+            for (i, mask) in masks.iter().enumerate() {
+                let parity = (0..64).filter(|b| (address & mask) >> b & 1 != 0).count() as u32 % 2;
+                let want = if (i as u32) < bits { parity } else { 0 };
+                prop_assert_eq!(number >> i & 1, want, "mask {}", i);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_masks_is_refused_with_the_word() {
+        for text in ["40", "0x", "0x0", "0x40,0x80", "0x+40", "0x1 0x2 0x3 0x4 0x5 0x6 0x7 0x8"] {
+            let error = text.parse::<XorMasks>().unwrap_err();
+            assert!(error.contains("expected"), "{text}: {error}");
+        }
+        assert_eq!(" 0x40\t0x80 ".parse(), Ok(XorMasks::new(&[0x40, 0x80])));
+        assert_eq!("".parse(), Ok(XorMasks::default()));
+    }
+}

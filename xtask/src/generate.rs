@@ -72,6 +72,37 @@ fn completions() -> Vec<(String, String)> {
         .collect()
 }
 
+/// What stands above the tables of docs/validation.md.
+const VALIDATION: &str = "# Validation
+
+What the memory system of the platform `spr` does, beside what was measured on Sapphire Rapids and beside its own formulas.
+This page and `validation.csv` are written by `cargo run --release -p xtask`; `tdxsim validate` prints the same numbers for any platform
+(`tdxsim validate --platform emr --set dram.ranks=1`), and ends with exit code 1 if a row does not hold.
+
+How to read *standing*:
+
+- **fitted**: parameters were chosen so that this comes out. The row shows that the fit holds, not that the model is right. Which
+  parameters, and to what, is said beside each in `tdxsim platform show spr`.
+- **predicted**: nothing was chosen for it.
+- **exact**: a property that the model must have, whatever silicon does; the expectation is computed from the parameters.
+
+An access that misses L2 spends, outside DRAM, the sum of: `cpu.l2_clocks` and `cpu.miss_clocks` at the core clock; twice `uncore.ingress`,
+`uncore.home` and `uncore.hop` per tile at the uncore clock; then `uncore.llc_data` if the LLC answers, `uncore.snoop` (and
+`uncore.snoop_modified`) if a core does, `uncore.controller` if memory does, and `latency.xts` and, under a KeyID with integrity in Ci, `latency.mac` for
+decryption and check; `uncore.remote` for another package. DRAM itself is simulated command by command.
+
+";
+
+/// docs/validation.md and its numbers as CSV: every experiment on the platform `spr`.
+fn validation() -> [(String, String); 2] {
+    let preset = scenarios::platform::Origin::Preset("spr".to_owned());
+    let bench = scenarios::validate::Bench::new(preset, Vec::new());
+    let results = scenarios::validate::validate(&bench, &[], |_| ()).unwrap_or_default();
+    let (page, csv) = (format!("{VALIDATION}{}", results.markdown()), results.csv());
+    let page = format!("{}\n", page.trim_end());
+    [("docs/validation.md".to_owned(), page), ("docs/validation.csv".to_owned(), csv)]
+}
+
 /// Every generated file, by its path from the root.
 pub fn files() -> Vec<(String, String)> {
     let pages = [
@@ -258,6 +289,7 @@ pub fn files() -> Vec<(String, String)> {
     ];
     let mut files: Vec<(String, String)> =
         pages.into_iter().map(|(name, text)| (format!("docs/generated/{name}.md"), text)).collect();
+    files.extend(validation());
     files.push(schema::<scenarios::report::Document>("run"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));

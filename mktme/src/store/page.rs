@@ -2,6 +2,7 @@
 
 use super::{Content, Header, NewLine, View};
 use bitvec::prelude::{BitArray, Lsb0};
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 use sim_core::data::LineData;
 use sim_core::event::BirthId;
@@ -27,23 +28,7 @@ enum Slots {
     /// Those of the filler, if it has a slot, then those of the lines in `own`, then room.
     Few(Box<[LineData]>),
     /// Those of all lines.
-    All(#[serde(with = "all")] Box<[Slot; 64]>),
-}
-
-/// How the slots of all lines are saved: as a list.
-mod all {
-    use super::Slot;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(slots: &[Slot; 64], s: S) -> Result<S::Ok, S::Error> {
-        slots.as_slice().serialize(s)
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Box<[Slot; 64]>, D::Error> {
-        let slots = Vec::<Slot>::deserialize(d)?.into_boxed_slice();
-        slots.try_into().map_err(|_| de::Error::custom("a page has 64 lines"))
-    }
+    All(#[serde(with = "super::list")] Box<[Slot; 64]>),
 }
 
 /// Of a line, what few lines have. Its header stands here too.
@@ -151,10 +136,7 @@ pub(crate) struct OldLine {
 /// A hash of 64 bytes, by which a write mostly learns that it differs from the filler without looking at it.
 #[inline]
 fn fingerprint(data: &LineData) -> u32 {
-    let [a, b, c, d, e, f, g, h] = data.0;
-    let (x, y) = (a.rotate_left(7) ^ c, b.rotate_left(19) ^ d);
-    let (z, w) = (e.rotate_left(31) ^ g, f.rotate_left(43) ^ h);
-    let sum = x.wrapping_add(y.rotate_left(11)).wrapping_add(z.rotate_left(3) ^ w.rotate_left(50));
+    let sum = data.0.iter().fold(0u64, |sum, word| sum.rotate_left(9) ^ word);
     (sum ^ sum >> 32) as u32
 }
 
@@ -288,7 +270,35 @@ impl PageBody {
         self.extras.get_or_insert_default().set(line, Extra { odd: true, ..extra });
     }
 
+    /// Asks the host for the bytes of a line.
     #[inline]
+    pub(super) fn prefetch(&self, line: u32) {
+        if let Slots::All(slots) = &self.slots {
+            prefetch_index(slots.as_slice(), line as usize & 63);
+        }
+    }
+
+    /// [`PageBody::set_line`] in the common case: a page of which many lines differ, nothing special there before or after,
+    /// and some line still the filler. Returns whether it is that; if not, nothing has changed.
+    #[inline]
+    pub(super) fn overwrite(&mut self, line: u32, new: &NewLine<'_>) -> bool {
+        let (bit, main) = (bit_of(line), new.header == self.main);
+        let own = self.own | bit;
+        let Slots::All(slots) = &mut self.slots else { return false };
+        if self.extras.is_some()
+            || new.poison.is_some()
+            || new.mac_bits != 0
+            || own == u64::MAX
+            || if main { self.print == fingerprint(new.data) } else { new.header != self.second }
+        {
+            return false;
+        }
+        slots[line as usize & 63] = Slot(*new.data);
+        self.own = own;
+        self.other = if main { self.other & !bit } else { self.other | bit };
+        true
+    }
+
     pub(crate) fn set_line(&mut self, line: u32, new: &NewLine<'_>, base: &LineData) -> OldLine {
         let bit = bit_of(line);
         if self.extras.is_some() || new.poison.is_some() || new.mac_bits != 0 {
@@ -589,7 +599,7 @@ mod tests {
     }
 
     fn header(n: u8) -> Header {
-        Header::new(MaterialId::of_raw(2 + u32::from(n)), Some(KeyId(n.into())), n % 2 != 0, n > 2)
+        Header::new(MaterialId::of_raw(2 + u32::from(n)), Some(KeyId(n.into())), n & 1 != 0, n > 2)
     }
 
     /// Few contents, so that lines become alike; runs of lines, so that pages fill.
@@ -630,7 +640,11 @@ mod tests {
                     let new =
                         NewLine { header: header(head), data: &data, mac_bits, poison, shareable };
                     let was = naive[line as usize];
-                    let old = page.set_line(line, &new, &base.data);
+                    let old = if page.overwrite(line, &new) {
+                        OldLine::default()
+                    } else {
+                        page.set_line(line, &new, &base.data)
+                    };
                     prop_assert_eq!((old.poison, old.was_odd), (was.poison, was.odd));
                     let odd = special == 4;
                     if odd {

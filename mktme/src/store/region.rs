@@ -4,19 +4,20 @@ use super::page::OldLine;
 use super::{Content, NewLine, PageBody, REGION_PAGES, View};
 use bitvec::prelude::Lsb0;
 use bitvec::view::BitView;
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 /// Which of [`Region::bodies`] is that of a page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Places {
-    /// The pages of up to eight bodies, in the order of bodies.
+    /// The pages of up to seven bodies, in the order of bodies.
     Few([u16; Places::FEW]),
     /// By page; [`Places::NONE`] where it has none.
-    Many(Box<[u16]>),
+    Many(#[serde(with = "super::list")] Box<[u16; REGION_PAGES as usize]>),
 }
 
 impl Places {
-    const FEW: usize = 8;
+    const FEW: usize = 7;
     const NONE: u16 = u16::MAX;
 }
 
@@ -29,8 +30,9 @@ struct Second {
     count: u16,
 }
 
-/// A region.
+/// A region. What finds a page's body is one line of the host's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C, align(64))]
 pub(super) struct Region {
     /// Its number; [`Region::FREE`] in an unused slot.
     pub(super) key: u64,
@@ -84,16 +86,22 @@ impl Region {
     /// The place of a page's body.
     #[inline]
     fn place(&self, page: u64) -> Option<usize> {
+        self.maybe_place(page).filter(|place| *place < self.bodies.len())
+    }
+    /// The same, or a place beyond all bodies.
+    #[inline]
+    fn maybe_place(&self, page: u64) -> Option<usize> {
         match &self.places {
             Places::Many(places) => {
-                Some(*places.get(page as usize)?).filter(|p| *p != Places::NONE).map(usize::from)
+                // `NONE` is no body's place.
+                Some(usize::from(places[page as usize % REGION_PAGES as usize]))
             }
             Places::Few(pages) => pages.iter().position(|p| u64::from(*p) == page),
         }
     }
     #[inline]
     fn body(&self, page: u64) -> Option<&PageBody> {
-        self.bodies.get(self.place(page)?)
+        self.bodies.get(self.maybe_place(page)?)
     }
     fn set_place(&mut self, page: u16, place: usize) {
         match &mut self.places {
@@ -115,13 +123,13 @@ impl Region {
         if place == Places::FEW
             && let Places::Few(pages) = self.places
         {
-            let mut places = vec![Places::NONE; REGION_PAGES as usize];
+            let mut places = Box::new([Places::NONE; REGION_PAGES as usize]);
             for (place, page) in (0..).zip(pages) {
                 if let Some(p) = places.get_mut(usize::from(page)) {
                     *p = place;
                 }
             }
-            self.places = Places::Many(places.into());
+            self.places = Places::Many(places);
         }
         if place == self.bodies.capacity() {
             self.bodies.reserve_exact(match place {
@@ -177,7 +185,29 @@ impl Region {
         }
     }
 
+    /// Asks the host for what tells about a page.
     #[inline]
+    pub(super) fn prefetch_page(&self, page: u64) {
+        if let Some(place) = self.maybe_place(page) {
+            prefetch_index(&self.bodies, place);
+        }
+    }
+    /// Asks the host for the bytes of a line, looking at what tells about its page.
+    #[inline]
+    pub(super) fn prefetch_line(&self, page: u64, line: u32) {
+        if let Some(body) = self.body(page) {
+            body.prefetch(line);
+        }
+    }
+
+    /// [`PageBody::overwrite`] of a line.
+    #[inline]
+    pub(super) fn overwrite(&mut self, page: u64, line: u32, new: &NewLine<'_>) -> bool {
+        self.maybe_place(page)
+            .and_then(|place| self.bodies.get_mut(place))
+            .is_some_and(|body| body.overwrite(line, new))
+    }
+
     pub(super) fn set_line(&mut self, page: u64, line: u32, new: &NewLine<'_>) -> OldLine {
         let place = match self.place(page) {
             Some(place) => place,
@@ -333,3 +363,5 @@ impl Region {
             + second
     }
 }
+
+const _: () = assert!(size_of::<Region>() == 128);

@@ -41,28 +41,7 @@ pub struct Source<R: Read>(Kind<R>);
 enum Kind<R: Read> {
     Plain(Whole<R>),
     Gzip(Box<MultiGzDecoder<BufReader<Whole<R>>>>),
-    Xz(Box<XzReader<Full<BufReader<Whole<R>>>>>),
-}
-
-/// Reads in full what is asked for, unless the end comes. The xz reader takes the first bytes of a second stream in one read
-/// and takes a short one for a damaged file.
-struct Full<R>(R);
-
-impl<R: Read> Read for Full<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(room) = out.get_mut(done..)
-            && !room.is_empty()
-        {
-            match self.0.read(room) {
-                Ok(0) => break,
-                Ok(bytes) => done += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
-    }
+    Xz(Box<XzReader<BufReader<Whole<R>>>>),
 }
 
 impl<R: Read> Source<R> {
@@ -79,8 +58,7 @@ impl<R: Read> Source<R> {
         Ok(Source(if gzip {
             Kind::Gzip(Box::new(MultiGzDecoder::new(packed(whole))))
         } else if xz {
-            let full = Full(packed(whole));
-            Kind::Xz(Box::new(XzReader::new_mem_limit(full, true, XZ_MEMORY_KIB)))
+            Kind::Xz(Box::new(XzReader::new_mem_limit(packed(whole), true, XZ_MEMORY_KIB)))
         } else {
             Kind::Plain(whole)
         }))

@@ -54,6 +54,10 @@ fn a_request_is_answered_once_in_time_and_not_sooner_than_it_can_be() {
     };
     assert_eq!(answered(14), ["Q1"]);
     assert_eq!(answered(4), ["Q1"], "before it was asked");
+    let mut free = RunChecker::new(Ps(0), Ps(100));
+    free.request(7, Ps(5));
+    free.answer(7, Ps(4));
+    assert_eq!(free.violations()[0].id, "Q1", "even when an answer may take no time");
     assert!(answered(15).is_empty() && answered(105).is_empty());
     assert_eq!(answered(106), ["Q16"]);
 }
