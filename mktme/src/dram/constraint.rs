@@ -149,7 +149,7 @@ const COLUMNS: &[Command] = &[Rd, Wr, Rda, Wra];
 ///
 /// Auto-precharge needs no row for tRAS: the row after it waits for tRC since ACT, and tRC is at least tRAS + tRP.
 #[rustfmt::skip]
-pub const CONSTRAINTS: [Constraint; 43] = [
+pub const CONSTRAINTS: [Constraint; 42] = [
     c("tRCD", Scope::Bank, &[Act], COLUMNS, &[P::Rcd], &[], "timing.md §2.2; R2.1 Bank"),
     c("tRAS", Scope::Bank, &[Act], &[Pre], &[P::Ras], &[], "timing.md §2.2; R2.1 Bank"),
     c("tRC", Scope::Bank, &[Act], &[Act], &[P::Rc], &[], "timing.md §2.2; R2.1 Bank"),
@@ -157,7 +157,6 @@ pub const CONSTRAINTS: [Constraint; 43] = [
     c("tRTP", Scope::Bank, &[Rd], &[Pre], &[P::Rtp], &[], "timing.md §2.2; R2.1 Bank"),
     c("tWR", Scope::Bank, &[Wr], &[Pre], &[P::Cwl, P::HalfBurst, P::Wr], &[], "timing.md §2.2, from the end of write data; R2.1 Bank"),
     c("tRTP + tRP", Scope::Bank, &[Rda], &[Act], &[P::Rtp, P::Rp], &[], "R2.1 Bank: auto-precharge tRTP after RDA"),
-    c("tWTRA", Scope::Bank, &[Wr], &[Rda], &[P::Cwl, P::HalfBurst, P::Wr], &[P::Rtp], "JESD79-5 tWTRA = tWR - tRTP: the precharge of RDA comes tRTP behind it and must not come before tWR has passed"),
     c("tWR + tRP", Scope::Bank, &[Wra], &[Act], &[P::Cwl, P::HalfBurst, P::Wr, P::Rp], &[], "R2.1 Bank: auto-precharge tWR after write data"),
     c("tRC", Scope::SameBank, &[Act], &[RefSb], &[P::Rc], &[], "as REFab in R2.1 Rank"),
     c("tRP", Scope::SameBank, &[Pre], &[RefSb], &[P::Rp], &[], "as REFab in R2.1 Rank"),
@@ -374,7 +373,6 @@ mod tests {
             | tRTP | Bank | RD | PRE | tRTP | timing.md §2.2; R2.1 Bank |
             | tWR | Bank | WR | PRE | CWL + BL/2 + tWR | timing.md §2.2, from the end of write data; R2.1 Bank |
             | tRTP + tRP | Bank | RDA | ACT | tRTP + tRP | R2.1 Bank: auto-precharge tRTP after RDA |
-            | tWTRA | Bank | WR | RDA | CWL + BL/2 + tWR - tRTP | JESD79-5 tWTRA = tWR - tRTP: the precharge of RDA comes tRTP behind it and must not come before tWR has passed |
             | tWR + tRP | Bank | WRA | ACT | CWL + BL/2 + tWR + tRP | R2.1 Bank: auto-precharge tWR after write data |
             | tRC | SameBank | ACT | REFsb | tRC | as REFab in R2.1 Rank |
             | tRP | SameBank | PRE | REFsb | tRP | as REFab in R2.1 Rank |

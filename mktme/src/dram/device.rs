@@ -220,8 +220,6 @@ struct Clocks {
     ref_sb: [u32; COMMAND_COUNT],
     /// By preceding command: until REFsb of the banks of the same number.
     ref_sb_same: [u32; COMMAND_COUNT],
-    /// WR to RDA of a bank.
-    wr_rda: u32,
     /// Slots of the command bus.
     two_slots: u32,
     one_slot: u32,
@@ -271,7 +269,6 @@ impl Clocks {
             ref_ab: until(Rank, RefAb),
             ref_sb: until(Rank, RefSb),
             ref_sb_same: until(SameBank, RefSb),
-            wr_rda: c(Bank, Wr, Rda),
             two_slots: c(Subchannel, Act, Act),
             one_slot: c(Subchannel, Pre, Act),
         }
@@ -303,7 +300,7 @@ pub struct Device {
     open: [u32; RANKS],
     bus: u64,
     /// By command and bank: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
-    /// rank, REFsb under the bank of its number in bank group 0. Read by explanations, REFsb and tWTRA alone.
+    /// rank, REFsb under the bank of its number in bank group 0. Read by explanations alone.
     last: [LastEdges; COMMAND_COUNT],
 }
 
@@ -435,26 +432,13 @@ impl Device {
         let own = match command {
             Command::Act => self.bank(bank).act.max(self.group(bank).act).max(rank.act),
             Command::Pre => self.bank(bank).pre.max(rank.pre),
-            Command::Rd => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
-            Command::Rda => {
-                let read = self.bank(bank).col.max(self.group(bank).rd).max(rank.rd);
-                read.max(self.until_read_may_close(bank))
-            }
+            Command::Rd | Command::Rda => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
             Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
             Command::PreAb => rank.until(&self.clocks.pre_ab),
             Command::RefAb => rank.until(&self.clocks.ref_ab),
             Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
-    }
-
-    /// The edge before which a read may not carry auto-precharge, as the row was written a short while ago (tWTRA).
-    #[inline]
-    pub(super) const fn until_read_may_close(&self, bank: Bank) -> u64 {
-        match self.last[Command::Wr as usize].0[bank.flat()] {
-            0 => 0,
-            last => last - 1 + self.clocks.wr_rda as u64,
-        }
     }
 
     /// The earliest edge of REFsb by constraints of the banks of the same number.

@@ -1061,10 +1061,7 @@ impl Subchannel {
         }
         self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
         self.wrote_last = WRITES;
-        // A read that comes too soon behind a write of its row leaves the row open: PRE follows when it may (tWTRA).
-        let auto = self.spec.page_policy != PagePolicy::Open
-            && (WRITES || self.device.until_read_may_close(bank) <= edge)
-            && self.closes_behind(bank, row);
+        let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
         if auto {
             self.device.apply_column::<WRITES, true>(bank, edge);
             if WRITES {
