@@ -7,8 +7,9 @@
 //! way come before all others.
 //!
 //! **Page policy.** *Open*: rows stay open until another row is wanted. *Closed*: a column command carries auto-precharge
-//! (RDA, WRA) unless another queued entry, read or write, hits the row; so an open row always has a queued hit. *Adaptive*:
-//! with auto-precharge if no queued entry hits the row and one wants another row of the bank.
+//! (RDA, WRA) unless another queued entry, read or write, hits the row. *Adaptive*: with auto-precharge if no queued entry
+//! hits the row and one wants another row of the bank. A read never waits in order to close its row: so soon behind a write
+//! that RDA is not legal (tWTRA) it is RD, and the row stays open until another is wanted or its bank is refreshed.
 //!
 //! **Age bound.** A read older than [`SubchannelSpec::read_age`], or a write older than
 //! [`SubchannelSpec::write_age`], is overdue. Of the overdue, the one whose time ran out first decides which queue is
@@ -718,6 +719,12 @@ impl Subchannel {
     /// Hands out the read data that has come by an edge.
     #[inline]
     fn deliver(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
+        if self.flight_due <= to {
+            self.deliver_now(to, out);
+        }
+    }
+
+    fn deliver_now(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
         while self.flight_due <= to {
             let Some(Flight { due, id, at }) = self.flight.pop() else { break };
             self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
@@ -843,17 +850,19 @@ impl Subchannel {
     fn issued(&mut self, writes: bool, want: Want) {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
-        let mut rank = 0;
-        while rank < self.ranks {
-            let edges = &self.device.ranks[rank & 3];
-            let gate = match want {
-                Want::Column if writes => edges.wr,
-                Want::Column => edges.rd,
-                Want::Row => edges.act,
-                Want::Close => edges.pre,
-            };
-            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
-            rank += 1;
+        if queue.any_armed_at_all(want) {
+            let mut rank = 0;
+            while rank < self.ranks {
+                let edges = &self.device.ranks[rank & 3];
+                let gate = match want {
+                    Want::Column if writes => edges.wr,
+                    Want::Column => edges.rd,
+                    Want::Row => edges.act,
+                    Want::Close => edges.pre,
+                };
+                soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+                rank += 1;
+            }
         }
         queue.set_soonest(want, soonest);
         self.wake = self.bound();
@@ -1061,7 +1070,9 @@ impl Subchannel {
         }
         self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
         self.wrote_last = WRITES;
-        let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
+        let auto = self.spec.page_policy != PagePolicy::Open
+            && self.closes_behind(bank, row)
+            && (WRITES || self.device.auto_read(bank) <= edge);
         if auto {
             self.device.apply_column::<WRITES, true>(bank, edge);
             if WRITES {
