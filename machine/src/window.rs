@@ -37,6 +37,11 @@ const NIL: u16 = u16::MAX;
 /// Marks a waiter that is a store of the store buffer, not an entry of the window.
 const STORE: u16 = 1 << 15;
 
+/// A store as a waiter. Its place in the store buffer needs eight bits; with all of them set it would be [`NIL`].
+const fn store_waiter(number: u64) -> u16 {
+    STORE | (number & 0xff) as u16
+}
+
 /// What an operation of a stream does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum StreamKind {
@@ -616,8 +621,10 @@ impl Machine {
                 || number - stream.flight(stream.head).instructions >= window)
         {
             stream.retire()?;
-            t = t.max(stream.retired);
+            // It may be looked at again before it begins: the floor remembers what has retired for it.
+            stream.floor = stream.floor.max(stream.retired);
         }
+        t = t.max(stream.floor);
         if op.after != 0
             && let Some(needed) = stream.tail.checked_sub(op.after.into())
             && needed >= stream.head
@@ -633,8 +640,9 @@ impl Machine {
             StreamKind::Store => {
                 while stream.store_tail - stream.store_head >= store_buffer {
                     stream.write_oldest(clock)?;
-                    t = t.max(stream.written);
+                    stream.floor = stream.floor.max(stream.written);
                 }
+                t = t.max(stream.floor);
             }
             StreamKind::Prefetch => {
                 if stream.busy.count_ones() as usize >= superqueue {
@@ -879,7 +887,7 @@ impl Machine {
         let end = if hit.level == Level::L1 && stream.busy == 0 {
             t
         } else {
-            self.line_comes(i, hit, at, t, STORE | (number & 0x7fff) as u16)
+            self.line_comes(i, hit, at, t, store_waiter(number))
         };
         if end != PENDING
             && let Some(stream) = self.streams.get_mut(i)
