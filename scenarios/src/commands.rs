@@ -9,7 +9,7 @@
 pub use mktme::dram::CommandRecord;
 use mktme::dram::organisation::Organisation;
 use mktme::dram::timing::Parameter;
-use mktme::dram::{Command, SubchannelSpec, Timing};
+use mktme::dram::{Command, SubchannelSpec};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sim_core::platform::RefreshMode;
@@ -265,10 +265,12 @@ fn rules(spec: &SubchannelSpec) -> String {
         ("rows", shape.rows),
         ("columns", shape.lines_per_row()),
         ("postpone", spec.refresh_postpone.into()),
-        ("refresh_slack", refresh_slack(timing)),
     ] {
         let _ = write!(text, " {key}={n}");
     }
+    // Where none may be postponed, a refresh still waits for its banks to be closed.
+    let slack = if spec.refresh_postpone == 0 { spec.refresh_lead() } else { 0 };
+    let _ = write!(text, " refresh_slack={slack}");
     let refresh = match spec.refresh {
         RefreshMode::AllBank => "all-bank",
         RefreshMode::SameBank => "same-bank",
@@ -276,12 +278,6 @@ fn rules(spec: &SubchannelSpec) -> String {
     };
     let _ = write!(text, " refresh={refresh}");
     text
-}
-
-/// How many clocks a refresh that may not be postponed any more takes to begin: a row just opened is written, and closed.
-fn refresh_slack(timing: &Timing) -> u32 {
-    use Parameter as P;
-    [P::Rcd, P::Cwl, P::HalfBurst, P::Wr, P::Rp].iter().map(|p| timing.clocks(*p)).sum()
 }
 
 /// A line of tdxsim's own form. Writing to a string cannot fail.

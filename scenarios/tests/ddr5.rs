@@ -5,10 +5,10 @@
 
 use mktme::dram::organisation::Organisation;
 use mktme::dram::timing::{Parameter as P, TIMING_TABLE};
-use mktme::dram::{Dram, Kind, Place as DramPlace, Request, SubchannelSpec};
+use mktme::dram::{Dram, Kind, Place as Bank, Request, SubchannelSpec};
 use proptest::prelude::*;
 use scenarios::commands::{CommandCheck, CommandSink, check_rules};
-use scenarios::dram::{Outside, PATTERNS, Pattern, PatternSettings, Settings, run_pattern};
+use scenarios::dram::{Outside, PATTERNS, PatternSettings, Settings, run_pattern};
 use scenarios::format::Scenario;
 use scenarios::library::LIBRARY;
 use scenarios::platform::{Origin, Platform, load};
@@ -23,8 +23,8 @@ use sim_core::platform::{
 use sim_core::prng::Prng;
 use sim_core::{KeyId, Line, Ps};
 use std::collections::BTreeMap;
+use verify::ddr5::Rules;
 use verify::ddr5::run::{Queue, QueueTotals, Row, RunChecker};
-use verify::ddr5::{Kind as RuleKind, Rules};
 
 fn platform(set: &[(&str, &str)]) -> Platform {
     let mut all = vec![("cpu.packages", "1"), ("dram.channels", "1")];
@@ -118,7 +118,8 @@ fn every_pattern_with_every_policy_refresh_grade_and_number_of_ranks_keeps_the_r
         }
     }
     assert_eq!(runs, 6 * 3 * 3 * 2 * 7);
-    assert_eq!(seen.silent(), [""; 0], "these rules judged nothing");
+    // All banks are closed at once only for REFab.
+    assert_eq!(seen.silent(), ["tRP PREab REFsb"], "these rules judged nothing");
 }
 
 // ---- The machine -----------------------------------------------------------------------------------------------------
@@ -270,7 +271,11 @@ fn change(sub: SubchannelSpec, changes: &[(usize, u32)], often: bool) -> Subchan
         // The slots and the burst are what they are.
         if !matches!(parameter, P::LongSlots | P::ShortSlots | P::HalfBurst) {
             let clocks = now.timing.clocks(parameter) * percent / 100;
-            let timing = now.timing.with(parameter, clocks);
+            // A trace has one tCCD_S, for reads and for writes.
+            let timing = match parameter {
+                P::CcdS | P::CcdSWr => now.timing.with(P::CcdS, clocks).with(P::CcdSWr, clocks),
+                _ => now.timing.with(parameter, clocks),
+            };
             now = or(SubchannelSpec { timing, ..now }, now);
         }
     }
@@ -289,7 +294,7 @@ fn any_case() -> impl Strategy<Value = Case> {
         vec![Kind::Read, Kind::Read, Kind::Read, Kind::Write],
     ]);
     let lines = prop::sample::select(vec![16u64, 200, 3000, 1 << 24]);
-    let traffic = (1u64..500, prop::sample::select(vec![2u64, 30, 1 << 20]), any::<u64>());
+    let traffic = (2u64..500, prop::sample::select(vec![2u64, 30, 1 << 20]), any::<u64>());
     (any_spec(), shape, changes, any::<bool>(), kinds, lines, traffic).prop_map(
         |(spec, shape, changes, often, kinds, lines, (requests, pause, seed))| {
             let mut sub = SubchannelSpec::of(&spec).unwrap();
@@ -302,7 +307,9 @@ fn any_case() -> impl Strategy<Value = Case> {
                 };
             }
             let sub = change(sub, &changes, often);
-            Case { spec, sub, kinds, lines, requests, pause, seed }
+            // Beyond what is installed there are no rows (mktme::dram::map).
+            let installed = 2 * u64::from(spec.channels) * sub.geometry.lines();
+            Case { spec, sub, kinds, lines: lines.min(installed), requests, pause, seed }
         },
     )
 }
@@ -344,8 +351,8 @@ fn judged(case: &Case) -> (CommandCheck, RunChecker) {
             run.event(done.at, events);
             events += 1;
             run.answer(done.id, done.at);
-            if done.kind == Kind::Read {
-                reads.leave(done.at, taken.remove(&done.id).unwrap());
+            if let Some(at) = taken.remove(&done.id) {
+                reads.leave(done.at, at);
             }
         }
     };
@@ -407,12 +414,108 @@ fn judged(case: &Case) -> (CommandCheck, RunChecker) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_legal_configuration_keeps_the_rules_of_ddr5_and_of_a_run(case in any_case()) {
         let (check, run) = judged(&case);
         prop_assert_eq!(check.violations(), [""; 0]);
         prop_assert_eq!(run.violations(), []);
+        for id in ["Q1", "Q2", "Q9", "Q10", "Q13", "Q14", "Q16"] {
+            prop_assert!(run.witnesses(id) > 0, "{} judged nothing", id);
+        }
     }
+}
+
+// ---- Runs of which the outcome is known ------------------------------------------------------------------------------
+
+/// The first subchannel of a memory of one channel, and its rules.
+fn bare(set: &[(&str, &str)]) -> (Dram, SubchannelSpec, Rules) {
+    let spec = platform(set).spec.dram;
+    let sub = SubchannelSpec::of(&spec).unwrap();
+    let mut dram = Dram::new(&spec, 1).unwrap();
+    dram.record_commands(true);
+    (dram, sub, check_rules(&sub).unwrap())
+}
+
+fn line(dram: &Dram, bank_group: u8, row: u64, column: u16) -> Line {
+    let bank = Bank { channel: 0, subchannel: 0, rank: 0, bank_group, bank: 0, row, column };
+    dram.map().encode(&bank)
+}
+
+/// Q11 of verification.md §2.11: the sum, not a tolerance.
+#[test]
+fn an_unloaded_read_takes_the_documented_sum_whatever_its_bank_holds() {
+    for (grade, bin) in [("ddr5-4800", "b"), ("ddr5-5600", "an"), ("ddr5-6400", "b")] {
+        let set = [
+            ("dram.grade", grade),
+            ("dram.bin", bin),
+            ("dram.refresh", "off"),
+            ("dram.page_policy", "open"),
+        ];
+        let (mut dram, sub, rules) = bare(&set);
+        let tck = sub.timing.tck();
+        let mut run = RunChecker::new(Ps::ZERO, Ps::HORIZON);
+        for (id, (row, find)) in
+            [(1, Row::Closed), (1, Row::Hit), (2, Row::Conflict), (2, Row::Hit)]
+                .into_iter()
+                .enumerate()
+        {
+            // Long after one another, on a clock edge.
+            let at = tck.times(1000 * (id as u64 + 1));
+            let (id, line) = (id as u64, line(&dram, 3, row, id as u16));
+            dram.enqueue(Request { id, line, kind: Kind::Read, at }).unwrap();
+            let done = dram.next_completion().unwrap();
+            run.unloaded(&rules, find, Ps::ZERO, done.at.since(at));
+        }
+        assert_eq!(run.witnesses("Q11"), 4);
+        assert_eq!(run.violations(), [], "{grade} {bin}");
+    }
+}
+
+/// Q12: what refresh leaves of the peak, to 1 %.
+#[test]
+fn a_stream_of_reads_reaches_what_refresh_leaves_and_never_more_than_the_peak() {
+    for (grade, density) in [("ddr5-4800", "16Gb"), ("ddr5-5600", "8Gb"), ("ddr5-6400", "32Gb")] {
+        let set = [
+            ("dram.grade", grade),
+            ("dram.density", density),
+            ("dram.ranks", "1"),
+            ("dram.refresh", "all-bank"),
+            ("dram.refresh_postpone", "0"),
+        ];
+        let (mut dram, sub, rules) = bare(&set);
+        let mut run = RunChecker::new(Ps::ZERO, Ps::HORIZON);
+        let mut bytes = 0;
+        let intervals = 30;
+        let end = sub.timing.time(P::Refi).times(intervals);
+        for n in 0u64.. {
+            let line = line(&dram, (n % 8) as u8, n / 1024, (n / 8 % 128) as u16);
+            dram.offer(Request { id: n, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+            while let Some(done) = dram.pop_completion() {
+                bytes += if done.at <= end { 64 } else { 0 };
+            }
+            if dram.now() > end {
+                break;
+            }
+        }
+        run.streaming(&rules, bytes, end);
+        run.bandwidth(&rules, 1, bytes, end);
+        assert_eq!((run.witnesses("Q12"), run.witnesses("Q9")), (1, 1));
+        assert_eq!(run.violations(), [], "{grade} {density}");
+    }
+}
+
+/// Q15: posted writes are quick for whoever makes them, not for memory.
+#[test]
+fn clearing_takes_at_least_the_bursts_of_its_lines() {
+    let (mut dram, _, rules) = bare(&[]);
+    let mut run = RunChecker::new(Ps::ZERO, Ps::HORIZON);
+    let lines = 4096;
+    for id in 0..lines {
+        dram.offer(Request { id, line: Line(id), kind: Kind::Write, at: Ps::ZERO }).unwrap();
+    }
+    run.cleared(&rules, lines, 2, dram.drain());
+    assert_eq!(dram.stats().wrs + dram.stats().wras, lines);
+    assert_eq!(run.violations(), []);
 }

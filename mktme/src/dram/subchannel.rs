@@ -24,7 +24,7 @@ use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry};
 use super::map::Place;
 use super::queue::{Entry, Found, NIL, Queue, Want};
-use super::refresh::Refresh;
+use super::refresh::{self, Refresh};
 use super::ring::Ring;
 use super::stats::{self, DramStats, Imbalance, InFlight};
 use super::timing::{Parameter, Timing};
@@ -93,6 +93,11 @@ impl SubchannelSpec {
             refresh_postpone: spec.refresh_postpone,
             watchdog: spec.watchdog,
         })
+    }
+
+    /// By how many clocks a refresh may be off its time, for its banks to be closed: work on it begins so much before.
+    pub fn refresh_lead(&self) -> u64 {
+        refresh::lead(self.refresh, &self.timing, &self.geometry)
     }
 }
 

@@ -810,6 +810,59 @@ fn a_busy_rank_postpones_as_many_refreshes_as_it_may_and_then_none() {
     }
 }
 
+/// The checker in `verify` found refreshes forced up to 195 clocks too late, counted from one that was made in an idle rank.
+#[test]
+fn no_time_between_two_refreshes_is_longer_than_those_that_may_be_postponed_and_one() {
+    for refresh in [RefreshMode::AllBank, RefreshMode::SameBank] {
+        for postpone in [1, 4, 8] {
+            let spec = DramSpec { ranks: 1, ..refreshing(refresh, postpone) };
+            let interval = if refresh == RefreshMode::AllBank { 9360 } else { 4680 / 4 };
+            let mut dram = Dram::new(&spec, 1).unwrap();
+            dram.record_commands(true);
+            // Idle for some refreshes, then busy in every bank.
+            let (mut id, start) = (0, Ps(416 * 3 * 9360));
+            while dram.now() < Ps(416 * 30 * 9360) {
+                let line = line_at(&dram, 0, (id % 8) as u8, (id / 8 % 4) as u8, id / 1024, 0);
+                dram.offer(Request { id, line, kind: Kind::Read, at: start }).unwrap();
+                id += 1;
+            }
+            let commands = dram.take_commands();
+            let mine = commands.iter().filter(|c| c.place.subchannel == 0);
+            let refreshes = mine.filter(|c| matches!(c.command, Command::RefAb | Command::RefSb));
+            let edges: Vec<u64> = refreshes.map(|c| c.at.0 / 416).collect();
+            let longest = edges.windows(2).map(|w| w[1] - w[0]).max();
+            let bound = (u64::from(postpone) + 1) * interval;
+            // As late as may be, but for the lead, and no later.
+            let lead = SubchannelSpec::of(&spec).unwrap().refresh_lead();
+            assert!(
+                longest.is_some_and(|l| l <= bound && l > bound - lead),
+                "{refresh:?} {postpone}: {longest:?} of {bound}"
+            );
+        }
+    }
+}
+
+/// As found by random timings: tRC from the last ACT may be longer than everything else that closing takes.
+#[test]
+fn a_refresh_is_out_in_time_where_a_row_cycle_is_what_takes_longest() {
+    for refresh in [RefreshMode::AllBank, RefreshMode::SameBank] {
+        let spec = DramSpec { ranks: 1, ..refreshing(refresh, 0) };
+        let sub = SubchannelSpec::of(&spec).unwrap();
+        let sub = SubchannelSpec { timing: sub.timing.with(P::Rc, 700), ..sub };
+        let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+        dram.record_commands(true);
+        for id in 0..4000 {
+            // Every read opens a row.
+            let line = line_at(&dram, 0, (id % 8) as u8, (id / 8 % 4) as u8, id, 0);
+            dram.offer(Request { id, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        }
+        let rules = Rules { sub: &sub, end: dram.now() };
+        let commands = dram.take_commands();
+        assert!(commands.iter().filter(|c| c.command == Command::Act).count() >= 3900);
+        assert_eq!(check_commands(&rules, &commands), Ok(()));
+    }
+}
+
 #[test]
 fn postponed_refreshes_are_made_up_for_when_the_requests_are_gone() {
     let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 4) };
