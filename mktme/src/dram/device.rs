@@ -447,6 +447,27 @@ impl Device {
         own.max(self.bus)
     }
 
+    /// When the commands of a read would go at the earliest, if nothing else was issued and none goes before the edge `from`:
+    /// the first of them, ACT and RD. If the row is open, RD is the first; if another is, PRE is.
+    #[inline]
+    pub(super) fn read_edges(&self, bank: Bank, row: u64, from: u64) -> (u64, u64, u64) {
+        let (c, own, group) = (&self.clocks, self.bank(bank), self.group(bank));
+        let rank = &self.ranks[bank.rank()];
+        let from = from.max(self.bus);
+        let column = own.col.max(group.rd).max(rank.rd).max(from);
+        let act = own.act.max(group.act).max(rank.act).max(from);
+        let open = self.open_mask(bank.rank()) & bank.bit() != 0;
+        if !open {
+            return (act, act, column.max(act + u64::from(c.act_col.max(c.two_slots))));
+        }
+        if own.row == row {
+            return (column, column, column);
+        }
+        let pre = own.pre.max(rank.pre).max(from);
+        let act = act.max(pre + u64::from(c.pre_act.max(c.one_slot)));
+        (pre, act, column.max(act + u64::from(c.act_col.max(c.two_slots))))
+    }
+
     /// The earliest edge of RDA by tWTRA, which RD does not have: what was written must be in the array when the row is
     /// closed. Worked out when it is asked, as rows are read, then closed, soon after a write to them only rarely.
     pub(super) fn auto_read(&self, bank: Bank) -> u64 {
