@@ -138,6 +138,8 @@ pub struct Machine {
     direct_lines: Vec<uncore::DirectLines>,
     /// Cores that issue streams, while they do.
     streams: Vec<window::Stream>,
+    /// Streams that ended waiting for what never came: a defect.
+    stuck: u64,
 }
 
 /// Why a machine cannot be built.
@@ -196,6 +198,7 @@ impl Machine {
             uncore: uncore::Uncore::new(spec),
             direct_lines: vec![uncore::DirectLines::new(spec); packages.into()],
             streams: Vec::new(),
+            stuck: 0,
             options,
             spec: spec.clone(),
         })
@@ -285,6 +288,9 @@ impl Machine {
         let alive: u64 = self.trace.births().iter().map(|b| u64::from(b.locations)).sum();
         if alive != self.trace.poison_locations() {
             broken.push("locations of poison do not add up (verification.md P2)".to_owned());
+        }
+        if self.stuck > 0 {
+            broken.push(format!("{} streams waited for what never came", self.stuck));
         }
         broken
     }

@@ -58,7 +58,7 @@ impl Ticket {
     pub(crate) const NOBODY: Ticket = Ticket(0);
     const STREAM: u32 = 1 << 31;
     /// The slot of a stream's write: nobody waits for its answer, but the stream for its admission.
-    const WRITE: u32 = 0xff;
+    pub(crate) const WRITE: u32 = 0xff;
 
     const fn agent(agent: AgentId) -> Ticket {
         Ticket(agent.0 as u32 + 1)
@@ -407,7 +407,7 @@ impl Machine {
         }
     }
 
-    fn not_run(&self, agent: &Agent) -> Option<Outcome> {
+    pub(crate) fn not_run(&self, agent: &Agent) -> Option<Outcome> {
         let kind = agent.spec.kind;
         let lp_down = kind.has_core()
             && self.lps.get(usize::from(agent.spec.core)).is_some_and(|lp| lp.shutdown);

@@ -37,6 +37,11 @@ const NIL: u16 = u16::MAX;
 /// Marks a waiter that is a store of the store buffer, not an entry of the window.
 const STORE: u16 = 1 << 15;
 
+/// A store as a waiter. Its place in the store buffer needs eight bits; with all of them set it would be [`NIL`].
+const fn store_waiter(number: u64) -> u16 {
+    STORE | (number & 0xff) as u16
+}
+
 /// What an operation of a stream does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum StreamKind {
@@ -453,19 +458,23 @@ impl Machine {
         self.settle();
         self.streams = agents.iter().map(|agent| Stream::new(self, *agent)).collect();
         for i in 0..self.streams.len() {
-            let (earlier, rest) = self.streams.split_at_mut(i);
-            if let Some(stream) = rest.first_mut() {
-                let taken = earlier.iter().any(|s| s.core == stream.core);
-                let served = matches!(
-                    stream.kind,
-                    AgentKind::Kernel | AgentKind::User | AgentKind::Seam | AgentKind::Td
-                );
-                stream.ended |= taken || !served;
-                if stream.ended {
-                    stream.wake = PENDING;
-                }
+            let (earlier, rest) = self.streams.split_at(i);
+            let Some(stream) = rest.first() else { continue };
+            let taken = earlier.iter().any(|s| s.core == stream.core);
+            let served = matches!(
+                stream.kind,
+                AgentKind::Kernel | AgentKind::User | AgentKind::Seam | AgentKind::Td
+            );
+            let ended = stream.ended || taken || !served || self.is_stopped(stream.agent);
+            if let Some(stream) = self.streams.get_mut(i).filter(|_| ended) {
+                (stream.ended, stream.wake) = (true, PENDING);
             }
         }
+    }
+
+    /// Whether an agent issues nothing any more: a panic, its death, its processor's shutdown.
+    fn is_stopped(&self, agent: AgentId) -> bool {
+        self.agents.get(usize::from(agent.0)).is_none_or(|a| self.not_run(a).is_some())
     }
 
     /// Lets streams issue about so many operations. Whether any of them goes on. `sources` are those of the streams, in
@@ -481,10 +490,11 @@ impl Machine {
             let (mut first, mut wake, mut second, mut blocked) = (0, PENDING, PENDING, 0);
             for (i, stream) in self.streams.iter().enumerate() {
                 blocked += u32::from(stream.blocked);
-                if stream.wake < wake {
-                    (first, second, wake) = (i, wake, stream.wake);
+                let next = stream.wake.min(stream.due);
+                if next < wake {
+                    (first, second, wake) = (i, wake, next);
                 } else {
-                    second = second.min(stream.wake);
+                    second = second.min(next);
                 }
             }
             // DRAM is looked at only while somebody waits for it.
@@ -498,6 +508,11 @@ impl Machine {
             }
             if wake == PENDING || wake.is_horizon() {
                 return false;
+            }
+            if self.streams.get(first).is_some_and(|s| s.due == wake) {
+                self.trace.now = self.trace.now.max(wake);
+                self.become_visible(first, wake);
+                continue;
             }
             if self.counts.operations >= stop {
                 return true;
@@ -519,6 +534,9 @@ impl Machine {
             }
         }
         self.settle();
+        // Nothing is under way any more: who still waits for memory waits for what was never asked, or is never told.
+        let waits = |s: &&Stream| s.blocked && !s.ended && s.wake == PENDING;
+        self.stuck += self.streams.iter().filter(waits).count() as u64;
         let clock = self.spec.cpu.core_clock.cycles(1);
         let mut stats = Vec::with_capacity(self.streams.len());
         for mut stream in std::mem::take(&mut self.streams) {
@@ -574,7 +592,8 @@ impl Machine {
             };
             let watched = others_blocked || self.waiting > 0;
             let memory_first = watched && self.dram.next_event().is_some_and(|m| m <= t);
-            if t > until || memory_first {
+            let visible_first = self.streams.get(i).is_some_and(|s| s.due <= t);
+            if t > until || memory_first || visible_first {
                 if let Some(stream) = self.streams.get_mut(i) {
                     (stream.next, stream.wake) = (Some(op), t);
                 }
@@ -616,8 +635,10 @@ impl Machine {
                 || number - stream.flight(stream.head).instructions >= window)
         {
             stream.retire()?;
-            t = t.max(stream.retired);
+            // It may be looked at again before it begins: the floor remembers what has retired for it.
+            stream.floor = stream.floor.max(stream.retired);
         }
+        t = t.max(stream.floor);
         if op.after != 0
             && let Some(needed) = stream.tail.checked_sub(op.after.into())
             && needed >= stream.head
@@ -633,8 +654,9 @@ impl Machine {
             StreamKind::Store => {
                 while stream.store_tail - stream.store_head >= store_buffer {
                     stream.write_oldest(clock)?;
-                    t = t.max(stream.written);
+                    stream.floor = stream.floor.max(stream.written);
                 }
+                t = t.max(stream.floor);
             }
             StreamKind::Prefetch => {
                 if stream.busy.count_ones() as usize >= superqueue {
@@ -695,7 +717,11 @@ impl Machine {
                 if held != 0 {
                     let first = stream.first_release(held);
                     let (core, at) = (stream.core, op.at.tagged());
-                    let hits = op.kind != StreamKind::NtStore && self.caches.is_in_l1(core, at);
+                    // What still waits to become visible goes first, and may take the line away.
+                    let hits = op.kind != StreamKind::NtStore
+                        && self.caches.is_in_l1(core, at)
+                        && self.caches.weak_ops(core).all(|w| w.at != at)
+                        && self.caches.wc_buffers(core).all(|b| b.at != at);
                     if !hits {
                         return Err(Hold::Blocked(first));
                     }
@@ -714,16 +740,16 @@ impl Machine {
         stream.instructions += u64::from(op.gap) + 1;
         stream.stats.operations += 1;
         self.counts.operations += 1;
-        if stream.due <= t {
-            self.become_visible(i, t);
-        }
-        let Some(stream) = self.streams.get(i) else { return };
         let at = op.at.tagged();
         let private = self.spec.keyid.is_private(at.keyid());
         let mine = stream.kind == AgentKind::Seam
             || stream.kind == AgentKind::Td && at.keyid() == stream.own;
         let touches = !matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence);
-        if private && !mine && touches {
+        // A TD fetches nothing from shared memory.
+        let fetch = op.kind == StreamKind::Fetch
+            && stream.kind == AgentKind::Td
+            && at.keyid() != stream.own;
+        if (private && !mine || fetch) && touches {
             if let Some(stream) = self.streams.get_mut(i) {
                 stream.stats.refused += 1;
             }
@@ -849,7 +875,7 @@ impl Machine {
             return self.retires(i, t + self.uncore.l1, true, t);
         }
         self.retires(i, PENDING, true, t);
-        let end = self.line_comes(i, hit, at, t, (tail & 0x7fff) as u16);
+        let end = self.line_comes(i, &hit, at, t, (tail & 0x7fff) as u16);
         if end != PENDING
             && let Some(stream) = self.streams.get_mut(i)
         {
@@ -865,9 +891,19 @@ impl Machine {
         let (core, number) = (stream.core, stream.store_tail);
         let (at, offset) = (op.at.tagged(), op.at.hpa.offset_in_line());
         let len = (op.bytes as usize).clamp(1, sim_core::LINE_BYTES - offset);
+        let early = self.spec.cpu.rfo_poison_mc;
         let (mut bus, caches) = self.bus();
         let mask = ByteMask::span(offset, len);
+        let mut owned = None;
+        if early {
+            let hit = caches.own_for_store(core, at, &mut bus);
+            if let Some(birth) = hit.rfo_poison {
+                return self.store_meets_poison(i, &hit, birth, at, t);
+            }
+            owned = Some(hit);
+        }
         let hit = caches.store(core, at, &LineData::ZERO, mask, &mut bus);
+        let hit = owned.unwrap_or(hit);
         self.counts.access(hit.level);
         self.retires(i, t + step, false, t);
         if self.options.speed == Speed::Functional {
@@ -879,7 +915,7 @@ impl Machine {
         let end = if hit.level == Level::L1 && stream.busy == 0 {
             t
         } else {
-            self.line_comes(i, hit, at, t, STORE | (number & 0x7fff) as u16)
+            self.line_comes(i, &hit, at, t, store_waiter(number))
         };
         if end != PENDING
             && let Some(stream) = self.streams.get_mut(i)
@@ -888,18 +924,48 @@ impl Machine {
         }
     }
 
+    /// A store's RFO has brought poison and the platform wants a machine check for it (architecture.md §13 MC-30): nothing
+    /// is stored, and the store retires like a load, when its line is there.
+    #[cold]
+    fn store_meets_poison(
+        &mut self,
+        i: usize,
+        hit: &cache::Access,
+        birth: sim_core::BirthId,
+        at: Tagged,
+        t: Ps,
+    ) {
+        self.counts.access(hit.level);
+        let Some(stream) = self.streams.get_mut(i) else { return };
+        let tail = stream.tail;
+        let line = Addr::new(at.line().hpa(), at.keyid());
+        let access = McAccess::DataLoad;
+        stream.consumed = Some((tail, Consumed { birth, at: line, access, fatal: false }));
+        if self.options.speed == Speed::Functional {
+            return self.retires(i, t + self.spec.functional.op, false, t);
+        }
+        self.retires(i, PENDING, false, t);
+        let end = self.line_comes(i, hit, at, t, (tail & 0x7fff) as u16);
+        if end != PENDING
+            && let Some(stream) = self.streams.get_mut(i)
+        {
+            stream.flight_mut(tail).done = end;
+        }
+    }
+
     /// When a line is there that an access of a stream has met, and the requests that this makes. If that is not known, the
     /// waiter learns it later.
-    fn line_comes(&mut self, i: usize, hit: cache::Access, at: Tagged, t: Ps, waiter: u16) -> Ps {
-        if hit.level == Level::L1 {
+    fn line_comes(&mut self, i: usize, hit: &cache::Access, at: Tagged, t: Ps, waiter: u16) -> Ps {
+        if matches!(hit.level, Level::L1 | Level::L2) {
             let Some(stream) = self.streams.get_mut(i) else { return t };
-            return match stream.on_its_way(at, t) {
-                Some(slot) => stream.wait_for(slot, waiter),
-                None if waiter & STORE != 0 => t,
-                None => t + self.uncore.l1,
-            };
+            match stream.on_its_way(at, t) {
+                Some(slot) => return stream.wait_for(slot, waiter),
+                None if hit.level == Level::L2 => {}
+                None if waiter & STORE != 0 => return t,
+                None => return t + self.uncore.l1,
+            }
         }
-        let latency = self.known_or_after(stream_core(&self.streams, i), &hit, at);
+        let latency = self.known_or_after(stream_core(&self.streams, i), hit, at);
         let missed = hit.level != Level::L2;
         let Some(stream) = self.streams.get_mut(i) else { return t };
         match latency {
@@ -971,7 +1037,9 @@ impl Machine {
 
     /// A write of a stream has to wait for room in a controller's queue, or no longer has.
     pub(crate) fn count_unadmitted(&mut self, ticket: Ticket, more: bool) {
-        let Some((i, ..)) = ticket.of_stream() else { return };
+        // A read that waits holds its fill buffer, nothing else.
+        let write = |(_, slot): &(usize, usize)| *slot == Ticket::WRITE as usize;
+        let Some((i, _)) = ticket.of_stream().filter(write) else { return };
         let now = self.trace.now;
         let Some(stream) = self.streams.get_mut(i) else { return };
         if more {
@@ -1003,10 +1071,9 @@ impl Machine {
         self.traffic.clear();
         self.consume(agent, consumed, os);
         self.send_streamed(Ticket::NOBODY, Ticket::NOBODY);
-        for stream in &mut self.streams {
-            let dead = self.agents.get(usize::from(stream.agent.0)).is_none_or(|a| a.dead);
-            let down = self.lps.get(usize::from(stream.core)).is_none_or(|lp| lp.shutdown);
-            if self.panicked || dead || down {
+        for i in 0..self.streams.len() {
+            let stopped = self.streams.get(i).is_some_and(|s| self.is_stopped(s.agent));
+            if let Some(stream) = self.streams.get_mut(i).filter(|_| stopped) {
                 (stream.ended, stream.wake, stream.blocked) = (true, PENDING, false);
             }
         }

@@ -558,12 +558,16 @@ impl Device {
             if WRITE { (&mut group.wr, &mut group.rd) } else { (&mut group.rd, &mut group.wr) };
         raise(same, edge, c.same_group);
         raise(turn, edge, c.turn_group);
-        for (n, rank) in self.ranks.iter_mut().enumerate().take(usize::from(self.geometry.ranks)) {
-            let own = n == r;
-            let (same, turn) =
-                if WRITE { (&mut rank.wr, &mut rank.rd) } else { (&mut rank.rd, &mut rank.wr) };
-            raise(same, edge, if own { c.same_rank } else { c.same_other });
-            raise(turn, edge, if own { c.turn_rank } else { c.turn_other });
+        let mut rank = 0;
+        while rank < self.geometry.ranks {
+            let edges = &mut self.ranks[usize::from(rank & 3)];
+            let own = usize::from(rank) == r;
+            let same = edge + u64::from(if own { c.same_rank } else { c.same_other });
+            let turn = edge + u64::from(if own { c.turn_rank } else { c.turn_other });
+            let (rd, wr) = if WRITE { (turn, same) } else { (same, turn) };
+            edges.rd = edges.rd.max(rd);
+            edges.wr = edges.wr.max(wr);
+            rank += 1;
         }
         self.bus = edge + u64::from(self.clocks.two_slots);
     }

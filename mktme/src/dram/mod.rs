@@ -336,7 +336,10 @@ impl Dram {
     /// Accounts for what a subchannel has done.
     #[inline]
     fn after_run(&mut self, index: usize, was_idle: bool) {
-        self.busy = self.busy + u32::from(was_idle) - u32::from(self.subchannels[index].is_idle());
+        let is_idle = self.subchannels[index].is_idle();
+        if was_idle != is_idle {
+            self.busy = self.busy + u32::from(was_idle) - u32::from(is_idle);
+        }
         self.renew(index);
     }
 

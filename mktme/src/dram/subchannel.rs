@@ -724,6 +724,12 @@ impl Subchannel {
     /// Hands out the read data that has come by an edge.
     #[inline]
     fn deliver(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
+        if self.flight_due <= to {
+            self.deliver_now(to, out);
+        }
+    }
+
+    fn deliver_now(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
         while self.flight_due <= to {
             let Some(Flight { due, id, at }) = self.flight.pop() else { break };
             self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
@@ -849,17 +855,19 @@ impl Subchannel {
     fn issued(&mut self, writes: bool, want: Want) {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
-        let mut rank = 0;
-        while rank < self.ranks {
-            let edges = &self.device.ranks[rank & 3];
-            let gate = match want {
-                Want::Column if writes => edges.wr,
-                Want::Column => edges.rd,
-                Want::Row => edges.act,
-                Want::Close => edges.pre,
-            };
-            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
-            rank += 1;
+        if queue.any_armed_at_all(want) {
+            let mut rank = 0;
+            while rank < self.ranks {
+                let edges = &self.device.ranks[rank & 3];
+                let gate = match want {
+                    Want::Column if writes => edges.wr,
+                    Want::Column => edges.rd,
+                    Want::Row => edges.act,
+                    Want::Close => edges.pre,
+                };
+                soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+                rank += 1;
+            }
         }
         queue.set_soonest(want, soonest);
         self.wake = self.bound();

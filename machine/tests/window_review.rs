@@ -1,0 +1,239 @@
+//! Streams at the edges of their buffers: each test is named after what once went wrong there.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod common;
+
+use common::{Os, id, machine, platform};
+use machine::{CryptoKind, Level, Machine, Source, Speed, StreamKind, StreamOp, StreamStats};
+use sim_core::platform::{CacheGeometry, PlatformSpec};
+use sim_core::{Addr, Hpa, KeyId, Ps};
+
+/// One package with caches of real size.
+fn roomy() -> PlatformSpec {
+    let mut spec = platform();
+    spec.cpu.packages = 1;
+    spec.cpu.l1d = CacheGeometry { size: 48 << 10, ways: 12 };
+    spec.cpu.l2 = CacheGeometry { size: 512 << 10, ways: 16 };
+    spec.cpu.llc = CacheGeometry { size: 2 << 20, ways: 16 };
+    spec.cpu.window = 512;
+    spec.cpu.weak_slots = 16;
+    spec.dram.read_queue = 64;
+    spec
+}
+
+fn timed(spec: &PlatformSpec) -> Machine {
+    let mut m = machine(spec, Speed::Timed, CryptoKind::Symbolic);
+    m.set_log(false);
+    m
+}
+
+fn line(n: u64) -> Addr {
+    Addr::new(Hpa(0x1_0000_0000 + n * 64), KeyId::TME)
+}
+
+fn ops(list: Vec<StreamOp>) -> impl Source {
+    let mut list = list.into_iter();
+    move || list.next()
+}
+
+fn run_many(m: &mut Machine, lists: Vec<(&str, Vec<StreamOp>)>) -> Vec<StreamStats> {
+    let mut streams: Vec<_> = lists.into_iter().map(|(a, l)| (id(a), ops(l))).collect();
+    let stats = m.run_streams(&mut streams, &mut Os::default());
+    assert_eq!(m.conservation(), Vec::<String>::new());
+    stats
+}
+
+fn run(m: &mut Machine, agent: &str, list: Vec<StreamOp>) -> StreamStats {
+    run_many(m, vec![(agent, list)])[0]
+}
+
+fn span(stats: &StreamStats) -> u64 {
+    stats.end.since(stats.begin).0
+}
+
+fn op(kind: StreamKind, n: u64) -> StreamOp {
+    StreamOp::new(kind, line(n))
+}
+
+/// Places in the window and in the store buffer go round; the last number before they start again once meant "nobody".
+#[test]
+fn the_stores_of_a_long_stream_are_all_told_when_their_lines_are_there() {
+    let mut m = timed(&roomy());
+    let stats = run(&mut m, "cpu0", (0..33_000).map(|n| op(StreamKind::Store, n)).collect());
+    assert_eq!(stats.stores, 33_000);
+}
+
+/// Once a stream had been set aside, it forgot what it had waited for in its window.
+#[test]
+fn another_stream_does_not_widen_the_window() {
+    let mut spec = roomy();
+    spec.cpu.window = 1;
+    // Loads that L2 answers, one after the other, beside a stream that touches nothing but its own L1.
+    let far = |n: u64| line(n % 256 * 16);
+    let loads: Vec<_> = (0..512).map(|n| StreamOp::new(StreamKind::Load, far(n))).collect();
+    let busy: Vec<_> = (0..20_000)
+        .map(|n| StreamOp { gap: 2, ..op(StreamKind::Load, 1_000_000 + n % 2) })
+        .collect();
+    let mut m = timed(&spec);
+    let alone = span(&run(&mut m, "cpu0", loads.clone()));
+    let mut m = timed(&spec);
+    let both = run_many(&mut m, vec![("cpu0", loads), ("cpu1", busy)]);
+    assert!(span(&both[0]) >= alone, "{} {alone}", span(&both[0]));
+}
+
+/// It once forgot what it had waited for in the store buffer, too.
+#[test]
+fn another_stream_does_not_enlarge_the_store_buffer() {
+    let mut spec = roomy();
+    spec.cpu.store_buffer = 1;
+    spec.cpu.snoop_filter.sets = 1024;
+    let warm: Vec<_> = (0..256).map(|n| StreamOp::new(StreamKind::Load, line(n * 16))).collect();
+    let stores: Vec<_> = (0..256).map(|n| StreamOp::new(StreamKind::Store, line(n * 16))).collect();
+    let busy: Vec<_> = (0..20_000)
+        .map(|n| StreamOp { gap: 2, ..op(StreamKind::Load, 1_000_000 + n % 2) })
+        .collect();
+    let mut m = timed(&spec);
+    run(&mut m, "cpu0", warm.clone());
+    let alone = span(&run(&mut m, "cpu0", stores.clone()));
+    let mut m = timed(&spec);
+    run(&mut m, "cpu0", warm);
+    let both = run_many(&mut m, vec![("cpu0", stores), ("cpu1", busy)]);
+    assert!(span(&both[0]) >= alone, "{} {alone}", span(&both[0]));
+}
+
+/// A flush that was still to come made a load miss that had been let pass as a hit, with no buffer free: the load took
+/// somebody else's, whose waiters never heard of their line.
+#[test]
+fn a_load_behind_its_lines_flush_does_not_take_a_buffer_that_is_in_use() {
+    let mut spec = roomy();
+    (spec.cpu.fill_buffers, spec.cpu.superqueue) = (1, 1);
+    let list = vec![
+        op(StreamKind::Load, 0),
+        op(StreamKind::Mfence, 0),
+        // The only fill buffer, the only entry of the superqueue, and somebody who waits for that.
+        op(StreamKind::NtStore, 1000),
+        op(StreamKind::Prefetch, 2000),
+        op(StreamKind::Clflushopt, 0),
+        op(StreamKind::Load, 2000),
+        op(StreamKind::Load, 0),
+        op(StreamKind::Load, 3000),
+        op(StreamKind::Mfence, 0),
+    ];
+    let mut m = timed(&spec);
+    let stats = run(&mut m, "cpu0", list);
+    assert_eq!((stats.operations, stats.loads), (9, 4));
+    // Both waited for memory.
+    assert!(stats.load_latency.0 > 4 * m.unloaded_dram_read().0, "{}", stats.load_latency);
+}
+
+/// A line that L1D had dropped while it was on its way was there at once for whoever met it in L2.
+#[test]
+fn a_line_on_its_way_is_waited_for_in_l2_as_well() {
+    let mut spec = roomy();
+    spec.cpu.l1d = CacheGeometry { size: 512, ways: 2 };
+    (spec.cpu.fill_buffers, spec.cpu.superqueue) = (8, 16);
+    let mut m = timed(&spec);
+    // Three lines of one set of L1D, the first of them twice.
+    let list = [0, 4, 8, 0].map(|n| op(StreamKind::Load, n)).to_vec();
+    let before = m.counts().by_level;
+    let stats = run(&mut m, "cpu0", list);
+    assert_eq!(m.counts().by_level[1] - before[1], 1, "the fourth met its line in L2");
+    let idle = |n| m.idle_latency(0, line(n).tagged(), Level::Memory, 0) + m.unloaded_dram_read();
+    // Each began a quarter of a clock after the one before.
+    let least = idle(0).times(2) + idle(4) + idle(8);
+    assert!(stats.load_latency + Ps::ns(4) > least, "{} {least}", stats.load_latency);
+}
+
+/// A stream's direct store became visible when its own core did something again, however late.
+#[test]
+fn a_direct_store_becomes_visible_in_its_time_whatever_its_core_does() {
+    let mut m = timed(&roomy());
+    let late = StreamOp { not_before: Ps::ns(3000), ..op(StreamKind::Load, 7) };
+    let other = vec![late];
+    let private = |n: u64| Addr::new(line(n).hpa, KeyId(33));
+    // The store takes the line from a TD. The TD reads it, long after it should be visible.
+    let mut os = Os::default();
+    m.execute(id("seam0"), &sim_core::Op::Movdir64bPage { at: private(0) }, 0, &mut os);
+    m.execute(id("seam0"), &sim_core::Op::Mfence, 0, &mut os);
+    let begin = m.now();
+    let writes = m.counts().controller_writes;
+    let list = vec![op(StreamKind::DirectStore, 0)];
+    let mut sources = [ops(list), ops(other)];
+    m.start_streams(&[id("cpu0"), id("cpu1")]);
+    let mut refs: Vec<_> = sources.iter_mut().collect();
+    // One operation of each stream: the load, 3 µs late, is the last thing that happens.
+    while m.advance_streams(&mut refs, 1, &mut os) {
+        if m.now().since(begin) >= Ps::ns(2000) {
+            break;
+        }
+    }
+    assert_eq!(m.counts().controller_writes - writes, 1, "visible before {}", m.now());
+    m.end_streams();
+}
+
+/// Reads that waited for room in a controller's queue held back direct stores as if they were such.
+#[test]
+fn only_writes_that_wait_for_admission_hold_direct_stores_back() {
+    let mut spec = roomy();
+    spec.cpu.direct_stores = 1;
+    (spec.cpu.fill_buffers, spec.cpu.superqueue) = (16, 48);
+    spec.dram.read_queue = 1;
+    spec.dram.channels = 1;
+    let mut list: Vec<_> = (0..16).map(|n| op(StreamKind::Load, n * 1024)).collect();
+    list.push(op(StreamKind::DirectStore, 77_777));
+    let mut m = timed(&spec);
+    m.start_streams(&[id("cpu0")]);
+    let mut source = ops(list);
+    m.advance_streams(&mut [&mut source], 17, &mut Os::default());
+    assert_eq!(m.counts().operations, 17);
+    assert!(m.now() < m.unloaded_dram_read(), "{}", m.now());
+    while m.advance_streams(&mut [&mut source], 17, &mut Os::default()) {}
+    m.end_streams();
+}
+
+/// A store to poison went through where a program's takes a machine check (`cpu.rfo_poison_mc`).
+#[test]
+fn a_store_that_finds_poison_is_a_machine_check_where_the_platform_says_so() {
+    let mut seen = Vec::new();
+    for early in [false, true] {
+        let mut spec = roomy();
+        spec.cpu.rfo_poison_mc = early;
+        let mut m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+        let mut os = Os::default();
+        let private = Addr::new(line(3).hpa, KeyId(33));
+        for (agent, op) in [
+            ("seam0", sim_core::Op::Movdir64b { dst: private, src: sim_core::op::Source::Fill(0) }),
+            ("seam0", sim_core::Op::Mfence),
+            ("cpu0", common::op("cpu0", "movnti [0x1000000c0] 8")),
+            ("cpu0", sim_core::Op::Mfence),
+        ] {
+            m.execute(id(agent), &op, 0, &mut os);
+        }
+        let mut streams = [(id("cpu0"), ops(vec![op(StreamKind::Store, 3)]))];
+        m.run_streams(&mut streams, &mut os);
+        assert_eq!(m.conservation(), Vec::<String>::new());
+        seen.push(os.seen.len());
+    }
+    assert_eq!(seen, [0, 1]);
+}
+
+/// A stream that began after the panic ran as if nothing had been.
+#[test]
+fn nothing_is_issued_after_a_panic() {
+    let mut m = timed(&roomy());
+    let mut os = Os::default();
+    let private = Addr::new(line(3).hpa, KeyId(33));
+    for (agent, op) in [
+        ("seam0", sim_core::Op::Movdir64b { dst: private, src: sim_core::op::Source::Fill(0) }),
+        ("seam0", sim_core::Op::Mfence),
+        ("cpu0", common::op("cpu0", "movnti [0x1000000c0] 8")),
+        ("cpu0", sim_core::Op::Mfence),
+        ("cpu0", common::op("cpu0", "load [0x1000000c0] 8")),
+    ] {
+        m.execute(id(agent), &op, 0, &mut os);
+    }
+    assert!(m.is_panicked());
+    assert_eq!(run(&mut m, "cpu0", vec![op(StreamKind::Load, 9)]).operations, 0);
+}
