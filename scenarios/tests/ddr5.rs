@@ -94,7 +94,7 @@ fn every_pattern_with_every_policy_refresh_grade_and_number_of_ranks_keeps_the_r
                         ("dram.page_policy", policy),
                         ("dram.refresh", refresh),
                         ("dram.refresh_hot", "true"),
-                        ("dram.refresh_postpone", if runs % 2 == 0 { "0" } else { "4" }),
+                        ("dram.refresh_postpone", if runs.is_multiple_of(2) { "0" } else { "4" }),
                         ("dram.ranks", ranks),
                         ("dram.density", density),
                     ]);
@@ -102,7 +102,7 @@ fn every_pattern_with_every_policy_refresh_grade_and_number_of_ranks_keeps_the_r
                         runs += 1;
                         // Enough for refreshes to come between the requests; few rows, or many.
                         let requests = if row.gap > 0 { 40 } else { 300 };
-                        let footprint = if runs % 3 == 0 { 1 << 34 } else { 1 << 15 };
+                        let footprint = if runs.is_multiple_of(3) { 1 << 34 } else { 1 << 15 };
                         let pattern = PatternSettings {
                             pattern: row.pattern,
                             requests,

@@ -6,7 +6,9 @@
 //! mean interval is never above the nominal one (verification.md §2.11 Q8).
 //!
 //! * A refresh is made when it is due if no request for the banks concerned is queued.
-//! * Otherwise it is postponed, by as many intervals as the platform allows (`dram.refresh_postpone`); then it is forced.
+//! * Otherwise it is postponed, by as many intervals as the platform allows (`dram.refresh_postpone`), less the time for
+//!   closing; then it is forced. So between two refreshes lie at most so many intervals and one, as JEDEC has it. Where
+//!   none may be postponed, that time for closing comes on top of the one interval.
 //! * Once begun it is carried through: no other command goes to the banks concerned. Their rows are closed (PREab, or PRE
 //!   one by one for REFsb), then the refresh follows. Refresh commands go before all others that are legal at their edge.
 //! * While a REFsb waits for nothing but tRRD_L, no ACT goes to its rank, else a stream of them could hold it up for ever.
