@@ -42,6 +42,15 @@ macro_rules! stream {
             make: || runner(Core::new(Speed::$speed, $footprint, Mix::$mix)?),
         }
     };
+    ($name:literal, $memory:ident) => {
+        Workload {
+            group: "stream",
+            name: concat!("stream/", $name),
+            unit: "access",
+            batch: 1 << 14,
+            make: || runner(Core::with(Memory::$memory, Speed::Timed, IN_DRAM, Mix::Loads)?),
+        }
+    };
 }
 
 /// Loads, stores and their mix, answered by each level, timed; loads at the functional speed.
@@ -56,12 +65,22 @@ pub const WORKLOADS: &[Workload] = &[
     stream!("store-dram", Timed, IN_DRAM, Stores),
     stream!("half-l1", Timed, IN_L1, Half),
     stream!("half-dram", Timed, IN_DRAM, Half),
+    stream!("load-dram-preset", Preset),
     stream!("functional-l1", Functional, IN_L1, Loads),
     stream!("functional-dram", Functional, IN_DRAM, Loads),
 ];
 
 /// 4 MiB: beyond all caches, and quickly met whole.
 pub const BEYOND: Footprint = Footprint { lines: 1 << 16, step: 40_503 };
+
+/// Memory behind the caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// One channel, as peers are measured.
+    OneChannel,
+    /// The preset's: eight channels.
+    Preset,
+}
 
 /// What the accesses are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +140,23 @@ impl Core {
     /// # Errors
     /// None, unless the preset is broken.
     pub fn new(speed: Speed, footprint: Footprint, mix: Mix) -> Result<Core, SetupError> {
+        Core::with(Memory::OneChannel, speed, footprint, mix)
+    }
+
+    /// As [`Core::new`], with that memory.
+    ///
+    /// # Errors
+    /// None, unless the preset is broken.
+    pub fn with(
+        memory: Memory,
+        speed: Speed,
+        footprint: Footprint,
+        mix: Mix,
+    ) -> Result<Core, SetupError> {
         let mut spec = spr()?.spec;
+        if memory == Memory::OneChannel {
+            spec.dram.channels = 1;
+        }
         spec.cpu.l1d = CacheGeometry { size: 48 << 10, ways: 12 };
         spec.cpu.l2 = CacheGeometry { size: 512 << 10, ways: 16 };
         spec.cpu.llc = CacheGeometry { size: 2 << 20, ways: 16 };
