@@ -135,6 +135,8 @@ struct InFlight {
     done: Ps,
     /// Instructions of the stream up to and including it.
     instructions: u64,
+    /// While it waits for a buffer: it ends no earlier, though DRAM, which is asked late, may have answered before.
+    least: Ps,
     /// The next waiter for the same buffer.
     next: u16,
     /// Whether its latency is counted.
@@ -146,6 +148,8 @@ struct InFlight {
 struct Retired {
     /// When the core owns its line.
     owned: Ps,
+    /// As for an operation in flight.
+    least: Ps,
     next: u16,
 }
 
@@ -259,7 +263,8 @@ impl Stream {
         let cpu = &machine.spec.cpu;
         let spec = machine.agents.get(usize::from(agent.0)).map(|a| &a.spec);
         let now = machine.trace.now;
-        let none = InFlight { done: Ps::ZERO, instructions: 0, next: NIL, load: false };
+        let none =
+            InFlight { done: Ps::ZERO, instructions: 0, least: Ps::ZERO, next: NIL, load: false };
         // A dependence may reach 255 back.
         let window = usize::from(cpu.window).next_power_of_two().max(256);
         let stores = usize::from(cpu.store_buffer).next_power_of_two();
@@ -283,7 +288,7 @@ impl Stream {
             tail: 0,
             retired: now,
             instructions: 0,
-            stores: vec![Retired { owned: Ps::ZERO, next: NIL }; stores],
+            stores: vec![Retired { owned: Ps::ZERO, least: Ps::ZERO, next: NIL }; stores],
             store_head: 0,
             store_tail: 0,
             written: now,
@@ -440,17 +445,19 @@ impl Stream {
         used
     }
 
-    /// Has a window entry or a store wait for a fill buffer, or takes the buffer's end if that is known.
-    fn wait_for(&mut self, slot: usize, waiter: u16) -> Ps {
+    /// Has a window entry or a store wait for a fill buffer, or takes the buffer's end if that is known; not before `least`.
+    fn wait_for(&mut self, slot: usize, waiter: u16, least: Ps) -> Ps {
         let Some(fill) = self.fills.get_mut(slot) else { return Ps::ZERO };
         if fill.release != PENDING {
-            return fill.release;
+            return fill.release.max(least);
         }
         let next = std::mem::replace(&mut fill.waiter, waiter);
         if waiter & STORE != 0 {
-            self.retired_store(u64::from(waiter & !STORE)).next = next;
+            let store = self.retired_store(u64::from(waiter & !STORE));
+            (store.next, store.least) = (next, least);
         } else {
-            self.flight_mut(u64::from(waiter)).next = next;
+            let flight = self.flight_mut(u64::from(waiter));
+            (flight.next, flight.least) = (next, least);
         }
         PENDING
     }
@@ -466,14 +473,15 @@ impl Stream {
         while waiter != NIL {
             if waiter & STORE != 0 {
                 let store = self.retired_store(u64::from(waiter & !STORE));
-                store.owned = release;
+                store.owned = release.max(store.least);
                 waiter = store.next;
             } else {
                 let flight = self.flight_mut(u64::from(waiter));
-                flight.done = release;
+                let done = release.max(flight.least);
+                flight.done = done;
                 waiter = flight.next;
                 if flight.load {
-                    self.stats.load_latency.0 = self.stats.load_latency.0.wrapping_add(release.0);
+                    self.stats.load_latency.0 = self.stats.load_latency.0.wrapping_add(done.0);
                 }
             }
         }
@@ -1028,13 +1036,14 @@ impl Machine {
     /// When a line is there that an access of a stream has met, and the requests that this makes. If that is not known, the
     /// waiter learns it later.
     fn line_comes(&mut self, i: usize, hit: &cache::Access, at: Tagged, t: Ps, waiter: u16) -> Ps {
+        // What is in L1D when it is asked for takes no less than that.
+        let least = if waiter & STORE != 0 { t } else { t + self.uncore.l1 };
         if matches!(hit.level, Level::L1 | Level::L2) {
             let Some(stream) = self.streams.get_mut(i) else { return t };
             match stream.on_its_way(at, t) {
-                Some(slot) => return stream.wait_for(slot, waiter),
+                Some(slot) => return stream.wait_for(slot, waiter, least),
                 None if hit.level == Level::L2 => {}
-                None if waiter & STORE != 0 => return t,
-                None => return t + self.uncore.l1,
+                None => return least,
             }
         }
         let latency = self.known_or_after(stream_core(&self.streams, i), hit, at);
@@ -1049,7 +1058,7 @@ impl Machine {
             }
             Latency::AfterRead(after) => {
                 let slot = stream.take_fill(0, at, PENDING, after, true);
-                stream.wait_for(slot, waiter);
+                stream.wait_for(slot, waiter, least);
                 self.send_streamed(Ticket::fill(i, slot), Ticket::stream_write(i));
                 // Whoever waits learns it, at once if DRAM has answered at once.
                 PENDING

@@ -237,3 +237,13 @@ fn nothing_is_issued_after_a_panic() {
     assert!(m.is_panicked());
     assert_eq!(run(&mut m, "cpu0", vec![op(StreamKind::Load, 9)]).operations, 0);
 }
+
+/// DRAM is asked when somebody waits for it, which may be long after it has answered: a load that began later ended before
+/// it had begun, and latencies added up to less than nothing.
+#[test]
+fn a_load_of_a_line_that_came_before_it_was_asked_for_takes_a_hit_in_l1() {
+    let mut m = timed(&roomy());
+    let late = StreamOp { not_before: Ps::ns(2000), ..op(StreamKind::Load, 0) };
+    let stats = run(&mut m, "cpu0", vec![op(StreamKind::Store, 0), late]);
+    assert_eq!(stats.load_latency, m.idle_latency(0, line(0).tagged(), Level::L1, 0));
+}

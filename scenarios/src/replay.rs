@@ -214,10 +214,15 @@ impl<R: Read> Replay<'_, R> {
                 return None;
             }
         };
-        if access.addr >= self.limit {
+        // Its last byte: an access may begin below the limit and reach beyond it.
+        let last = access.addr.saturating_add(u64::from(access.bytes.max(1)) - 1);
+        if access.addr >= self.limit || self.sized && last >= self.limit {
             let (limit, spec) = (self.limit, &self.platform.spec);
             self.error = Some(self.reader.refuse(
-                format!("address {:#x}", access.addr),
+                match access.addr >= self.limit {
+                    true => format!("address {:#x}", access.addr),
+                    false => format!("{} bytes at {:#x}", access.bytes, access.addr),
+                },
                 format!(
                     "an address below {limit:#x}: {} has {} address bits below the KeyID",
                     spec.name,

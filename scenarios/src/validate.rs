@@ -168,6 +168,8 @@ pub fn validate(
     if let Some(name) = names.iter().find(|n| EXPERIMENTS.iter().all(|e| e.name != n.as_str())) {
         return Err(ValidateError::Unknown(sim_core::units::clip(name).to_string(), known()));
     }
+    // A platform that cannot be built is said before anything begins.
+    bench.platform(&[])?;
     let mut results = Results::default();
     for experiment in EXPERIMENTS {
         if names.is_empty() || names.iter().any(|n| n == experiment.name) {
