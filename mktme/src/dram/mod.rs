@@ -237,10 +237,18 @@ impl Dram {
     }
 
     /// Carries the next edge of a subchannel up the tree.
-    #[inline]
+    #[inline(always)]
     fn renew(&mut self, index: usize) {
-        let mut node = self.leaves + index;
         let mut least = self.subchannels[index].next_edge();
+        if let [_, root, wakes @ ..] = &mut self.wakes[..]
+            && let [left, right] = wakes
+        {
+            // One channel.
+            *(if index == 0 { &mut *left } else { &mut *right }) = least;
+            *root = (*left).min(*right);
+            return;
+        }
+        let mut node = self.leaves + index;
         while node > 1 {
             self.wakes[node] = least;
             least = least.min(self.wakes[node ^ 1]);
@@ -351,7 +359,7 @@ impl Dram {
     }
 
     /// Accounts for what a subchannel has done.
-    #[inline]
+    #[inline(always)]
     fn after_run(&mut self, index: usize, was_idle: bool) {
         let is_idle = self.subchannels[index].is_idle();
         if was_idle != is_idle {

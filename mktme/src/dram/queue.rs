@@ -449,6 +449,51 @@ impl Queue {
         self.next = to;
     }
 
+    /// Takes an entry out if it is its bank's oldest and armed pick and the next of the bank hits the same row: that one is
+    /// armed in its place. None otherwise; nothing has changed then.
+    #[inline(always)]
+    pub(super) fn pass_on(&mut self, slot: u16) -> Option<Entry> {
+        let entry = *self.slots.get(usize::from(slot))?;
+        let list = &mut self.banks[entry.bank.flat()];
+        let next = self.slots.get_mut(usize::from(entry.younger))?;
+        if list.oldest != slot
+            || list.pick != slot
+            || !list.armed
+            || next.waiting
+            || next.row != entry.row
+        {
+            return None;
+        }
+        next.older = NIL;
+        (list.oldest, list.pick) = (entry.younger, entry.younger);
+        let mask = &mut self.armed[list.want as usize].mask;
+        mask.clear(entry.position);
+        mask.set(next.position);
+        self.ready.clear(entry.position);
+        self.forget(slot, &entry);
+        Some(entry)
+    }
+
+    /// What is left to be done when an entry goes.
+    #[inline(always)]
+    fn forget(&mut self, slot: u16, entry: &Entry) {
+        if self.searched {
+            self.filter[bucket(entry.bank, entry.row, entry.column)] -= 1;
+        }
+        self.ready_count -= 1;
+        self.len -= 1;
+        self.free.push(slot);
+        if self.ready_count == 0 {
+            // Nobody is left whose position would have to be kept.
+            (self.next, self.deadline) = (0, u64::MAX);
+        } else if self.deadline == entry.since + self.age {
+            self.deadline = match self.oldest() {
+                NIL => u64::MAX,
+                oldest => self.entry(oldest).since + self.age,
+            };
+        }
+    }
+
     /// Takes a ready entry out. If it was its bank's pick, the bank has none until [`Queue::choose`].
     #[inline]
     pub(super) fn remove(&mut self, slot: u16) -> Entry {
@@ -471,22 +516,8 @@ impl Queue {
             Some(younger) => younger.older = entry.older,
             None => list.youngest = entry.older,
         }
-        if self.searched {
-            self.filter[bucket(bank, entry.row, entry.column)] -= 1;
-        }
         self.ready.clear(entry.position);
-        self.ready_count -= 1;
-        self.len -= 1;
-        self.free.push(slot);
-        if self.ready_count == 0 {
-            // Nobody is left whose position would have to be kept.
-            (self.next, self.deadline) = (0, u64::MAX);
-        } else if self.deadline == entry.since + self.age {
-            self.deadline = match self.oldest() {
-                NIL => u64::MAX,
-                oldest => self.entry(oldest).since + self.age,
-            };
-        }
+        self.forget(slot, &entry);
         entry
     }
 

@@ -382,19 +382,20 @@ impl Subchannel {
         self.reads.has_room() && (self.lone.is_none() || self.spec.read_queue > 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn has_room(&self, kind: Kind, bank: Bank, place: &Place) -> bool {
-        let (reads, writes) = (self.reads_have_room(), self.writes.has_room());
         let queued = || self.writes.find(bank, place.row, place.column);
         match kind {
             Kind::Read => {
-                reads || {
+                self.reads_have_room() || {
                     let slot = queued();
                     slot != NIL && !self.writes.entry(slot).waiting
                 }
             }
-            Kind::Write => writes || queued() != NIL,
-            Kind::PartialWrite => reads && writes || queued() != NIL,
+            Kind::Write => self.writes.has_room() || queued() != NIL,
+            Kind::PartialWrite => {
+                self.reads_have_room() && self.writes.has_room() || queued() != NIL
+            }
         }
     }
 
@@ -1199,7 +1200,12 @@ impl Subchannel {
     fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
         self.count_to(edge);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
-        let entry = queue.remove(slot);
+        // In a stream of row hits the next of the bank takes the place of this one.
+        let passed_on = queue.pass_on(slot);
+        let entry = match passed_on {
+            Some(entry) => entry,
+            None => queue.remove(slot),
+        };
         let Entry { bank, row, .. } = entry;
         self.count_column::<WRITES>(&entry, edge);
         self.refresh.left(bank, edge);
@@ -1216,7 +1222,8 @@ impl Subchannel {
                 self.underfills.push(Underfill { due, slot: entry.underfills });
             }
         }
-        let auto = self.spec.page_policy != PagePolicy::Open
+        let auto = passed_on.is_none()
+            && self.spec.page_policy != PagePolicy::Open
             && self.closes_behind(bank, row)
             && (WRITES || self.device.auto_read(bank) <= edge);
         if auto {
@@ -1243,7 +1250,7 @@ impl Subchannel {
             } else {
                 (&mut self.reads, &mut self.writes)
             };
-            if queue.has_entries(bank) {
+            if passed_on.is_none() && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
             }
             // PRE must wait longer now.
