@@ -944,7 +944,7 @@ impl Machine {
                 return stream.retires(t + self.uncore.l1, true, t);
             };
             stream.retires(PENDING, true, t);
-            let end = stream.wait_for(slot, waiter);
+            let end = stream.wait_for(slot, waiter, t + self.uncore.l1);
             return stream.load_ends(tail, end);
         }
         stream.retires(PENDING, true, t);
@@ -986,7 +986,7 @@ impl Machine {
             let end = match stream.on_its_way(at, t) {
                 Some(slot) => {
                     stream.retired_store(number).owned = PENDING;
-                    stream.wait_for(slot, waiter)
+                    stream.wait_for(slot, waiter, t)
                 }
                 None => t,
             };
