@@ -7,8 +7,6 @@ use sim_core::{ByteMask, KeyId, Line, LineData, Page, Tagged, Trace};
 
 /// 1 GiB of lines.
 const BITS: u32 = 24;
-/// Pages of that.
-const PAGES: u64 = 1 << (BITS - 6);
 /// 64 GiB of pages, cleared in order.
 const SWEPT: u64 = 1 << 24;
 /// Different lines that are written: a prime number, so that a line in memory gets another each time.
@@ -72,7 +70,7 @@ fn controller(crypto: CryptoKind) -> Result<(Controller, KeyId, Trace), SetupErr
     Ok((memory, keyid, trace))
 }
 
-/// Requests to 1 GiB of which the lower half is a TD's and the upper half the host's; each is made under the KeyID of its
+/// Requests to memory, 1 GiB of it in all benchmarks, of which the lower half is a TD's and the upper half the host's; each is made under the KeyID of its
 /// half, so that no poison is born.
 pub struct Requests {
     memory: Controller,
@@ -81,6 +79,8 @@ pub struct Requests {
     /// What is written, in turn: lines that lie ready, as those of a cache do.
     lines: Vec<LineData>,
     next: u64,
+    /// Of the footprint in lines.
+    bits: u32,
 }
 
 impl Requests {
@@ -89,14 +89,18 @@ impl Requests {
     /// # Errors
     /// None, unless the preset is broken.
     pub fn new(crypto: CryptoKind, written: u64) -> Result<Requests, SetupError> {
-        let (mut memory, keyid, mut trace) = controller(crypto)?;
-        let half = Page(PAGES / 2);
-        memory.write_pages(Page(0)..half, keyid, &LineData::ZERO, &mut trace);
-        memory.write_pages(half..Page(PAGES), KeyId::TME, &LineData::ZERO, &mut trace);
-        let lines = (1..=LINES).map(|n| LineData([n; 8])).collect();
-        let mut requests = Requests { memory, trace, keyid, lines, next: 0 };
+        let mut requests = Requests::empty(crypto, BITS)?;
         requests.write(written);
         Ok(requests)
+    }
+
+    fn empty(crypto: CryptoKind, bits: u32) -> Result<Requests, SetupError> {
+        let (mut memory, keyid, mut trace) = controller(crypto)?;
+        let (half, pages) = (Page(1 << (bits - 7)), Page(1 << (bits - 6)));
+        memory.write_pages(Page(0)..half, keyid, &LineData::ZERO, &mut trace);
+        memory.write_pages(half..pages, KeyId::TME, &LineData::ZERO, &mut trace);
+        let lines = (1..=LINES).map(|n| LineData([n; 8])).collect();
+        Ok(Requests { memory, trace, keyid, lines, next: 0, bits })
     }
 
     /// Every line has been written with bytes of its own, so that the host's memory holds each of them.
@@ -104,8 +108,16 @@ impl Requests {
     /// # Errors
     /// None, unless the preset is broken.
     pub fn full() -> Result<Requests, SetupError> {
-        let mut requests = Requests::new(CryptoKind::Symbolic, 0)?;
-        for line in 0..1 << BITS {
+        Requests::written(CryptoKind::Symbolic, BITS)
+    }
+
+    /// As [`Requests::full`], with `2^bits` lines, 128 of them at least.
+    ///
+    /// # Errors
+    /// None, unless the preset is broken.
+    pub fn written(crypto: CryptoKind, bits: u32) -> Result<Requests, SetupError> {
+        let mut requests = Requests::empty(crypto, bits.max(7))?;
+        for line in 0..1 << requests.bits {
             let at = requests.tagged(line);
             requests.memory.write(at, &LineData([line; 8]), None, &mut requests.trace);
         }
@@ -113,12 +125,12 @@ impl Requests {
     }
 
     const fn tagged(&self, line: u64) -> Tagged {
-        let keyid = if line >> (BITS - 1) == 0 { self.keyid } else { KeyId::TME };
+        let keyid = if line >> (self.bits - 1) == 0 { self.keyid } else { KeyId::TME };
         Tagged::new(Line(line), keyid)
     }
 
     fn place(&mut self) -> Tagged {
-        let line = random(self.next, BITS);
+        let line = random(self.next, self.bits);
         self.next += 1;
         self.tagged(line)
     }
@@ -138,8 +150,8 @@ impl Requests {
         let mut sum = 0;
         for i in 0..n {
             let number = self.next;
-            self.memory.expect_page(Line(random(number + 12, BITS)));
-            self.memory.expect_line(Line(random(number + 6, BITS)));
+            self.memory.expect_page(Line(random(number + 12, self.bits)));
+            self.memory.expect_line(Line(random(number + 6, self.bits)));
             sum ^= if i & 1 == 0 { self.read(1) } else { self.write(1) };
         }
         sum

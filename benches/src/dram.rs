@@ -28,6 +28,18 @@ pub enum Pattern {
     Sparse,
 }
 
+impl Pattern {
+    /// All of them.
+    pub const ALL: [Pattern; 6] = [
+        Pattern::SequentialRead,
+        Pattern::SequentialWrite,
+        Pattern::RandomRead,
+        Pattern::Mix,
+        Pattern::Chain,
+        Pattern::Sparse,
+    ];
+}
+
 macro_rules! pattern {
     ($name:literal, $pattern:ident) => {
         Workload {

@@ -8,6 +8,7 @@ pub mod caches;
 pub mod controller;
 pub mod dram;
 pub mod leaves;
+pub mod streams;
 pub mod traces;
 pub mod whole;
 
@@ -77,6 +78,7 @@ pub fn workloads() -> impl Iterator<Item = &'static Workload> {
         .chain(controller::WORKLOADS)
         .chain(dram::WORKLOADS)
         .chain(leaves::WORKLOADS)
+        .chain(streams::WORKLOADS)
         .chain(traces::WORKLOADS)
         .chain(whole::WORKLOADS)
 }

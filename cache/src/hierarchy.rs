@@ -334,6 +334,7 @@ impl Hierarchy {
 
     /// A write-back store of the bytes in `mask`: takes ownership (RFO) and writes into the cached copy. Poison stays
     /// unless the whole line is written (architecture.md §13 MC-05, MC-25, MC-30).
+    #[inline]
     pub fn store<P: LinePort>(
         &mut self,
         core: u16,
@@ -391,6 +392,12 @@ impl Hierarchy {
         (self.slab.data(slot.0), line.class, line.poison)
     }
 
+    /// The poison of the line that an access met.
+    #[inline]
+    pub fn poison_of(&self, slot: Slot) -> Option<BirthId> {
+        self.slab.get(slot.0).poison
+    }
+
     /// The hardware's choice: the line leaves every cache, written back if modified, as if for lack of room. Returns
     /// whether it was there.
     pub fn evict<P: LinePort>(&mut self, at: Tagged, port: &mut P) -> bool {
@@ -398,6 +405,7 @@ impl Hierarchy {
     }
 
     /// Whether a core's L1 has a line. Changes nothing.
+    #[inline]
     pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
         let (line, core) = (at.line(), self.cores.at(self.core_index(core)));
         let guess = core.l1.at_way(line.0, core.ways.guess(line));

@@ -310,6 +310,11 @@ impl Machine {
     pub fn record_commands(&mut self, on: bool) {
         self.dram.record_commands(on);
     }
+    /// Makes the refreshes that are due by now. While nothing is asked of it DRAM is left behind, as what it does meanwhile
+    /// changes nothing; at the end of a run commands and counters are to be those of the whole run.
+    pub fn catch_up(&mut self) {
+        self.dram.advance(self.now());
+    }
     /// Takes the DDR5 commands recorded since the last call, in order of time.
     pub fn take_commands(&mut self) -> Vec<mktme::dram::CommandRecord> {
         self.dram.take_commands()

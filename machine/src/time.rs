@@ -740,17 +740,14 @@ impl Machine {
     }
 
     fn try_enqueue(&mut self, t: Traffic, ticket: Ticket) -> bool {
-        if !self.dram.can_accept(t.line, t.kind) {
-            return false;
-        }
         // Whoever does not wait for the answer is not told.
         let owner = if t.demand || ticket.is_stream() { ticket } else { Ticket::NOBODY };
-        self.requests += 1;
-        let id = self.requests << TICKET_BITS | u64::from(owner.0);
+        let id = (self.requests + 1) << TICKET_BITS | u64::from(owner.0);
         let request = Request { id, line: t.line, kind: t.kind, at: self.trace.now };
-        if self.dram.enqueue(request).is_err() {
+        if self.dram.try_enqueue(request).is_err() {
             return false;
         }
+        self.requests += 1;
         if let Some(agent) = owner.of_agent()
             && let Some(agent) = self.agents.get_mut(usize::from(agent.0))
         {

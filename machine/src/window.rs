@@ -22,13 +22,15 @@
 use crate::Machine;
 use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::bus::Bus;
 use crate::time::Ticket;
 use cache::{FenceKind, Level};
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
 use sim_core::port::McHandler;
-use sim_core::{Addr, Ps, Tagged};
+use sim_core::{Addr, Line, Ps, Tagged};
+use std::collections::VecDeque;
 
 /// The end of what DRAM has not answered yet: later than every moment.
 const PENDING: Ps = Ps(u64::MAX);
@@ -165,7 +167,7 @@ struct Fill {
 
 impl Fill {
     const NONE: Fill = Fill {
-        at: Tagged::new(sim_core::Line(0), sim_core::KeyId(0)),
+        at: Tagged::new(Line(0), sim_core::KeyId(0)),
         release: Ps::ZERO,
         after: Ps::ZERO,
         in_superqueue: false,
@@ -211,6 +213,10 @@ pub(crate) struct Stream {
     busy: u128,
     /// Of those, whose end is not known.
     pending: u128,
+    /// The others with their ends, earliest first.
+    ends: VecDeque<(Ps, u8)>,
+    /// One bit for each line of those in use, by [`near_bit`]: what has none there is not on its way.
+    near: u64,
     /// No fill whose end is known ends later.
     latest_fill: Ps,
     /// By place: until when a direct store occupies it.
@@ -222,6 +228,15 @@ pub(crate) struct Stream {
     /// Poison that a load brought, and the load's number.
     consumed: Option<(u64, Consumed)>,
     stats: StreamStats,
+    /// One clock of the core.
+    clock: Ps,
+    /// From the beginning of one instruction to that of the next.
+    step: Ps,
+}
+
+/// The bit of a line in [`Stream::near`].
+const fn near_bit(line: Line) -> u64 {
+    1 << ((line.0 ^ line.0 >> 6 ^ line.0 >> 12) & 63)
 }
 
 /// How far a stream may go before the others are looked at.
@@ -253,7 +268,11 @@ impl Stream {
         // A dependence may reach 255 back.
         let window = usize::from(cpu.window).next_power_of_two().max(256);
         let stores = usize::from(cpu.store_buffer).next_power_of_two();
+        let fills = usize::from(cpu.fill_buffers) + usize::from(cpu.superqueue);
+        let clock = cpu.core_clock.cycles(1);
         Stream {
+            clock,
+            step: Ps((clock.0 / u64::from(cpu.width.max(1))).max(1)),
             agent,
             core: spec.map_or(0, |s| s.core),
             kind: spec.map_or(AgentKind::Kernel, |s| s.kind),
@@ -273,7 +292,9 @@ impl Stream {
             store_head: 0,
             store_tail: 0,
             written: now,
-            fills: vec![Fill::NONE; usize::from(cpu.fill_buffers) + usize::from(cpu.superqueue)],
+            fills: vec![Fill::NONE; fills],
+            ends: VecDeque::with_capacity(fills),
+            near: 0,
             buffers: cpu.fill_buffers.into(),
             busy: 0,
             pending: 0,
@@ -283,6 +304,29 @@ impl Stream {
             due: PENDING,
             consumed: None,
             stats: StreamStats { begin: now, end: now, ..StreamStats::default() },
+        }
+    }
+
+    /// The operation is the youngest of the window, with its end.
+    #[inline]
+    fn retires(&mut self, done: Ps, load: bool, t: Ps) {
+        let (tail, instructions) = (self.tail, self.instructions);
+        let flight = self.flight_mut(tail);
+        (flight.done, flight.instructions, flight.load) = (done, instructions, load);
+        self.tail += 1;
+        if load {
+            let known = if done == PENDING { 0 } else { done.0 };
+            let sum = &mut self.stats.load_latency.0;
+            *sum = sum.wrapping_add(known).wrapping_sub(t.0);
+        }
+    }
+
+    /// The end of a load that was not known when it retired into the window; nothing if it is still not known.
+    #[inline]
+    fn load_ends(&mut self, number: u64, end: Ps) {
+        if end != PENDING {
+            self.flight_mut(number).done = end;
+            self.stats.load_latency.0 = self.stats.load_latency.0.wrapping_add(end.0);
         }
     }
 
@@ -303,6 +347,7 @@ impl Stream {
     }
 
     /// Retires the oldest operation of the window.
+    #[inline]
     fn retire(&mut self) -> Result<(), Hold> {
         let done = self.flight(self.head).done;
         if done == PENDING {
@@ -314,6 +359,7 @@ impl Stream {
     }
 
     /// Writes the oldest store of the store buffer into L1D.
+    #[inline]
     fn write_oldest(&mut self, clock: Ps) -> Result<(), Hold> {
         let owned = self.retired_store(self.store_head).owned;
         if owned == PENDING {
@@ -325,18 +371,26 @@ impl Stream {
     }
 
     /// Frees fill buffers whose lines are there at `t`.
+    #[inline]
     fn expire(&mut self, t: Ps) {
-        if self.pending == 0 && self.latest_fill <= t {
-            self.busy = 0;
-            return;
+        while let Some(&(end, slot)) = self.ends.front()
+            && end <= t
+        {
+            self.ends.pop_front();
+            self.busy &= !(1 << (slot & 127));
         }
-        let mut left = self.busy & !self.pending;
-        while left != 0 {
-            let slot = left.trailing_zeros() as usize;
-            left &= left - 1;
-            if self.fills.get(slot).is_some_and(|f| f.release <= t) {
-                self.busy &= !(1 << slot);
-            }
+    }
+
+    /// The end of a fill is known.
+    #[inline]
+    fn note_end(&mut self, end: Ps, slot: usize) {
+        self.latest_fill = self.latest_fill.max(end);
+        let mut place = self.ends.len();
+        self.ends.push_back((end, slot as u8));
+        // Most end in the order in which they began.
+        while place > 0 && self.ends.get(place - 1).is_some_and(|(before, _)| *before > end) {
+            self.ends.swap(place - 1, place);
+            place -= 1;
         }
     }
 
@@ -346,27 +400,35 @@ impl Stream {
     }
 
     /// The first moment at which one of these is known to become free.
-    fn first_release(&self, mut left: u128) -> Ps {
-        let mut first = PENDING;
-        while left != 0 {
-            if let Some(fill) = self.fills.get(left.trailing_zeros() as usize) {
-                first = first.min(fill.release);
-            }
-            left &= left - 1;
-        }
-        first
+    #[inline]
+    fn first_release(&self, of: u128) -> Ps {
+        let mut known = self.ends.iter().filter(|(_, slot)| of >> (slot & 127) & 1 != 0);
+        known.next().map_or(PENDING, |(end, _)| *end)
     }
 
     /// The fill buffer of a line that is on its way at `t`.
-    fn on_its_way(&self, at: Tagged, t: Ps) -> Option<usize> {
-        let mut left = self.busy;
+    #[inline]
+    fn on_its_way(&mut self, at: Tagged, t: Ps) -> Option<usize> {
+        if self.busy == 0 || self.near & near_bit(at.line()) == 0 {
+            return None;
+        }
+        self.search(at, t)
+    }
+    #[inline(never)]
+    fn search(&mut self, at: Tagged, t: Ps) -> Option<usize> {
+        let (mut left, mut near) = (self.busy, 0);
         while left != 0 {
             let slot = left.trailing_zeros() as usize;
             left &= left - 1;
-            if self.fills.get(slot).is_some_and(|f| f.at == at && f.release > t) {
-                return Some(slot);
+            if let Some(fill) = self.fills.get(slot) {
+                if fill.at == at && fill.release > t {
+                    return Some(slot);
+                }
+                near |= near_bit(fill.at.line());
             }
         }
+        // What has left since leaves no bit.
+        self.near = near;
         None
     }
 
@@ -407,7 +469,7 @@ impl Stream {
         fill.release = release;
         let mut waiter = std::mem::replace(&mut fill.waiter, NIL);
         self.pending &= !(1 << slot);
-        self.latest_fill = self.latest_fill.max(release);
+        self.note_end(release, slot);
         while waiter != NIL {
             if waiter & STORE != 0 {
                 let store = self.retired_store(u64::from(waiter & !STORE));
@@ -566,8 +628,6 @@ impl Machine {
     ) {
         let Bounds { until, stop, others_blocked } = bounds;
         let alone = self.streams.len() == 1;
-        let clock = self.spec.cpu.core_clock.cycles(1);
-        let step = Ps((clock.0 / u64::from(self.spec.cpu.width.max(1))).max(1));
         loop {
             let Some(stream) = self.streams.get_mut(i) else { return };
             if stream.blocked {
@@ -579,24 +639,26 @@ impl Machine {
                     false => return,
                 }
             }
-            let op = match stream.next.take().or_else(|| source.next()) {
-                Some(op) => op,
-                None => {
-                    (stream.ended, stream.wake) = (true, PENDING);
-                    return;
-                }
+            let op = if stream.next.is_some() { stream.next.take() } else { source.next() };
+            let Some(op) = op else {
+                (stream.ended, stream.wake) = (true, PENDING);
+                return;
             };
-            let t = match self.earliest(i, &op, clock, step) {
-                Ok(t) => t + op.delay,
-                Err(hold) => {
-                    let Some(stream) = self.streams.get_mut(i) else { return };
-                    stream.next = Some(op);
-                    match hold {
-                        Hold::Until(t) => stream.wake = t,
-                        Hold::Blocked(t) => (stream.blocked, stream.wake) = (true, t),
-                    }
-                    return;
+            let t = loop {
+                let (wake, blocked) = match self.earliest(i, &op) {
+                    Ok(t) => break t + op.delay,
+                    Err(Hold::Until(t)) => (t, false),
+                    Err(Hold::Blocked(t)) => (t, true),
+                };
+                let Some(stream) = self.streams.get_mut(i) else { return };
+                // Nobody else and nothing of DRAM comes before the end that it waits for.
+                let next = blocked && wake < until && !wake.is_horizon();
+                if next && self.dram.next_event().is_none_or(|m| m > wake) {
+                    stream.floor = stream.floor.max(wake);
+                    continue;
                 }
+                (stream.next, stream.blocked, stream.wake) = (Some(op), blocked, wake);
+                return;
             };
             let watched = others_blocked || self.waiting > 0;
             let memory_first = watched && self.dram.next_event().is_some_and(|m| m <= t);
@@ -615,7 +677,7 @@ impl Machine {
             }
             self.trace.now = self.trace.now.max(t);
             let requests = self.requests;
-            self.issue_streamed(i, &op, t, step);
+            self.issue_streamed(i, &op, t);
             let over = self.counts.operations >= stop;
             if over || !alone && self.requests != requests {
                 // Somebody may have been answered: look at all streams again.
@@ -629,12 +691,17 @@ impl Machine {
 
     /// When an operation can begin.
     #[inline]
-    fn earliest(&mut self, i: usize, op: &StreamOp, clock: Ps, step: Ps) -> Result<Ps, Hold> {
+    fn earliest(&mut self, i: usize, op: &StreamOp) -> Result<Ps, Hold> {
         let window = u64::from(self.spec.cpu.window);
         let superqueue = usize::from(self.spec.cpu.superqueue);
         let store_buffer = u64::from(self.spec.cpu.store_buffer);
         let Some(stream) = self.streams.get_mut(i) else { return Err(Hold::Until(PENDING)) };
-        let mut t = (stream.at + step.times(op.gap.into())).max(op.not_before).max(stream.floor);
+        let clock = stream.clock;
+        let mut t = stream.at.max(op.not_before).max(stream.floor);
+        if op.gap != 0 {
+            let gap = stream.step.times(op.gap.into());
+            t = t.max(stream.at + gap);
+        }
         // Room in the window.
         let number = stream.instructions + u64::from(op.gap) + 1;
         let room = stream.window.len() as u64;
@@ -708,11 +775,9 @@ impl Machine {
         }
         // A fill buffer and an entry of the superqueue, unless the line is in L1D.
         if stream.busy != 0 {
+            stream.expire(t);
             let all = stream.all_buffers();
-            let in_use = stream.busy.count_ones() as usize;
-            let over = stream.pending == 0 && stream.latest_fill <= t;
-            if stream.busy & all == all || in_use >= superqueue || over {
-                stream.expire(t);
+            if stream.busy & all == all || stream.busy.count_ones() as usize >= superqueue {
                 let mut held = 0;
                 if stream.busy & all == all {
                     held = stream.busy & all;
@@ -741,36 +806,36 @@ impl Machine {
 
     /// An operation begins at `t`: it takes effect, and its end is known or pending.
     #[inline]
-    fn issue_streamed(&mut self, i: usize, op: &StreamOp, t: Ps, step: Ps) {
+    fn issue_streamed(&mut self, i: usize, op: &StreamOp, t: Ps) {
         let Some(stream) = self.streams.get_mut(i) else { return };
-        let core = stream.core;
+        let (core, step) = (stream.core, stream.step);
         stream.at = t + step;
         stream.instructions += u64::from(op.gap) + 1;
         stream.stats.operations += 1;
         self.counts.operations += 1;
         let at = op.at.tagged();
         let private = self.spec.keyid.is_private(at.keyid());
-        let mine = stream.kind == AgentKind::Seam
-            || stream.kind == AgentKind::Td && at.keyid() == stream.own;
-        let touches = !matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence);
         // A TD fetches nothing from shared memory.
         let fetch = op.kind == StreamKind::Fetch
             && stream.kind == AgentKind::Td
             && at.keyid() != stream.own;
-        if (private && !mine || fetch) && touches {
-            if let Some(stream) = self.streams.get_mut(i) {
+        if private || fetch {
+            let mine = stream.kind == AgentKind::Seam
+                || stream.kind == AgentKind::Td && at.keyid() == stream.own;
+            let touches = !matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence);
+            if (!mine || fetch) && touches {
                 stream.stats.refused += 1;
+                return stream.retires(t + step, false, t);
             }
-            return self.retires(i, t + step, false, t);
         }
         let timed = self.options.speed == Speed::Timed;
-        if !timed && let Some(stream) = self.streams.get_mut(i) {
+        if !timed {
             stream.at = t + self.spec.functional.op;
         }
         self.traffic.clear();
         match op.kind {
             StreamKind::Load | StreamKind::Fetch => self.load_streamed(i, op, t),
-            StreamKind::Store => self.store_streamed(i, op, t, step),
+            StreamKind::Store => self.store_streamed(i, op, t),
             StreamKind::Prefetch => {
                 let (mut bus, caches) = self.bus();
                 let hit = caches.prefetch(core, at, &mut bus);
@@ -844,87 +909,94 @@ impl Machine {
     }
 
     /// The operation is the youngest of the window, with its end.
-    #[inline]
     fn retires(&mut self, i: usize, done: Ps, load: bool, t: Ps) {
-        let Some(stream) = self.streams.get_mut(i) else { return };
-        let (tail, instructions) = (stream.tail, stream.instructions);
-        let flight = stream.flight_mut(tail);
-        (flight.done, flight.instructions, flight.load) = (done, instructions, load);
-        stream.tail += 1;
-        if load {
-            let known = if done == PENDING { 0 } else { done.0 };
-            let sum = &mut stream.stats.load_latency.0;
-            *sum = sum.wrapping_add(known).wrapping_sub(t.0);
+        if let Some(stream) = self.streams.get_mut(i) {
+            stream.retires(done, load, t);
         }
     }
 
     #[inline]
     fn load_streamed(&mut self, i: usize, op: &StreamOp, t: Ps) {
-        let Some(stream) = self.streams.get_mut(i) else { return };
+        let timed = self.options.speed == Speed::Timed;
+        let Machine { streams, caches, memory, trace, traffic, counts, .. } = self;
+        let Some(stream) = streams.get_mut(i) else { return };
         stream.stats.loads += 1;
-        let (core, tail, busy) = (stream.core, stream.tail, stream.busy);
+        let tail = stream.tail;
         let at = op.at.tagged();
-        let (mut bus, caches) = self.bus();
-        let hit = caches.load(core, at, &mut bus);
-        let poison = caches.loaded(hit.slot).2;
-        self.counts.access(hit.level);
-        if let Some(birth) = poison {
+        let hit = caches.load(
+            stream.core,
+            at,
+            &mut Bus { memory, trace, traffic, counts: &mut *counts, timed },
+        );
+        counts.access(hit.level);
+        if let Some(birth) = caches.poison_of(hit.slot) {
             let fetch = op.kind == StreamKind::Fetch;
             let access = if fetch { McAccess::Fetch } else { McAccess::DataLoad };
             let at = Addr::new(op.at.hpa.line().hpa(), op.at.keyid);
-            if let Some(stream) = self.streams.get_mut(i) {
-                stream.consumed = Some((tail, Consumed { birth, at, access, fatal: false }));
-            }
+            stream.consumed = Some((tail, Consumed { birth, at, access, fatal: false }));
         }
-        if self.options.speed == Speed::Functional {
-            return self.retires(i, t + self.spec.functional.op, true, t);
+        if !timed {
+            return stream.retires(t + self.spec.functional.op, true, t);
         }
-        if hit.level == Level::L1 && busy == 0 {
-            return self.retires(i, t + self.uncore.l1, true, t);
+        let waiter = (tail & 0x7fff) as u16;
+        if hit.level == Level::L1 {
+            let Some(slot) = stream.on_its_way(at, t) else {
+                return stream.retires(t + self.uncore.l1, true, t);
+            };
+            stream.retires(PENDING, true, t);
+            let end = stream.wait_for(slot, waiter, t + self.uncore.l1);
+            return stream.load_ends(tail, end);
         }
-        self.retires(i, PENDING, true, t);
-        let end = self.line_comes(i, &hit, at, t, (tail & 0x7fff) as u16);
-        if end != PENDING
-            && let Some(stream) = self.streams.get_mut(i)
-        {
-            stream.flight_mut(tail).done = end;
-            stream.stats.load_latency.0 = stream.stats.load_latency.0.wrapping_add(end.0);
+        stream.retires(PENDING, true, t);
+        let end = self.line_comes(i, &hit, at, t, waiter);
+        if let Some(stream) = self.streams.get_mut(i) {
+            stream.load_ends(tail, end);
         }
     }
 
     #[inline]
-    fn store_streamed(&mut self, i: usize, op: &StreamOp, t: Ps, step: Ps) {
-        let Some(stream) = self.streams.get_mut(i) else { return };
+    fn store_streamed(&mut self, i: usize, op: &StreamOp, t: Ps) {
+        let timed = self.options.speed == Speed::Timed;
+        let Machine { streams, caches, memory, trace, traffic, counts, spec, .. } = self;
+        let Some(stream) = streams.get_mut(i) else { return };
         stream.stats.stores += 1;
-        let (core, number) = (stream.core, stream.store_tail);
+        let number = stream.store_tail;
         let (at, offset) = (op.at.tagged(), op.at.hpa.offset_in_line());
         let len = (op.bytes as usize).clamp(1, sim_core::LINE_BYTES - offset);
-        let early = self.spec.cpu.rfo_poison_mc;
-        let (mut bus, caches) = self.bus();
         let mask = ByteMask::span(offset, len);
+        let mut bus = Bus { memory, trace, traffic, counts: &mut *counts, timed };
         let mut owned = None;
-        if early {
-            let hit = caches.own_for_store(core, at, &mut bus);
+        if spec.cpu.rfo_poison_mc {
+            let hit = caches.own_for_store(stream.core, at, &mut bus);
             if let Some(birth) = hit.rfo_poison {
                 return self.store_meets_poison(i, &hit, birth, at, t);
             }
             owned = Some(hit);
         }
-        let hit = caches.store(core, at, &LineData::ZERO, mask, &mut bus);
+        let hit = caches.store(stream.core, at, &LineData::ZERO, mask, &mut bus);
         let hit = owned.unwrap_or(hit);
-        self.counts.access(hit.level);
-        self.retires(i, t + step, false, t);
-        if self.options.speed == Speed::Functional {
+        counts.access(hit.level);
+        stream.retires(t + stream.step, false, t);
+        if !timed {
             return;
         }
-        let Some(stream) = self.streams.get_mut(i) else { return };
         stream.store_tail += 1;
+        let waiter = store_waiter(number);
+        if hit.level == Level::L1 {
+            let end = match stream.on_its_way(at, t) {
+                Some(slot) => {
+                    stream.retired_store(number).owned = PENDING;
+                    stream.wait_for(slot, waiter, t)
+                }
+                None => t,
+            };
+            if end != PENDING {
+                stream.retired_store(number).owned = end;
+            }
+            return;
+        }
         stream.retired_store(number).owned = PENDING;
-        let end = if hit.level == Level::L1 && stream.busy == 0 {
-            t
-        } else {
-            self.line_comes(i, &hit, at, t, store_waiter(number))
-        };
+        let end = self.line_comes(i, &hit, at, t, waiter);
         if end != PENDING
             && let Some(stream) = self.streams.get_mut(i)
         {
@@ -1116,11 +1188,12 @@ impl Stream {
         if let Some(fill) = self.fills.get_mut(slot) {
             *fill = Fill { at, release, after, in_superqueue, waiter: NIL };
         }
+        self.near = if self.busy == 0 { 0 } else { self.near } | near_bit(at.line());
         self.busy |= 1 << slot;
         if release == PENDING {
             self.pending |= 1 << slot;
         } else {
-            self.latest_fill = self.latest_fill.max(release);
+            self.note_end(release, slot);
         }
         slot
     }

@@ -99,6 +99,18 @@ fn independent_loads_overlap_as_far_as_there_are_fill_buffers() {
 }
 
 #[test]
+fn a_stream_of_stores_that_miss_goes_on_beyond_every_number_that_wraps() {
+    let mut m = timed(&roomy());
+    let n = (1 << 16) + 100;
+    let stats = run(
+        &mut m,
+        "cpu0",
+        (0..n).map(|i| StreamOp::new(StreamKind::Store, scattered(i))).collect(),
+    );
+    assert_eq!((stats.operations, stats.stores), (n, n));
+}
+
+#[test]
 fn the_superqueue_limits_what_the_fill_buffers_do_not() {
     let prefetches = |n: u64| -> Vec<StreamOp> {
         (0..n).map(|i| StreamOp::new(StreamKind::Prefetch, scattered(i))).collect()

@@ -9,10 +9,10 @@
 pub use mktme::dram::CommandRecord;
 use mktme::dram::organisation::Organisation;
 use mktme::dram::timing::Parameter;
-use mktme::dram::{Command, Timing};
+use mktme::dram::{Command, SubchannelSpec};
 use schemars::JsonSchema;
 use serde::Serialize;
-use sim_core::platform::{DramSpec, RefreshMode};
+use sim_core::platform::RefreshMode;
 use sim_core::{PlatformSpec, Ps};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -62,11 +62,11 @@ impl<W: Write> CommandWriter<W> {
     /// # Errors
     /// The head could not be written.
     pub fn new(mut out: W, form: CommandForm, spec: &PlatformSpec) -> io::Result<CommandWriter<W>> {
-        let timing = Timing::of(&spec.dram).map_err(io::Error::other)?;
+        let subchannel = SubchannelSpec::of(&spec.dram).map_err(io::Error::other)?;
         if form == CommandForm::Tdxsim {
-            writeln!(out, "# tdxsim command trace 1\n# rules:{}", rules(&spec.dram, &timing))?;
+            writeln!(out, "# tdxsim command trace 1\n# rules:{}", rules(&subchannel))?;
         }
-        let (tck, channels) = (timing.tck(), spec.dram.channels);
+        let (tck, channels) = (subchannel.timing.tck(), spec.dram.channels);
         Ok(CommandWriter { out, form, tck, channels, line: String::new(), written: 0 })
     }
 
@@ -124,21 +124,37 @@ impl CommandCheck {
     /// # Errors
     /// The platform's parameters are none that the checker takes: the two disagree on what DDR5 is.
     pub fn new(spec: &PlatformSpec) -> Result<CommandCheck, String> {
-        let timing = Timing::of(&spec.dram).map_err(|error| error.to_string())?;
-        let text = rules(&spec.dram, &timing);
-        let rules = Rules::parse(text.as_bytes()).map_err(|error| error.to_string())?;
+        let subchannel = SubchannelSpec::of(&spec.dram).map_err(|error| error.to_string())?;
+        CommandCheck::of_subchannels(&subchannel, spec.cpu.packages, spec.dram.channels)
+    }
+
+    /// A checker for subchannels with any parameters: so many packages of so many channels.
+    ///
+    /// # Errors
+    /// As [`CommandCheck::new`].
+    pub fn of_subchannels(
+        subchannel: &SubchannelSpec,
+        packages: u8,
+        channels: u8,
+    ) -> Result<CommandCheck, String> {
+        let rules = check_rules(subchannel)?;
         if let Some(sanity) = rules.insane().next() {
-            return Err(format!("{} does not hold ({})", sanity.text, sanity.cite));
+            return Err(format!("{sanity} does not hold: {} ({})", sanity.text, sanity.cite));
         }
         let mut checker = Checker::new(rules);
-        for package in 0..u16::from(spec.cpu.packages) {
-            for channel in 0..u16::from(spec.dram.channels) {
+        for package in 0..u16::from(packages) {
+            for channel in 0..u16::from(channels) {
                 for subchannel in 0..2 {
                     checker.watch(ddr5::Place { package, channel, subchannel });
                 }
             }
         }
-        Ok(CommandCheck { checker, tck: timing.tck() })
+        Ok(CommandCheck { checker, tck: subchannel.timing.tck() })
+    }
+
+    /// The checker: which rules had something to say, and what was broken.
+    pub const fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     /// How many commands it has seen.
@@ -194,9 +210,18 @@ impl CommandSink for CommandCheck {
     }
 }
 
+/// The rules that the commands of subchannels must keep.
+///
+/// # Errors
+/// A parameter that the checker does not take.
+pub fn check_rules(subchannel: &SubchannelSpec) -> Result<Rules, String> {
+    Rules::parse(rules(subchannel).as_bytes()).map_err(|error| error.to_string())
+}
+
 /// The parameters of a command trace: each with a blank before it, as `verify::ddr5` names them.
-fn rules(spec: &DramSpec, timing: &Timing) -> String {
+fn rules(spec: &SubchannelSpec) -> String {
     use Parameter as P;
+    let timing = &spec.timing;
     let mut text = format!(" tCK={}ps", timing.tck().0);
     let interval = match spec.refresh {
         RefreshMode::SameBank => P::Refi2,
@@ -224,16 +249,15 @@ fn rules(spec: &DramSpec, timing: &Timing) -> String {
         ("tRFC", P::Rfc),
         ("tRFCsb", P::RfcSb),
         ("tREFSBRD", P::RefSbRd),
+        ("gap_rw", P::RtwGap),
         ("gap_rank", P::Cs),
         ("tREFI", interval),
     ] {
         let _ = write!(text, " {key}={}", timing.clocks(parameter));
     }
-    // The checker has one gap for all ranks; the tables have another within a rank than between two (tCS), of which the
-    // lesser is what always holds. After written data tWTR parts the bursts of a rank.
-    let gap = timing.clocks(P::RtwGap).min(timing.clocks(P::Cs));
-    let _ = write!(text, " gap_rw={gap} gap_wr=0");
-    let shape = Organisation::of(spec);
+    // After written data tWTR parts the bursts of a rank.
+    text.push_str(" gap_wr=0");
+    let shape = spec.geometry;
     for (key, n) in [
         ("ranks", shape.ranks.into()),
         ("bank_groups", shape.bank_groups.into()),
@@ -241,10 +265,12 @@ fn rules(spec: &DramSpec, timing: &Timing) -> String {
         ("rows", shape.rows),
         ("columns", shape.lines_per_row()),
         ("postpone", spec.refresh_postpone.into()),
-        ("refresh_slack", refresh_slack(timing)),
     ] {
         let _ = write!(text, " {key}={n}");
     }
+    // Where none may be postponed, a refresh still waits for its banks to be closed.
+    let slack = if spec.refresh_postpone == 0 { spec.refresh_lead() } else { 0 };
+    let _ = write!(text, " refresh_slack={slack}");
     let refresh = match spec.refresh {
         RefreshMode::AllBank => "all-bank",
         RefreshMode::SameBank => "same-bank",
@@ -252,12 +278,6 @@ fn rules(spec: &DramSpec, timing: &Timing) -> String {
     };
     let _ = write!(text, " refresh={refresh}");
     text
-}
-
-/// How many clocks a refresh that may not be postponed any more takes to begin: a row just opened is written, and closed.
-fn refresh_slack(timing: &Timing) -> u32 {
-    use Parameter as P;
-    [P::Rcd, P::Cwl, P::HalfBurst, P::Wr, P::Rp].iter().map(|p| timing.clocks(*p)).sum()
 }
 
 /// A line of tdxsim's own form. Writing to a string cannot fail.

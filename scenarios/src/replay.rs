@@ -443,6 +443,7 @@ pub fn replay_with<R: Read>(
     if let Some(error) = replay.error {
         return Err(error.into());
     }
+    machine.catch_up();
     hand_on(&mut machine, &mut commands)?;
     if let Some(sink) = &mut commands {
         sink.end(machine.now())?;

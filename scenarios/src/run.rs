@@ -212,6 +212,7 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
         (_, _) => (machine.run(&program, &mut os), Ok(())),
     };
     fill(&mut report, cell, &machine, &os, &records, &before);
+    machine.catch_up();
     report.commands = machine.take_commands();
     if request.check {
         note_check(&mut report, obstacle, &checked);

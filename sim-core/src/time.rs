@@ -18,21 +18,25 @@ impl Ps {
     pub const HORIZON: Ps = Ps(1 << 63);
 
     /// So many nanoseconds.
+    #[inline]
     pub const fn ns(ns: u64) -> Ps {
         Ps(ns.saturating_mul(1000))
     }
     /// From `earlier` to here; zero when `earlier` is later.
     #[must_use]
+    #[inline]
     pub const fn since(self, earlier: Ps) -> Ps {
         Ps(self.0.saturating_sub(earlier.0))
     }
     /// `count` times this span, saturating at the horizon.
     #[must_use]
+    #[inline]
     pub const fn times(self, count: u64) -> Ps {
         let product = self.0.saturating_mul(count);
         Ps(if product > Self::HORIZON.0 { Self::HORIZON.0 } else { product })
     }
     /// Whether the horizon has been reached.
+    #[inline]
     pub const fn is_horizon(self) -> bool {
         self.0 >= Self::HORIZON.0
     }
@@ -40,11 +44,13 @@ impl Ps {
 
 impl Add for Ps {
     type Output = Ps;
+    #[inline]
     fn add(self, rhs: Ps) -> Ps {
         Ps(self.0.saturating_add(rhs.0).min(Ps::HORIZON.0))
     }
 }
 impl AddAssign for Ps {
+    #[inline]
     fn add_assign(&mut self, rhs: Ps) {
         *self = *self + rhs;
     }

@@ -407,7 +407,7 @@ fn bad_arguments_are_refused() {
         &["run", "partial-write", "--set", "cpu.cores"],
         &["run", "partial-write", "--set", "cpu.cores=0"],
         &["run", "partial-write", "--set", "cpu.corse=4"],
-        &["run", "partial-write", "--set", "latency.l2_hit=4"],
+        &["run", "partial-write", "--set", "latency.xts=4"],
         &["run", "partial-write", "--seed", "-1"],
         &["run", "partial-write", "--all"],
         &["replay", "/no/such/trace"],

@@ -62,7 +62,7 @@
 //! | `tPPD` | precharge to precharge of a rank |
 //! | `tRFC` | REFab to the next command of its rank (tRFC1, or tRFC2 with fine granularity) |
 //! | `tRFCsb` `tREFSBRD` | REFsb to its own banks and to the next refresh; REFsb to ACT of another bank |
-//! | `gap_rw` `gap_wr` `gap_rank` | idle clocks on the data bus between a burst read and a burst written, the reverse, and bursts of two ranks |
+//! | `gap_rw` `gap_wr` `gap_rank` | idle clocks on the data bus between a burst read and a burst written in the same rank, the reverse, and bursts of two ranks |
 //! | `ranks` `bank_groups` `banks` `rows` `columns` | of a subchannel; `banks` per bank group, `columns` as bursts per row |
 //! | `refresh` | `all-bank`, `same-bank` or `off` |
 //! | `tREFI` | average interval of the refreshes of one rank (`all-bank`) or of one bank index of a rank (`same-bank`: tREFI2) |

@@ -149,7 +149,7 @@ const COLUMNS: &[Command] = &[Rd, Wr, Rda, Wra];
 ///
 /// Auto-precharge needs no row for tRAS: the row after it waits for tRC since ACT, and tRC is at least tRAS + tRP.
 #[rustfmt::skip]
-pub const CONSTRAINTS: [Constraint; 42] = [
+pub const CONSTRAINTS: [Constraint; 43] = [
     c("tRCD", Scope::Bank, &[Act], COLUMNS, &[P::Rcd], &[], "timing.md §2.2; R2.1 Bank"),
     c("tRAS", Scope::Bank, &[Act], &[Pre], &[P::Ras], &[], "timing.md §2.2; R2.1 Bank"),
     c("tRC", Scope::Bank, &[Act], &[Act], &[P::Rc], &[], "timing.md §2.2; R2.1 Bank"),
@@ -158,6 +158,7 @@ pub const CONSTRAINTS: [Constraint; 42] = [
     c("tWR", Scope::Bank, &[Wr], &[Pre], &[P::Cwl, P::HalfBurst, P::Wr], &[], "timing.md §2.2, from the end of write data; R2.1 Bank"),
     c("tRTP + tRP", Scope::Bank, &[Rda], &[Act], &[P::Rtp, P::Rp], &[], "R2.1 Bank: auto-precharge tRTP after RDA"),
     c("tWR + tRP", Scope::Bank, &[Wra], &[Act], &[P::Cwl, P::HalfBurst, P::Wr, P::Rp], &[], "R2.1 Bank: auto-precharge tWR after write data"),
+    c("tWTRA", Scope::Bank, &[Wr], &[Rda], &[P::Cwl, P::HalfBurst, P::Wr], &[P::Rtp], "recalled of JESD79-5: tWTRA = tWR - tRTP, as RDA precharges tRTP later; not in R2.1"),
     c("tRC", Scope::SameBank, &[Act], &[RefSb], &[P::Rc], &[], "as REFab in R2.1 Rank"),
     c("tRP", Scope::SameBank, &[Pre], &[RefSb], &[P::Rp], &[], "as REFab in R2.1 Rank"),
     c("tRTP + tRP", Scope::SameBank, &[Rda], &[RefSb], &[P::Rtp, P::Rp], &[], "as REFab in R2.1 Rank"),
@@ -329,6 +330,8 @@ mod tests {
             (Rda, RefAb, Rank, "tRTP + tRP", 18 + 39 + 1),
             (Wra, RefAb, Rank, "tWR + tRP", 38 + 8 + 72 + 39 + 1),
             (Rd, Rda, Bank, "tCCD_L", 12),
+            (Wr, Rd, Bank, "tWTR_L", 38 + 8 + 24),
+            (Wr, Rda, Bank, "tWTRA", 38 + 8 + 72 - 18),
             (Wr, Wra, Bank, "tCCD_L_WR", 48),
             (Wra, Rd, Rank, "tWTR_S", 38 + 8 + 6),
             (Rda, Wr, Rank, "tRTW", 40 + 8 + 4 - 38),
@@ -374,6 +377,7 @@ mod tests {
             | tWR | Bank | WR | PRE | CWL + BL/2 + tWR | timing.md §2.2, from the end of write data; R2.1 Bank |
             | tRTP + tRP | Bank | RDA | ACT | tRTP + tRP | R2.1 Bank: auto-precharge tRTP after RDA |
             | tWR + tRP | Bank | WRA | ACT | CWL + BL/2 + tWR + tRP | R2.1 Bank: auto-precharge tWR after write data |
+            | tWTRA | Bank | WR | RDA | CWL + BL/2 + tWR - tRTP | recalled of JESD79-5: tWTRA = tWR - tRTP, as RDA precharges tRTP later; not in R2.1 |
             | tRC | SameBank | ACT | REFsb | tRC | as REFab in R2.1 Rank |
             | tRP | SameBank | PRE | REFsb | tRP | as REFab in R2.1 Rank |
             | tRTP + tRP | SameBank | RDA | REFsb | tRTP + tRP | as REFab in R2.1 Rank |

@@ -206,6 +206,7 @@ struct Clocks {
     faw: u32,
     rd: ColumnClocks,
     wr: ColumnClocks,
+    wr_rda: u32,
     pre_act: u32,
     pre_pre: u32,
     pre_ab_act: u32,
@@ -257,6 +258,7 @@ impl Clocks {
             faw: window(WINDOW, Rank, Act, Act),
             rd: column(Rd, Rda, Wr),
             wr: column(Wr, Wra, Rd),
+            wr_rda: c(Bank, Wr, Rda),
             pre_act: c(Bank, Pre, Act),
             pre_pre: c(Rank, Pre, Pre),
             pre_ab_act: c(Rank, PreAb, Act),
@@ -300,7 +302,7 @@ pub struct Device {
     open: [u32; RANKS],
     bus: u64,
     /// By command and bank: the edge of the last one plus one, zero if none. PREab and REFab are kept under bank 0 of their
-    /// rank, REFsb under the bank of its number in bank group 0. Read by explanations alone.
+    /// rank, REFsb under the bank of its number in bank group 0. Read by explanations, for REFsb and for RDA.
     last: [LastEdges; COMMAND_COUNT],
 }
 
@@ -432,13 +434,47 @@ impl Device {
         let own = match command {
             Command::Act => self.bank(bank).act.max(self.group(bank).act).max(rank.act),
             Command::Pre => self.bank(bank).pre.max(rank.pre),
-            Command::Rd | Command::Rda => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
+            Command::Rd => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
+            Command::Rda => {
+                let read = self.bank(bank).col.max(self.group(bank).rd).max(rank.rd);
+                read.max(self.auto_read(bank))
+            }
             Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
             Command::PreAb => rank.until(&self.clocks.pre_ab),
             Command::RefAb => rank.until(&self.clocks.ref_ab),
             Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
+    }
+
+    /// When the commands of a read would go at the earliest, if nothing else was issued and none goes before the edge `from`:
+    /// the first of them, ACT and RD. If the row is open, RD is the first; if another is, PRE is.
+    #[inline]
+    pub(super) fn read_edges(&self, bank: Bank, row: u64, from: u64) -> (u64, u64, u64) {
+        let (c, own, group) = (&self.clocks, self.bank(bank), self.group(bank));
+        let rank = &self.ranks[bank.rank()];
+        let from = from.max(self.bus);
+        let column = own.col.max(group.rd).max(rank.rd).max(from);
+        let act = own.act.max(group.act).max(rank.act).max(from);
+        let open = self.open_mask(bank.rank()) & bank.bit() != 0;
+        if !open {
+            return (act, act, column.max(act + u64::from(c.act_col.max(c.two_slots))));
+        }
+        if own.row == row {
+            return (column, column, column);
+        }
+        let pre = own.pre.max(rank.pre).max(from);
+        let act = act.max(pre + u64::from(c.pre_act.max(c.one_slot)));
+        (pre, act, column.max(act + u64::from(c.act_col.max(c.two_slots))))
+    }
+
+    /// The earliest edge of RDA by tWTRA, which RD does not have: what was written must be in the array when the row is
+    /// closed. Worked out when it is asked, as rows are read, then closed, soon after a write to them only rarely.
+    pub(super) fn auto_read(&self, bank: Bank) -> u64 {
+        match self.last[Command::Wr as usize].0[bank.flat()].checked_sub(1) {
+            Some(write) => write + u64::from(self.clocks.wr_rda),
+            None => 0,
+        }
     }
 
     /// The earliest edge of REFsb by constraints of the banks of the same number.
@@ -543,12 +579,16 @@ impl Device {
             if WRITE { (&mut group.wr, &mut group.rd) } else { (&mut group.rd, &mut group.wr) };
         raise(same, edge, c.same_group);
         raise(turn, edge, c.turn_group);
-        for (n, rank) in self.ranks.iter_mut().enumerate().take(usize::from(self.geometry.ranks)) {
-            let own = n == r;
-            let (same, turn) =
-                if WRITE { (&mut rank.wr, &mut rank.rd) } else { (&mut rank.rd, &mut rank.wr) };
-            raise(same, edge, if own { c.same_rank } else { c.same_other });
-            raise(turn, edge, if own { c.turn_rank } else { c.turn_other });
+        let mut rank = 0;
+        while rank < self.geometry.ranks {
+            let edges = &mut self.ranks[usize::from(rank & 3)];
+            let own = usize::from(rank) == r;
+            let same = edge + u64::from(if own { c.same_rank } else { c.same_other });
+            let turn = edge + u64::from(if own { c.turn_rank } else { c.turn_other });
+            let (rd, wr) = if WRITE { (turn, same) } else { (same, turn) };
+            edges.rd = edges.rd.max(rd);
+            edges.wr = edges.wr.max(wr);
+            rank += 1;
         }
         self.bus = edge + u64::from(self.clocks.two_slots);
     }

@@ -267,6 +267,23 @@ impl Dram {
         self.take(&request, index, bank, &place, was_idle)
     }
 
+    /// Takes a request if one that arrives now would be taken ([`Dram::can_accept`]), after moving time to its arrival: both in
+    /// one, with the place found once.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing has moved; try again after [`Dram::next_event`].
+    pub fn try_enqueue(&mut self, request: Request) -> Result<(), Full> {
+        let (index, place) = self.locate(request.line);
+        let sub = self.subchannels.get(index).ok_or(Full)?;
+        if !sub.can_accept(request.kind, &place) {
+            return Err(Full);
+        }
+        self.advance(request.at);
+        let bank = self.subchannels[index].bank(&place).ok_or(Full)?;
+        let was_idle = self.subchannels[index].is_idle();
+        self.take(&request, index, bank, &place, was_idle)
+    }
+
     /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
     /// there is none yet. Gives the moment at which it was taken. This is how a closed loop drives a bare channel: what
     /// lies between two requests is run in one go.
@@ -336,7 +353,10 @@ impl Dram {
     /// Accounts for what a subchannel has done.
     #[inline]
     fn after_run(&mut self, index: usize, was_idle: bool) {
-        self.busy = self.busy + u32::from(was_idle) - u32::from(self.subchannels[index].is_idle());
+        let is_idle = self.subchannels[index].is_idle();
+        if was_idle != is_idle {
+            self.busy = self.busy + u32::from(was_idle) - u32::from(is_idle);
+        }
         self.renew(index);
     }
 
@@ -351,6 +371,7 @@ impl Dram {
 
     /// The next moment at which anything can change, always later than now (but for the horizon). None when nothing is
     /// queued or on its way: refreshes alone are made at their times by [`Dram::advance`], but nobody need wait for them.
+    #[inline]
     pub fn next_event(&self) -> Option<Ps> {
         let next = self.wakes[1];
         (self.busy > 0 && next != NEVER).then(|| self.timing.moment(next))

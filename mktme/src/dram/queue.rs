@@ -257,6 +257,11 @@ impl Queue {
             position => self.slot_at[usize::from(position) % POSITIONS],
         }
     }
+    /// Whether some armed pick wants something.
+    #[inline]
+    pub(super) fn any_armed_at_all(&self, want: Want) -> bool {
+        self.armed[want as usize].mask.any != 0
+    }
     /// Whether some armed pick of a rank wants something.
     #[inline]
     pub(super) fn any_armed(&self, want: Want, rank: usize) -> bool {

@@ -45,6 +45,31 @@ pub(super) struct Refresh {
     pub(super) wake: u64,
 }
 
+/// Refresh commands in a round through all banks of a rank, and clocks between two of them.
+fn interval(mode: RefreshMode, timing: &Timing, geometry: &Geometry) -> (u8, u64) {
+    let t = |p| u64::from(timing.clocks(p));
+    let (round, interval) = match mode {
+        RefreshMode::SameBank => {
+            let round = geometry.banks_per_group.max(1);
+            (round, t(P::Refi2) / u64::from(round))
+        }
+        RefreshMode::AllBank | RefreshMode::Off => (1, t(P::Refi)),
+    };
+    (round, interval.max(1))
+}
+
+/// How many clocks before its time work on a refresh begins: what closing the banks takes at most.
+pub(super) fn lead(mode: RefreshMode, timing: &Timing, geometry: &Geometry) -> u64 {
+    let t = |p| u64::from(timing.clocks(p));
+    // Closing: the last column command or ACT, PRE for each bank of a REFsb, and what other ranks do meanwhile.
+    let close = t(P::Ras).max(t(P::Rtp)).max(t(P::Cwl) + t(P::HalfBurst) + t(P::Wr));
+    let one_by_one = u64::from(geometry.bank_groups) * t(P::Ppd);
+    let others = u64::from(geometry.ranks) * 2 * t(P::LongSlots);
+    let closed = (close + t(P::Rp)).max(t(P::Rc));
+    let lead = closed + t(P::RrdL) + one_by_one + others + 2;
+    lead.min(interval(mode, timing, geometry).1 - 1)
+}
+
 impl Refresh {
     pub(super) fn new(
         mode: RefreshMode,
@@ -52,21 +77,8 @@ impl Refresh {
         timing: &Timing,
         geometry: &Geometry,
     ) -> Refresh {
-        let t = |p| u64::from(timing.clocks(p));
-        let (round, interval) = match mode {
-            RefreshMode::SameBank => {
-                let round = geometry.banks_per_group.max(1);
-                (round, t(P::Refi2) / u64::from(round))
-            }
-            RefreshMode::AllBank | RefreshMode::Off => (1, t(P::Refi)),
-        };
-        let interval = interval.max(1);
-        // Closing: the last column command or ACT, PRE for each bank of a REFsb, and what other ranks do meanwhile.
-        let close = t(P::Ras).max(t(P::Rtp)).max(t(P::Cwl) + t(P::HalfBurst) + t(P::Wr));
-        let one_by_one = u64::from(geometry.bank_groups) * t(P::Ppd);
-        let others = u64::from(geometry.ranks) * 2 * t(P::LongSlots);
-        let lead = close + t(P::Rp) + t(P::RrdL) + one_by_one + others + 2;
-        let lead = lead.min(interval / 2);
+        let (round, interval) = interval(mode, timing, geometry);
+        let lead = lead(mode, timing, geometry);
         let ranks = u64::from(geometry.ranks).max(1);
         let mut begin = [u64::MAX; RANKS];
         if mode != RefreshMode::Off {
@@ -79,7 +91,9 @@ impl Refresh {
             mode,
             ranks: geometry.ranks,
             interval,
-            postpone: interval * u64::from(postpone),
+            // One that may wait no longer is out no later after the time for work than the others that many intervals
+            // before: JEDEC's longest time between two is that many intervals and one.
+            postpone: (interval * u64::from(postpone)).saturating_sub(lead),
             round,
             number_mask: round - 1,
             begin,

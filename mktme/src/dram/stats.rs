@@ -248,7 +248,7 @@ const fn rule(
 
 /// What holds at every moment for each subchannel, and so for their sum (verification.md §2.11 Q1, Q13, Q14).
 #[rustfmt::skip]
-pub const CONSERVATION_RULES: [ConservationRule; 10] = [
+pub const CONSERVATION_RULES: [ConservationRule; 9] = [
     rule("reads", |s, _| s.reads, |s, f| s.reads_done + f.queued_reads + f.flying_reads,
         "reads accepted = delivered + queued + on their way"),
     rule("writes", |s, _| s.writes + s.partial_writes, |s, f| s.merged + s.wrs + s.wras + f.queued_writes,
@@ -263,8 +263,6 @@ pub const CONSERVATION_RULES: [ConservationRule; 10] = [
         "RD + WR + RDA + WRA = row hits + misses + conflicts"),
     rule("reads delivered", |s, _| s.reads_done, |s, _| s.read_latencies.total(),
         "every delivered read is in the latency histogram once"),
-    rule("read data", |s, _| s.rds + s.rdas + s.forwarded, |s, f| s.reads_done + s.underfills_done + f.flying_reads + f.flying_underfills,
-        "RD + RDA + forwarded = delivered + on their way"),
     rule("read-queue occupancy", |s, _| s.read_queue_clocks, |s, f| s.read_queue_wait + f.read_queue_wait,
         "length x elapsed = sum of waits (Little's law before division by time)"),
     rule("write-queue occupancy", |s, _| s.write_queue_clocks, |s, f| s.write_queue_wait + f.write_queue_wait,

@@ -7,8 +7,9 @@
 //! way come before all others.
 //!
 //! **Page policy.** *Open*: rows stay open until another row is wanted. *Closed*: a column command carries auto-precharge
-//! (RDA, WRA) unless another queued entry, read or write, hits the row; so an open row always has a queued hit. *Adaptive*:
-//! with auto-precharge if no queued entry hits the row and one wants another row of the bank.
+//! (RDA, WRA) unless another queued entry, read or write, hits the row. *Adaptive*: with auto-precharge if no queued entry
+//! hits the row and one wants another row of the bank. A read never waits in order to close its row: so soon behind a write
+//! that RDA is not legal (tWTRA) it is RD, and the row stays open until another is wanted or its bank is refreshed.
 //!
 //! **Age bound.** A read older than [`SubchannelSpec::read_age`], or a write older than
 //! [`SubchannelSpec::write_age`], is overdue. Of the overdue, the one whose time ran out first decides which queue is
@@ -23,7 +24,7 @@ use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry};
 use super::map::Place;
 use super::queue::{Entry, Found, NIL, Queue, Want};
-use super::refresh::Refresh;
+use super::refresh::{self, Refresh};
 use super::ring::Ring;
 use super::stats::{self, DramStats, Imbalance, InFlight};
 use super::timing::{Parameter, Timing};
@@ -92,6 +93,11 @@ impl SubchannelSpec {
             refresh_postpone: spec.refresh_postpone,
             watchdog: spec.watchdog,
         })
+    }
+
+    /// By how many clocks a refresh may be off its time, for its banks to be closed: work on it begins so much before.
+    pub fn refresh_lead(&self) -> u64 {
+        refresh::lead(self.refresh, &self.timing, &self.geometry)
     }
 }
 
@@ -197,6 +203,8 @@ pub struct Subchannel {
     ranks: usize,
     reads: Queue,
     writes: Queue,
+    /// A read that came when nothing else was queued or on its way. While it is alone it is in no queue.
+    lone: Option<Entry>,
     /// When banks whose constraints have not run out are to be looked at again.
     wheel: Wheel,
     refresh: Refresh,
@@ -258,6 +266,7 @@ impl Subchannel {
             ranks: usize::from(geometry.ranks),
             reads: Queue::new(reads, spec.read_age, false),
             writes: Queue::new(writes, spec.write_age, true),
+            lone: None,
             wheel: Wheel::new(),
             device,
             draining: false,
@@ -298,7 +307,8 @@ impl Subchannel {
     }
     /// Reads, underfill reads included, and writes that are queued.
     pub fn queued(&self) -> (usize, usize) {
-        (self.reads.len() as usize, self.writes.len() as usize)
+        let lone = usize::from(self.lone.is_some());
+        (self.reads.len() as usize + lone, self.writes.len() as usize)
     }
     /// How many clock edges the scheduler has looked at.
     pub const fn looks(&self) -> u64 {
@@ -315,8 +325,11 @@ impl Subchannel {
         let flying = self.underfills.len() as u64;
         let queued = waiting - flying.min(waiting);
         let wait = |queue: &Queue| queue.entries().map(|e| self.counted - e.edge).sum();
+        // A lone read came when the lengths were last accounted for.
+        let lone = u64::from(self.lone.is_some());
+        let reads = self.reads.entries().filter(|e| e.underfills == NIL).count() as u64;
         InFlight {
-            queued_reads: self.reads.entries().filter(|e| e.underfills == NIL).count() as u64,
+            queued_reads: reads + lone,
             flying_reads: self.flight.len() as u64,
             queued_underfills: queued,
             flying_underfills: flying,
@@ -335,6 +348,7 @@ impl Subchannel {
     }
     /// Looks at every clock edge instead of skipping to the next that matters. The outcome is the same.
     pub(super) fn look_at_every_edge(&mut self, on: bool) {
+        self.settle();
         self.every_edge = on;
     }
     /// Starts or stops recording commands; what has been recorded is dropped.
@@ -364,8 +378,13 @@ impl Subchannel {
     }
 
     #[inline]
+    fn reads_have_room(&self) -> bool {
+        self.reads.has_room() && (self.lone.is_none() || self.spec.read_queue > 1)
+    }
+
+    #[inline]
     fn has_room(&self, kind: Kind, bank: Bank, place: &Place) -> bool {
-        let (reads, writes) = (self.reads.has_room(), self.writes.has_room());
+        let (reads, writes) = (self.reads_have_room(), self.writes.has_room());
         let queued = || self.writes.find(bank, place.row, place.column);
         match kind {
             Kind::Read => {
@@ -395,8 +414,12 @@ impl Subchannel {
         at: Ps,
         edge: u64,
     ) -> Result<bool, Full> {
-        let queued = self.writes.find(bank, place.row, place.column);
         let mut entry = Entry::new(id, bank, place.row, place.column, at, edge);
+        if self.work == 0 && kind == Kind::Read && !self.every_edge && !self.refresh.any_held() {
+            self.enter_lone(entry);
+            return Ok(false);
+        }
+        let queued = self.writes.find(bank, place.row, place.column);
         match kind {
             Kind::Read => {
                 if queued != NIL && !self.writes.entry(queued).waiting {
@@ -407,7 +430,7 @@ impl Subchannel {
                 }
                 // A partial write whose underfill is still out has no whole line to forward: DRAM is read as well, and
                 // the controller lays the queued bytes over the data.
-                if !self.reads.has_room() {
+                if !self.reads_have_room() {
                     return Err(Full);
                 }
                 self.stats.reads += 1;
@@ -430,7 +453,7 @@ impl Subchannel {
                 if queued != NIL {
                     self.stats.merged += 1;
                 } else {
-                    if !self.reads.has_room() || !self.writes.has_room() {
+                    if !self.reads_have_room() || !self.writes.has_room() {
                         return Err(Full);
                     }
                     entry.waiting = true;
@@ -473,6 +496,7 @@ impl Subchannel {
     /// Queues an entry and lowers `wake` to the earliest edge at which the entry can make a difference.
     #[inline]
     fn push(&mut self, writes: bool, entry: Entry) -> Result<u16, Full> {
+        self.settle();
         let Entry { bank, edge, .. } = entry;
         let before = self.serving_writes();
         self.count_to(edge);
@@ -580,7 +604,7 @@ impl Subchannel {
         if self.every_edge {
             self.tick(to);
         } else {
-            self.step(to);
+            self.step(to, out);
         }
         self.deliver(to, out);
     }
@@ -611,6 +635,7 @@ impl Subchannel {
         if self.has_room(kind, bank, place) {
             return Ok(None);
         }
+        self.settle();
         loop {
             let edge = self.next_change();
             if edge.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
@@ -653,7 +678,10 @@ impl Subchannel {
             edge = next;
             if self.every_edge {
                 self.tick(next);
+            } else if let Some(last) = self.serve_lone(limit, out) {
+                edge = last;
             } else {
+                self.settle();
                 self.land_underfills(next);
                 self.look(next);
             }
@@ -675,11 +703,17 @@ impl Subchannel {
     }
 
     #[inline]
-    fn step(&mut self, to: u64) {
+    fn step(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
         loop {
             let mut edge = self.next_change();
             if edge > to {
                 break;
+            }
+            if self.lone.is_some() {
+                if self.serve_lone(to, out).is_some() {
+                    continue;
+                }
+                self.settle();
             }
             if to - edge > self.idle_clocks {
                 let rounds = if self.recorder.is_some() { IDLE_ROUNDS_SHOWN } else { IDLE_ROUNDS };
@@ -689,6 +723,120 @@ impl Subchannel {
             self.land_underfills(edge);
             self.look(edge);
         }
+    }
+
+    /// A read comes to an idle subchannel: it stays beside the queues while it is alone.
+    #[inline]
+    fn enter_lone(&mut self, entry: Entry) {
+        self.stats.reads += 1;
+        self.work = 1;
+        // Nothing was queued until now.
+        (self.counted, self.progress) = (entry.edge, entry.edge);
+        self.looked = self.looked.max(entry.edge);
+        // Whoever is still on the wheel is not wanted any more.
+        self.wheel.clear();
+        let next = self.device.read_edges(entry.bank, entry.row, entry.edge).0;
+        self.wake = next.min(self.lone_end(&entry)).max(self.device.bus());
+        self.lone = Some(entry);
+    }
+
+    /// The edge at which a refresh or its age bound comes up for a lone read.
+    #[inline]
+    fn lone_end(&self, entry: &Entry) -> u64 {
+        self.refresh.wake.min(entry.since + u64::from(self.spec.read_age))
+    }
+
+    /// A lone read takes its place in the read queue: from now on there is something to choose.
+    #[inline]
+    fn settle(&mut self) {
+        if self.lone.is_some() {
+            self.settle_now();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_now(&mut self) {
+        let Some(entry) = self.lone.take() else { return };
+        self.refresh.queued(entry.bank);
+        // There is room: the queue is empty.
+        if self.reads.push(entry, self.device.row_of(entry.bank)).is_some() {
+            self.arm(false, entry.bank, self.progress);
+        }
+    }
+
+    /// The short path of a read that is all there is to do: the edges of its commands follow from those of its bank, and
+    /// nothing has to be chosen. Issues those that go by the edge `to` and before a refresh or the age bound comes up, and
+    /// hands the data out if it comes by then too. Gives the last edge of that; None if nothing was done. What is left behind
+    /// is what [`Subchannel::look`] would leave, but for banks on the wheel that nobody wants any more.
+    #[inline]
+    fn serve_lone(&mut self, to: u64, out: &mut impl FnMut(Completion)) -> Option<u64> {
+        let entry = self.lone.as_mut()?;
+        let Entry { bank, row, edge: arrived, .. } = *entry;
+        let age = entry.since + u64::from(self.spec.read_age);
+        let end = self.refresh.wake.min(age).min(to.saturating_add(1));
+        let (first, act, column) = self.device.read_edges(bank, row, self.wake);
+        if first >= end || column.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
+            return None;
+        }
+        self.looks += 1;
+        if column != first {
+            if act != first {
+                entry.found = Found::Other;
+                self.stats.pres += 1;
+                let open = self.device.row_of(bank).unwrap_or(0);
+                self.device.apply_pre(bank, first);
+                self.record(Command::Pre, bank, open, 0, first);
+                if act >= end {
+                    return Some(self.pause_lone(first, act));
+                }
+            }
+            let Some(entry) = &mut self.lone else { return None };
+            if entry.found == Found::Open {
+                entry.found = Found::Closed;
+            }
+            self.stats.acts += 1;
+            self.device.apply_act(bank, row, act);
+            self.record(Command::Act, bank, row, 0, act);
+            if column >= end {
+                return Some(self.pause_lone(act, column));
+            }
+        }
+        let entry = self.lone.take()?;
+        let wait = column - arrived;
+        self.counted = column;
+        self.stats.queued_clocks += wait;
+        self.stats.read_queue_clocks += wait;
+        self.count_column::<false>(&entry, column);
+        let auto =
+            self.spec.page_policy == PagePolicy::Closed && self.device.auto_read(bank) <= column;
+        if auto {
+            self.stats.rdas += 1;
+            self.device.apply_column::<false, true>(bank, column);
+            self.record(Command::Rda, bank, row, entry.column, column);
+        } else {
+            self.stats.rds += 1;
+            self.device.apply_column::<false, false>(bank, column);
+            self.record(Command::Rd, bank, row, entry.column, column);
+        }
+        self.wake = self.refresh.wake.max(self.device.bus());
+        let flight = Flight { due: column + self.read_clocks, id: entry.id, at: entry.at };
+        if flight.due <= to && flight.due < self.wake {
+            self.hand_out(flight, out);
+            return Some(flight.due);
+        }
+        self.flight_due = flight.due;
+        self.flight.push(flight);
+        Some(column)
+    }
+
+    /// A lone read has come as far as a command at `edge`, and its next one goes at `next`. Gives the former.
+    #[inline]
+    fn pause_lone(&mut self, edge: u64, next: u64) -> u64 {
+        self.progress = edge;
+        if let Some(entry) = &self.lone {
+            self.wake = next.min(self.lone_end(entry)).max(self.device.bus());
+        }
+        edge
     }
 
     /// If it is idle for more than so many rounds of refreshes: skips all but the last ones.
@@ -718,14 +866,26 @@ impl Subchannel {
     /// Hands out the read data that has come by an edge.
     #[inline]
     fn deliver(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
-        while self.flight_due <= to {
-            let Some(Flight { due, id, at }) = self.flight.pop() else { break };
-            self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
-            self.work -= 1;
-            let done = self.spec.timing.moment(due);
-            self.delivered(done.since(at));
-            out(Completion { id, at: done, kind: Kind::Read });
+        if self.flight_due <= to {
+            self.deliver_now(to, out);
         }
+    }
+
+    fn deliver_now(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
+        while self.flight_due <= to {
+            let Some(flight) = self.flight.pop() else { break };
+            self.flight_due = self.flight.front().map_or(NEVER, |f| f.due);
+            self.hand_out(flight, out);
+        }
+    }
+
+    #[inline]
+    fn hand_out(&mut self, flight: Flight, out: &mut impl FnMut(Completion)) {
+        let Flight { due, id, at } = flight;
+        self.work -= 1;
+        let done = self.spec.timing.moment(due);
+        self.delivered(done.since(at));
+        out(Completion { id, at: done, kind: Kind::Read });
     }
 
     /// Underfill data that has come makes its write ready.
@@ -843,17 +1003,19 @@ impl Subchannel {
     fn issued(&mut self, writes: bool, want: Want) {
         let queue = if writes { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
-        let mut rank = 0;
-        while rank < self.ranks {
-            let edges = &self.device.ranks[rank & 3];
-            let gate = match want {
-                Want::Column if writes => edges.wr,
-                Want::Column => edges.rd,
-                Want::Row => edges.act,
-                Want::Close => edges.pre,
-            };
-            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
-            rank += 1;
+        if queue.any_armed_at_all(want) {
+            let mut rank = 0;
+            while rank < self.ranks {
+                let edges = &self.device.ranks[rank & 3];
+                let gate = match want {
+                    Want::Column if writes => edges.wr,
+                    Want::Column => edges.rd,
+                    Want::Row => edges.act,
+                    Want::Close => edges.pre,
+                };
+                soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+                rank += 1;
+            }
         }
         queue.set_soonest(want, soonest);
         self.wake = self.bound();
@@ -930,8 +1092,12 @@ impl Subchannel {
     #[inline(never)]
     fn look_at_refresh(&mut self, edge: u64) -> bool {
         let geometry = self.device.geometry();
+        // Of empty queues no bank wants anything.
+        let queued = |banks, sub: &Self| {
+            if sub.reads.is_empty() && sub.writes.is_empty() { 0 } else { banks }
+        };
         while let Some((rank, banks)) = self.refresh.begin(&geometry, edge) {
-            for bank in Refresh::banks(rank, banks) {
+            for bank in Refresh::banks(rank, queued(banks, self)) {
                 self.reads.disarm(bank);
                 self.writes.disarm(bank);
             }
@@ -950,7 +1116,7 @@ impl Subchannel {
                 } else {
                     self.stats.pre_alls += 1;
                 }
-                for bank in Refresh::banks(bank.rank(), closed) {
+                for bank in Refresh::banks(bank.rank(), queued(closed, self)) {
                     for queue in [&mut self.reads, &mut self.writes] {
                         if queue.has_entries(bank) {
                             queue.choose(bank, None);
@@ -965,7 +1131,7 @@ impl Subchannel {
                     self.stats.refresh_all += 1;
                 }
                 let banks = self.refresh.done(bank.rank());
-                for bank in Refresh::banks(bank.rank(), banks) {
+                for bank in Refresh::banks(bank.rank(), queued(banks, self)) {
                     self.rearm(bank, edge);
                 }
             }
@@ -1035,21 +1201,12 @@ impl Subchannel {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.remove(slot);
         let Entry { bank, row, .. } = entry;
-        match entry.found {
-            Found::Open => self.stats.row_hits += 1,
-            Found::Closed => self.stats.row_misses += 1,
-            Found::Other => self.stats.row_conflicts += 1,
-        }
-        self.stats.bus_busy.0 += self.burst;
-        self.progress = edge;
+        self.count_column::<WRITES>(&entry, edge);
         self.refresh.left(bank, edge);
-        let wait = edge - entry.edge;
         if WRITES {
             self.work -= 1;
-            self.stats.write_queue_wait += wait;
             self.update_draining();
         } else {
-            self.stats.read_queue_wait += wait;
             let due = edge + self.read_clocks;
             if entry.underfills == NIL {
                 self.flight_due = self.flight_due.min(due);
@@ -1059,9 +1216,9 @@ impl Subchannel {
                 self.underfills.push(Underfill { due, slot: entry.underfills });
             }
         }
-        self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
-        self.wrote_last = WRITES;
-        let auto = self.spec.page_policy != PagePolicy::Open && self.closes_behind(bank, row);
+        let auto = self.spec.page_policy != PagePolicy::Open
+            && self.closes_behind(bank, row)
+            && (WRITES || self.device.auto_read(bank) <= edge);
         if auto {
             self.device.apply_column::<WRITES, true>(bank, edge);
             if WRITES {
@@ -1105,6 +1262,26 @@ impl Subchannel {
             };
             self.record(command, bank, row, entry.column, edge);
         }
+    }
+
+    /// Accounts for a column command, whichever, and for the end of its entry's wait.
+    #[inline]
+    fn count_column<const WRITES: bool>(&mut self, entry: &Entry, edge: u64) {
+        match entry.found {
+            Found::Open => self.stats.row_hits += 1,
+            Found::Closed => self.stats.row_misses += 1,
+            Found::Other => self.stats.row_conflicts += 1,
+        }
+        self.stats.bus_busy.0 += self.burst;
+        self.progress = edge;
+        let wait = edge - entry.edge;
+        if WRITES {
+            self.stats.write_queue_wait += wait;
+        } else {
+            self.stats.read_queue_wait += wait;
+        }
+        self.stats.turnarounds += u64::from(WRITES != self.wrote_last);
+        self.wrote_last = WRITES;
     }
 
     /// Whether a column command to a row carries auto-precharge, its own entry no longer being queued.
@@ -1162,7 +1339,7 @@ impl Subchannel {
     /// What the oldest request waits for at a moment. None if nothing is queued.
     pub fn why_blocked(&self, at: Ps) -> Option<Wait> {
         let oldest = |queue: &Queue| queue.entries().min_by_key(|e| e.edge).copied();
-        let (read, write) = (oldest(&self.reads), oldest(&self.writes));
+        let (read, write) = (self.lone.or_else(|| oldest(&self.reads)), oldest(&self.writes));
         let (entry, writes) = match (read, write) {
             (Some(read), Some(write)) if write.edge < read.edge => (write, true),
             (Some(read), _) => (read, false),
@@ -1196,7 +1373,7 @@ impl Subchannel {
     /// # Errors
     /// What the oldest request waits for.
     pub(super) fn check_progress(&self, edge: u64) -> Result<(), Wait> {
-        if self.reads.is_empty() && self.writes.is_empty()
+        if self.reads.is_empty() && self.writes.is_empty() && self.lone.is_none()
             || edge.saturating_sub(self.progress) <= u64::from(self.spec.watchdog)
         {
             return Ok(());

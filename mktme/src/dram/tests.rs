@@ -517,7 +517,9 @@ proptest! {
                 dram.advance(at + Ps(20_000));
             }
         }
-        prop_assert!(steps.len() < 60 || refused > 0, "the queues never filled");
+        // Long queues may have room for all.
+        let short = variant.1.read_queue <= 6 && variant.1.write_queue <= 8;
+        prop_assert!(!short || steps.len() < 60 || refused > 0, "the queues never filled");
     }
 }
 
@@ -582,6 +584,28 @@ fn with_closed_pages_a_row_is_closed_behind_the_last_request_that_wants_it() {
     while dram.pop_completion().is_some() {}
     let again = ask(&mut dram, Kind::Read, other, Ps(416_000));
     assert_eq!(again, Ps((39 + 40 + 8) * 416), "no conflict is left to pay for");
+}
+
+/// The checker in `verify` found RDA 92 clocks after WR, where tWTRA makes it 100: what is written must be in the array
+/// before the row closes.
+#[test]
+fn a_read_just_behind_a_write_of_its_row_does_not_close_the_row_before_the_data_is_in() {
+    let spec = DramSpec { write_high: 1, write_low: 0, page_policy: PagePolicy::Closed, ..spec() };
+    let sub = SubchannelSpec::of(&spec).unwrap();
+    // tWTR_L makes RD wait 38 + 8 + 24 clocks; tWTRA makes RDA wait 38 + 8 + tWR - 18.
+    for (write_recovery, read) in [(42, Command::Rda), (43, Command::Rd), (72, Command::Rd)] {
+        let timing = sub.timing.with(P::Wr, write_recovery);
+        let mut dram = Dram::with_subchannels(&spec, 1, SubchannelSpec { timing, ..sub }).unwrap();
+        dram.record_commands(true);
+        let [written, wanted] = [0, 1].map(|column| line_at(&dram, 0, 0, 0, 0, column));
+        put(&mut dram, 0, Kind::Read, wanted, Ps::ZERO);
+        put(&mut dram, 1, Kind::Write, written, Ps::ZERO);
+        dram.drain();
+        let commands = dram.take_commands();
+        let shown: Vec<_> = commands.iter().map(|c| (c.command, c.at.0 / 416)).collect();
+        let expected = [(Command::Act, 0), (Command::Wr, 39), (read, 39 + 70)];
+        assert_eq!(shown, expected, "{write_recovery}");
+    }
 }
 
 #[test]
@@ -786,6 +810,59 @@ fn a_busy_rank_postpones_as_many_refreshes_as_it_may_and_then_none() {
     }
 }
 
+/// The checker in `verify` found refreshes forced up to 195 clocks too late, counted from one that was made in an idle rank.
+#[test]
+fn no_time_between_two_refreshes_is_longer_than_those_that_may_be_postponed_and_one() {
+    for refresh in [RefreshMode::AllBank, RefreshMode::SameBank] {
+        for postpone in [1, 4, 8] {
+            let spec = DramSpec { ranks: 1, ..refreshing(refresh, postpone) };
+            let interval = if refresh == RefreshMode::AllBank { 9360 } else { 4680 / 4 };
+            let mut dram = Dram::new(&spec, 1).unwrap();
+            dram.record_commands(true);
+            // Idle for some refreshes, then busy in every bank.
+            let (mut id, start) = (0, Ps(416 * 3 * 9360));
+            while dram.now() < Ps(416 * 30 * 9360) {
+                let line = line_at(&dram, 0, (id % 8) as u8, (id / 8 % 4) as u8, id / 1024, 0);
+                dram.offer(Request { id, line, kind: Kind::Read, at: start }).unwrap();
+                id += 1;
+            }
+            let commands = dram.take_commands();
+            let mine = commands.iter().filter(|c| c.place.subchannel == 0);
+            let refreshes = mine.filter(|c| matches!(c.command, Command::RefAb | Command::RefSb));
+            let edges: Vec<u64> = refreshes.map(|c| c.at.0 / 416).collect();
+            let longest = edges.windows(2).map(|w| w[1] - w[0]).max();
+            let bound = (u64::from(postpone) + 1) * interval;
+            // As late as may be, but for the lead, and no later.
+            let lead = SubchannelSpec::of(&spec).unwrap().refresh_lead();
+            assert!(
+                longest.is_some_and(|l| l <= bound && l > bound - lead),
+                "{refresh:?} {postpone}: {longest:?} of {bound}"
+            );
+        }
+    }
+}
+
+/// As found by random timings: tRC from the last ACT may be longer than everything else that closing takes.
+#[test]
+fn a_refresh_is_out_in_time_where_a_row_cycle_is_what_takes_longest() {
+    for refresh in [RefreshMode::AllBank, RefreshMode::SameBank] {
+        let spec = DramSpec { ranks: 1, ..refreshing(refresh, 0) };
+        let sub = SubchannelSpec::of(&spec).unwrap();
+        let sub = SubchannelSpec { timing: sub.timing.with(P::Rc, 700), ..sub };
+        let mut dram = Dram::with_subchannels(&spec, 1, sub).unwrap();
+        dram.record_commands(true);
+        for id in 0..4000 {
+            // Every read opens a row.
+            let line = line_at(&dram, 0, (id % 8) as u8, (id / 8 % 4) as u8, id, 0);
+            dram.offer(Request { id, line, kind: Kind::Read, at: Ps::ZERO }).unwrap();
+        }
+        let rules = Rules { sub: &sub, end: dram.now() };
+        let commands = dram.take_commands();
+        assert!(commands.iter().filter(|c| c.command == Command::Act).count() >= 3900);
+        assert_eq!(check_commands(&rules, &commands), Ok(()));
+    }
+}
+
 #[test]
 fn postponed_refreshes_are_made_up_for_when_the_requests_are_gone() {
     let spec = DramSpec { ranks: 1, ..refreshing(RefreshMode::AllBank, 4) };
@@ -981,6 +1058,23 @@ fn latencies_fall_into_quarters_of_powers_of_two() {
 }
 
 #[test]
+fn the_page_of_conservation_shows_every_rule() {
+    expect_test::expect![[r#"
+        | Rule | Definition |
+        |---|---|
+        | reads | reads accepted = delivered + queued + on their way |
+        | writes | full and partial writes accepted = merged + WR + WRA + queued |
+        | underfill reads | underfill reads queued = returned + queued + on their way |
+        | waiting writes | a partial write waits exactly while its underfill read is out |
+        | RD commands | RD + RDA + queued = reads that were not forwarded + underfill reads |
+        | column commands | RD + WR + RDA + WRA = row hits + misses + conflicts |
+        | reads delivered | every delivered read is in the latency histogram once |
+        | read-queue occupancy | length x elapsed = sum of waits (Little's law before division by time) |
+        | write-queue occupancy | length x elapsed = sum of waits (Little's law before division by time) |
+    "#]].assert_eq(&stats::conservation_markdown());
+}
+
+#[test]
 fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
     let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
     for n in 0..40 {
@@ -1028,15 +1122,6 @@ fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
     ] {
         assert_eq!(broken(stats, held), Err(name));
     }
-    // What comes back without ever having been asked for.
-    let made_up = DramStats { rds: stats.rds + 1, row_hits: stats.row_hits + 1, ..stats };
-    let made_up = DramStats { underfills: stats.underfills + 1, ..made_up };
-    let waiting = InFlight {
-        queued_underfills: held.queued_underfills + 1,
-        waiting_writes: held.waiting_writes + 1,
-        ..held
-    };
-    assert_eq!(broken(made_up, waiting), Err("RD commands"));
     let names: std::collections::BTreeSet<_> = CONSERVATION_RULES.iter().map(|r| r.name).collect();
     assert_eq!(names.len(), CONSERVATION_RULES.len());
 }

@@ -45,6 +45,14 @@ impl Wheel {
         self.next = self.next.min(edge);
     }
 
+    /// Takes all banks out.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        while self.next != u64::MAX {
+            self.take();
+        }
+    }
+
     /// Takes all banks of the earliest edge out: a mask per two ranks. To be called when that edge has come.
     #[inline]
     pub(super) fn take(&mut self) -> [u64; 2] {

@@ -486,7 +486,7 @@ fn what_is_wrong_with_an_override_is_said_at_its_place() {
         "dram.write_queue=0"
             --set:1:18: found `dram.write_queue` = 0, expected 1 to 256
         "dram.write_low=26"
-            --set:1:16: found `dram.write_low` = 26, expected 0 to 25
+            --set:1:16: found `dram.write_low` = 26, expected 0 to 13
         "dram.page_policy=timeout"
             --set:1:18: found `timeout`, expected one of open, closed, adaptive
         "dram.grade=ddr4-3200"

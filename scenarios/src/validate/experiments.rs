@@ -518,8 +518,8 @@ fn bandwidth_by_mix(bench: &Bench, out: &mut Results) -> Result<(), ValidateErro
     Ok(())
 }
 
-/// Operations made up by rule.
-type AnySource<'a> = Box<dyn FnMut() -> Option<StreamOp> + 'a>;
+/// The operations of a core, whatever makes them.
+type Operations<'a> = Box<dyn FnMut() -> Option<StreamOp> + 'a>;
 
 fn loaded_latency(bench: &Bench, out: &mut Results) -> Result<(), ValidateError> {
     let spec = bench.platform(&[("cpu.cores", "32")])?;
@@ -528,7 +528,7 @@ fn loaded_latency(bench: &Bench, out: &mut Results) -> Result<(), ValidateError>
         let (mut m, agents) = machine(&spec)?;
         let done = Cell::new(false);
         let probes = 400;
-        let mut streams: Vec<(AgentId, AnySource<'_>)> = Vec::new();
+        let mut streams: Vec<(AgentId, Operations<'_>)> = Vec::new();
         for (core, &agent) in (0u64..).zip(&agents) {
             let mut i = 0u64;
             let done = &done;

@@ -23,7 +23,7 @@ pub(super) fn command(args: &Validate) -> Exit {
         (_, Err(exit)) => return exit,
     };
     let bench = Bench::new(origin, overrides);
-    let results = validate(&bench, &args.experiments, |name| output::message(name));
+    let results = validate(&bench, &args.experiments, output::message);
     let results = match results {
         Ok(results) => results,
         Err(ValidateError::Platform(diag)) => return refuse(&diag),

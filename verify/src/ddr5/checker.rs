@@ -15,8 +15,6 @@ pub const MAX_SUBCHANNELS: usize = 1024;
 const TFAW: usize = index_of("tFAW");
 const SLOTS: usize = index_of("command slots");
 const OVERLAP: usize = index_of("data overlap");
-const READ_WRITE: usize = index_of("data read-write");
-const WRITE_READ: usize = index_of("data write-read");
 const OTHER_RANK: usize = index_of("data rank");
 const BANDWIDTH: usize = index_of("bandwidth");
 const TIME: usize = index_of("time");
@@ -352,11 +350,6 @@ impl Subchannel {
                 say(rule, &burst.record, (burst.end + gap).saturating_sub(latency));
             };
             after(OVERLAP, 0);
-            match (burst.record.cmd.reads(), r.cmd.reads()) {
-                (true, false) => after(READ_WRITE, plan.rules.get(Param::GapRw)),
-                (false, true) => after(WRITE_READ, plan.rules.get(Param::GapWr)),
-                _ => {}
-            }
             if burst.record.rank != r.rank {
                 after(OTHER_RANK, plan.rules.get(Param::GapRank));
             }

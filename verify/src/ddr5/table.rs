@@ -2,7 +2,7 @@
 
 use super::command::Cmd::{self, Act, Pre, PreAb, Rd, Rda, RefAb, RefSb, Wr, Wra};
 use super::rules::Param::{
-    Burst, Cwl, GapRank, GapRw, GapWr, TccdL, TccdLWr, TccdS, Tfaw, Tppd, Tras, Trc, Trcd,
+    Burst, Cl, Cwl, GapRank, GapRw, GapWr, TccdL, TccdLWr, TccdS, Tfaw, Tppd, Tras, Trc, Trcd,
     Trefsbrd, Trfc, TrfcSb, Trp, TrrdL, TrrdS, Trtp, Twr, TwtrL, TwtrS,
 };
 use super::rules::Term::{self, Minus, Plus};
@@ -66,6 +66,16 @@ const fn pair(
 ) -> Rule {
     let kind = Kind::Pair { before, after, scope, need };
     Rule { id, check: "Q5", kind, text: "", cite }
+}
+/// The data bus turns round within a rank. Between ranks it is another driver's turn, whatever the direction.
+const fn turn(
+    id: &'static str,
+    (before, after): (&'static [Cmd], &'static [Cmd]),
+    need: &'static [Term],
+    cite: &'static str,
+) -> Rule {
+    let kind = Kind::Pair { before, after, scope: Scope::Rank, need };
+    Rule { id, check: "Q4", kind, text: "", cite }
 }
 const fn burst(
     id: &'static str,
@@ -140,9 +150,9 @@ pub const RULES: &[Rule] = &[
     // The buses.
     state(("command slots", "Q3"), "a command begins when the slots of the one before it on the bus are over", "verification.md Q3; timing.md §2.1"),
     burst("data overlap", &[], "bursts do not overlap", "verification.md Q4"),
-    burst("data read-write", &[Plus(GapRw)], "idle clocks from a burst read to one written", "verification.md Q4"),
-    burst("data write-read", &[Plus(GapWr)], "idle clocks from a burst written to one read", "verification.md Q4"),
-    burst("data rank", &[Plus(GapRank)], "idle clocks between bursts of two ranks", "verification.md Q4; timing.md §2.1 CS"),
+    turn("data read-write",   (READ, WRITE), &[Plus(Cl), Plus(Burst), Plus(GapRw), Minus(Cwl)], "verification.md Q4; timing.md §2.2 tRDWR"),
+    turn("data write-read",   (WRITE, READ), &[Plus(Cwl), Plus(Burst), Plus(GapWr), Minus(Cl)], "verification.md Q4"),
+    burst("data rank", &[Plus(GapRank)], "idle clocks between bursts of two ranks, whatever their directions", "verification.md Q4; timing.md §2.1 CS"),
     state(("bandwidth", "Q9"), "in every window from the start of a burst to the end of one, at most a burst per BL/2 clocks", "verification.md Q9"),
     // States.
     state(("time", "Q2"), "the clocks of a subchannel never go back", "verification.md Q2"),
@@ -178,7 +188,6 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 /// Ordered pairs of commands without a row of their own, and why.
 #[rustfmt::skip]
 pub const FREE: &[(&[Cmd], &[Cmd], &str)] = &[
-    (READ, WRITE, "the data bus keeps them apart (Q4)"),
     (&[Rd], &[Act, RefAb, RefSb], "a precharge lies between them, or they are of different banks"),
     (&[Wr], &[Act, RefAb, RefSb], "a precharge lies between them, or they are of different banks"),
     (&[Pre, PreAb], COLUMN, "an ACT lies between them, or they are of different banks"),

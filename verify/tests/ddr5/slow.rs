@@ -38,10 +38,10 @@ pub(crate) fn gap(p: &Rules, a: &Record, b: &Record) -> u64 {
     let data = |c: Cmd| if c.reads() { get(Param::Cl) } else { get(Param::Cwl) };
     if column(a.cmd) && column(b.cmd) {
         let mut rest = 0;
-        if a.cmd.reads() && b.cmd.writes() {
+        if a.rank == b.rank && a.cmd.reads() && b.cmd.writes() {
             rest = rest.max(get(Param::GapRw));
         }
-        if a.cmd.writes() && b.cmd.reads() {
+        if a.rank == b.rank && a.cmd.writes() && b.cmd.reads() {
             rest = rest.max(get(Param::GapWr));
         }
         if a.rank != b.rank {
