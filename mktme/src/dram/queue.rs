@@ -450,19 +450,19 @@ impl Queue {
     }
 
     /// Takes an entry out if it is its bank's oldest and armed pick and the next of the bank hits the same row: that one is
-    /// armed in its place. None otherwise; nothing has changed then.
+    /// armed in its place. False otherwise; nothing has changed then.
     #[inline(always)]
-    pub(super) fn pass_on(&mut self, slot: u16) -> Option<Entry> {
-        let entry = *self.slots.get(usize::from(slot))?;
+    pub(super) fn pass_on(&mut self, slot: u16) -> bool {
+        let entry = *self.entry(slot);
         let list = &mut self.banks[entry.bank.flat()];
-        let next = self.slots.get_mut(usize::from(entry.younger))?;
+        let Some(next) = self.slots.get_mut(usize::from(entry.younger)) else { return false };
         if list.oldest != slot
             || list.pick != slot
             || !list.armed
             || next.waiting
             || next.row != entry.row
         {
-            return None;
+            return false;
         }
         next.older = NIL;
         (list.oldest, list.pick) = (entry.younger, entry.younger);
@@ -471,7 +471,7 @@ impl Queue {
         mask.set(next.position);
         self.ready.clear(entry.position);
         self.forget(slot, &entry);
-        Some(entry)
+        true
     }
 
     /// What is left to be done when an entry goes.
@@ -496,7 +496,7 @@ impl Queue {
 
     /// Takes a ready entry out. If it was its bank's pick, the bank has none until [`Queue::choose`].
     #[inline]
-    pub(super) fn remove(&mut self, slot: u16) -> Entry {
+    pub(super) fn remove(&mut self, slot: u16) {
         let entry = *self.entry(slot);
         let bank = entry.bank;
         let list = &mut self.banks[bank.flat()];
@@ -518,7 +518,6 @@ impl Queue {
         }
         self.ready.clear(entry.position);
         self.forget(slot, &entry);
-        entry
     }
 
     /// Works out anew who is a bank's pick and what it wants; it is not armed then.

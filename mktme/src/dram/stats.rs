@@ -269,15 +269,6 @@ pub const CONSERVATION_RULES: [ConservationRule; 9] = [
         "length x elapsed = sum of waits (Little's law before division by time)"),
 ];
 
-/// [`CONSERVATION_RULES`] as a page of the book.
-pub fn conservation_markdown() -> String {
-    let mut out = String::from("| Rule | Definition |\n|---|---|\n");
-    for rule in &CONSERVATION_RULES {
-        out += &format!("| {} | {} |\n", rule.name, rule.definition);
-    }
-    out
-}
-
 /// Checks all rules.
 ///
 /// # Errors

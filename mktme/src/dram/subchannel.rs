@@ -180,6 +180,20 @@ struct Underfill {
     slot: u16,
 }
 
+/// A read that is alone, and the edges of the commands that it still needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Lone {
+    entry: Entry,
+    /// The next command: PRE if it is not one of those below.
+    first: u64,
+    /// ACT; past if the row is open.
+    act: u64,
+    /// RD.
+    column: u64,
+    /// When the entry is overdue.
+    deadline: u64,
+}
+
 /// Recorded commands, not yet taken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Recorder {
@@ -204,7 +218,7 @@ pub struct Subchannel {
     reads: Queue,
     writes: Queue,
     /// A read that came when nothing else was queued or on its way. While it is alone it is in no queue.
-    lone: Option<Entry>,
+    lone: Option<Lone>,
     /// When banks whose constraints have not run out are to be looked at again.
     wheel: Wheel,
     refresh: Refresh,
@@ -736,15 +750,10 @@ impl Subchannel {
         self.looked = self.looked.max(entry.edge);
         // Whoever is still on the wheel is not wanted any more.
         self.wheel.clear();
-        let next = self.device.read_edges(entry.bank, entry.row, entry.edge).0;
-        self.wake = next.min(self.lone_end(&entry)).max(self.device.bus());
-        self.lone = Some(entry);
-    }
-
-    /// The edge at which a refresh or its age bound comes up for a lone read.
-    #[inline]
-    fn lone_end(&self, entry: &Entry) -> u64 {
-        self.refresh.wake.min(entry.since + u64::from(self.spec.read_age))
+        let (first, act, column) = self.device.read_edges(entry.bank, entry.row, entry.edge);
+        let deadline = entry.since + u64::from(self.spec.read_age);
+        self.wake = first.min(self.refresh.wake).min(deadline).max(self.device.bus());
+        self.lone = Some(Lone { entry, first, act, column, deadline });
     }
 
     /// A lone read takes its place in the read queue: from now on there is something to choose.
@@ -757,7 +766,7 @@ impl Subchannel {
 
     #[inline(never)]
     fn settle_now(&mut self) {
-        let Some(entry) = self.lone.take() else { return };
+        let Some(Lone { entry, .. }) = self.lone.take() else { return };
         self.refresh.queued(entry.bank);
         // There is room: the queue is empty.
         if self.reads.push(entry, self.device.row_of(entry.bank)).is_some() {
@@ -771,43 +780,45 @@ impl Subchannel {
     /// is what [`Subchannel::look`] would leave, but for banks on the wheel that nobody wants any more.
     #[inline]
     fn serve_lone(&mut self, to: u64, out: &mut impl FnMut(Completion)) -> Option<u64> {
-        let entry = self.lone.as_mut()?;
-        let Entry { bank, row, edge: arrived, .. } = *entry;
-        let age = entry.since + u64::from(self.spec.read_age);
-        let end = self.refresh.wake.min(age).min(to.saturating_add(1));
-        let (first, act, column) = self.device.read_edges(bank, row, self.wake);
+        let lone = self.lone.as_mut()?;
+        let Lone { first, act, column, deadline, .. } = *lone;
+        let end = self.refresh.wake.min(deadline).min(to.saturating_add(1));
         if first >= end || column.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
             return None;
         }
         self.looks += 1;
-        if column != first {
-            if act != first {
-                entry.found = Found::Other;
+        let Entry { bank, row, .. } = lone.entry;
+        if first != column {
+            if first != act {
+                lone.entry.found = Found::Other;
+                lone.first = act;
                 self.stats.pres += 1;
                 let open = self.device.row_of(bank).unwrap_or(0);
                 self.device.apply_pre(bank, first);
                 self.record(Command::Pre, bank, open, 0, first);
                 if act >= end {
-                    return Some(self.pause_lone(first, act));
+                    return Some(self.pause_lone(first, act.min(deadline)));
                 }
             }
-            let Some(entry) = &mut self.lone else { return None };
-            if entry.found == Found::Open {
-                entry.found = Found::Closed;
+            let lone = self.lone.as_mut()?;
+            if lone.entry.found == Found::Open {
+                lone.entry.found = Found::Closed;
             }
+            lone.first = column;
             self.stats.acts += 1;
             self.device.apply_act(bank, row, act);
             self.record(Command::Act, bank, row, 0, act);
             if column >= end {
-                return Some(self.pause_lone(act, column));
+                return Some(self.pause_lone(act, column.min(deadline)));
             }
         }
-        let entry = self.lone.take()?;
+        let Lone { entry, .. } = self.lone.take()?;
+        self.count_column::<false>(&entry, column);
+        let arrived = entry.edge;
         let wait = column - arrived;
         self.counted = column;
         self.stats.queued_clocks += wait;
         self.stats.read_queue_clocks += wait;
-        self.count_column::<false>(&entry, column);
         let auto =
             self.spec.page_policy == PagePolicy::Closed && self.device.auto_read(bank) <= column;
         if auto {
@@ -830,13 +841,11 @@ impl Subchannel {
         Some(column)
     }
 
-    /// A lone read has come as far as a command at `edge`, and its next one goes at `next`. Gives the former.
+    /// A lone read has come as far as a command at `edge`, and nothing goes before `next`. Gives the former.
     #[inline]
     fn pause_lone(&mut self, edge: u64, next: u64) -> u64 {
         self.progress = edge;
-        if let Some(entry) = &self.lone {
-            self.wake = next.min(self.lone_end(entry)).max(self.device.bus());
-        }
+        self.wake = next.min(self.refresh.wake).max(self.device.bus());
         edge
     }
 
@@ -1202,10 +1211,11 @@ impl Subchannel {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         // In a stream of row hits the next of the bank takes the place of this one.
         let passed_on = queue.pass_on(slot);
-        let entry = match passed_on {
-            Some(entry) => entry,
-            None => queue.remove(slot),
-        };
+        if !passed_on {
+            queue.remove(slot);
+        }
+        // The slot is free, but nobody has taken it yet.
+        let entry = *queue.entry(slot);
         let Entry { bank, row, .. } = entry;
         self.count_column::<WRITES>(&entry, edge);
         self.refresh.left(bank, edge);
@@ -1222,7 +1232,7 @@ impl Subchannel {
                 self.underfills.push(Underfill { due, slot: entry.underfills });
             }
         }
-        let auto = passed_on.is_none()
+        let auto = !passed_on
             && self.spec.page_policy != PagePolicy::Open
             && self.closes_behind(bank, row)
             && (WRITES || self.device.auto_read(bank) <= edge);
@@ -1250,7 +1260,7 @@ impl Subchannel {
             } else {
                 (&mut self.reads, &mut self.writes)
             };
-            if passed_on.is_none() && queue.has_entries(bank) {
+            if !passed_on && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
             }
             // PRE must wait longer now.
@@ -1272,7 +1282,7 @@ impl Subchannel {
     }
 
     /// Accounts for a column command, whichever, and for the end of its entry's wait.
-    #[inline]
+    #[inline(always)]
     fn count_column<const WRITES: bool>(&mut self, entry: &Entry, edge: u64) {
         match entry.found {
             Found::Open => self.stats.row_hits += 1,
@@ -1346,7 +1356,10 @@ impl Subchannel {
     /// What the oldest request waits for at a moment. None if nothing is queued.
     pub fn why_blocked(&self, at: Ps) -> Option<Wait> {
         let oldest = |queue: &Queue| queue.entries().min_by_key(|e| e.edge).copied();
-        let (read, write) = (self.lone.or_else(|| oldest(&self.reads)), oldest(&self.writes));
+        let (read, write) = (
+            self.lone.map(|lone| lone.entry).or_else(|| oldest(&self.reads)),
+            oldest(&self.writes),
+        );
         let (entry, writes) = match (read, write) {
             (Some(read), Some(write)) if write.edge < read.edge => (write, true),
             (Some(read), _) => (read, false),

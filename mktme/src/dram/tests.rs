@@ -1058,23 +1058,6 @@ fn latencies_fall_into_quarters_of_powers_of_two() {
 }
 
 #[test]
-fn the_page_of_conservation_shows_every_rule() {
-    expect_test::expect![[r#"
-        | Rule | Definition |
-        |---|---|
-        | reads | reads accepted = delivered + queued + on their way |
-        | writes | full and partial writes accepted = merged + WR + WRA + queued |
-        | underfill reads | underfill reads queued = returned + queued + on their way |
-        | waiting writes | a partial write waits exactly while its underfill read is out |
-        | RD commands | RD + RDA + queued = reads that were not forwarded + underfill reads |
-        | column commands | RD + WR + RDA + WRA = row hits + misses + conflicts |
-        | reads delivered | every delivered read is in the latency histogram once |
-        | read-queue occupancy | length x elapsed = sum of waits (Little's law before division by time) |
-        | write-queue occupancy | length x elapsed = sum of waits (Little's law before division by time) |
-    "#]].assert_eq(&stats::conservation_markdown());
-}
-
-#[test]
 fn every_rule_of_conservation_notices_a_lost_or_made_up_count() {
     let mut dram = one_channel(SpeedGrade::Ddr5_4800, PagePolicy::Open);
     for n in 0..40 {
