@@ -750,7 +750,13 @@ impl Machine {
                 }
                 return Ok(t.max(first));
             }
-            StreamKind::Clflushopt | StreamKind::Clwb => return Ok(t),
+            StreamKind::Clflushopt | StreamKind::Clwb => {
+                // What they write back has to be admitted before many more may follow.
+                if stream.unadmitted as usize >= stream.direct.len() {
+                    return Err(Hold::Blocked(PENDING));
+                }
+                return Ok(t);
+            }
             StreamKind::Mfence | StreamKind::Sfence => {
                 if op.kind == StreamKind::Mfence {
                     while stream.head < stream.tail {

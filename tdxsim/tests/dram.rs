@@ -166,6 +166,17 @@ fn a_run_that_fails_leaves_no_command_trace_and_what_was_there_stays() {
 }
 
 #[test]
+fn a_pattern_that_outlives_simulated_time_is_undecided_and_its_counts_add_up() {
+    for gap in ["1000000000000000", "18446744073709551615"] {
+        let args = ["dram", "--pattern", "sparse", "--requests", "100", "--gap", gap];
+        let Output { status, stdout: out, .. } = tdxsim(&args);
+        let code = status.code();
+        assert_eq!(code, Some(5), "{}", String::from_utf8_lossy(&out));
+        assert!(!String::from_utf8_lossy(&out).contains("BROKEN"));
+    }
+}
+
+#[test]
 fn a_command_trace_that_cannot_be_written_is_exit_six() {
     let pattern = ["dram", "--pattern", "mix", "--requests", "5000", "--command-trace"];
     for (path, what) in [("/dev/full", "No space left"), ("no/such/dir/x", "No such file")] {

@@ -199,8 +199,15 @@ impl Drive<'_> {
         if !self.sinks.is_empty() {
             self.walk_to(due)?;
         }
-        let id = self.taken.open();
         let at = due.max(self.dram.now());
+        if at.is_horizon() {
+            // Simulated time is over: the request is not made.
+            self.tally.offered -= 1;
+            self.dram.advance(at);
+            self.collect();
+            return Ok(false);
+        }
+        let id = self.taken.open();
         match self.dram.offer(Request { id, line: wanted.line, kind: wanted.kind, at }) {
             Ok(at) => {
                 self.taken.set(id, at);
@@ -214,7 +221,7 @@ impl Drive<'_> {
                     self.tally.wait_max = self.tally.wait_max.max(wait);
                 }
                 self.collect();
-                Ok(!at.is_horizon())
+                Ok(true)
             }
             Err(wait) => {
                 self.collect();
