@@ -166,6 +166,13 @@ fn a_run_that_fails_leaves_no_command_trace_and_what_was_there_stays() {
 }
 
 #[test]
+fn addresses_beyond_the_installed_rows_were_called_a_fault_of_the_simulator() {
+    let args = ["dram", "--pattern", "random-read", "--requests", "200", "--footprint", "8TiB"];
+    let out = good(&[&args[..], &["--check"]].concat());
+    assert!(out.contains("commands checked, 0 violations"), "{out}");
+}
+
+#[test]
 fn a_pattern_that_outlives_simulated_time_is_undecided_and_its_counts_add_up() {
     for gap in ["1000000000000000", "18446744073709551615"] {
         let args = ["dram", "--pattern", "sparse", "--requests", "100", "--gap", gap];
