@@ -9,7 +9,7 @@ use machine::{CryptoKind, Level, Machine, Options, Order, Speed};
 use sim_core::event::{BirthCause, EventKind};
 use sim_core::mca::{McStatus, McgStatus};
 use sim_core::platform::IntegrityMode;
-use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Ps, Tagged};
+use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Op, Ps, Tagged};
 
 const SPEEDS: [Speed; 2] = [Speed::Functional, Speed::Timed];
 
@@ -627,4 +627,83 @@ fn the_class_of_data_does_not_depend_on_the_size_of_the_cache() {
     );
     assert!(got[0].starts_with("garbage"), "{}", got[0]);
     assert_eq!(got[2..], ["data 0x05", "done", "data 0x05"]);
+}
+
+#[test]
+fn wbinvd_takes_the_time_that_its_write_backs_take() {
+    use sim_core::platform::CacheGeometry;
+    let mut spec = platform();
+    spec.cpu.packages = 1;
+    spec.cpu.l1d = CacheGeometry { size: 48 << 10, ways: 12 };
+    spec.cpu.l2 = CacheGeometry { size: 1 << 20, ways: 16 };
+    spec.cpu.snoop_filter.sets = 1 << 12;
+    // Only the write-backs are to count.
+    spec.latency.flush_walk = Ps::ZERO;
+    let lines = 8192;
+    let time = |dirty: bool, flush: Op| {
+        let mut m = machine(&spec, Speed::Functional, CryptoKind::Symbolic);
+        m.set_log(false);
+        let mut os = Os::default();
+        for n in 0..lines {
+            let at = Addr::new(Hpa(0x1_0000_0000 + n * 64), KeyId::TME);
+            let (bytes, ty) = (8, sim_core::op::MemType::Wb);
+            let value = sim_core::op::Value::Num(n);
+            let store = Op::Store { at, bytes, value, ty };
+            let op = if dirty { store } else { Op::Load { at, bytes, ty } };
+            m.execute(id("cpu0"), &op, 0, &mut os);
+        }
+        m.set_speed(Speed::Timed);
+        let before = m.counts().controller_writes;
+        let r = m.execute(id("cpu0"), &flush, 0, &mut os);
+        (r.end.since(r.begin), m.counts().controller_writes - before)
+    };
+    for flush in [Op::Wbinvd, Op::Wbnoinvd] {
+        let (clean, none) = time(false, flush);
+        let (dirty, written) = time(true, flush);
+        assert_eq!((none, written), (0, lines));
+        // Two channels of two subchannels move a line in eight clocks each; what the write queues hold at the end is admitted.
+        let queued = 4 * u64::from(spec.dram.write_queue);
+        let least = Ps(416 * 8 * (lines - queued) / 4);
+        assert!(dirty >= least, "{dirty} is less than {least}");
+        assert!(dirty < least.times(3), "{dirty} is far more than {least}");
+        assert!(clean < Ps::ns(100), "{clean}");
+    }
+}
+
+/// The parts of `machine::uncore`'s page, added up by hand: core at 2 GHz, uncore at 2.5 GHz, two tiles side by side.
+#[test]
+fn an_idle_latency_is_the_sum_of_the_parts_on_its_way() {
+    let mut spec = platform();
+    spec.cpu.packages = 1;
+    let m = machine(&spec, Speed::Timed, CryptoKind::Symbolic);
+    // Nine and five core clocks; twice six, and twenty uncore clocks.
+    let common = 7_000 + 32 * 400;
+    let hop = 2 * 400;
+    let mut tiles = std::collections::BTreeSet::new();
+    for n in 0..64 {
+        let at = Addr::new(Hpa(n * 64), KeyId::TME).tagged();
+        // Slices lie in turn in the two tiles; cores 0 and 1 in the first, 2 and 3 in the second.
+        let tile = u64::from(m.caches().slice_of(at.line())) % 2;
+        tiles.insert(tile);
+        for core in 0..4 {
+            let mine = u64::from(core) / 2;
+            let home = mine.abs_diff(tile);
+            let sum = |level, peer| m.idle_latency(core, at, level, peer);
+            assert_eq!(sum(Level::L1, 0), Ps(2_500));
+            assert_eq!(sum(Level::L2, 0), Ps(4_500));
+            assert_eq!(sum(Level::Llc, 0), Ps(common + 26 * 400 + 2 * home * hop));
+            for peer in 0..4 {
+                let theirs = u64::from(peer) / 2;
+                let hops = home + tile.abs_diff(theirs) + theirs.abs_diff(mine);
+                let clean = common + 124 * 400 + hops * hop;
+                assert_eq!(sum(Level::PeerClean, peer), Ps(clean));
+                assert_eq!(sum(Level::PeerModified, peer), Ps(clean + 5 * 400));
+            }
+            assert_eq!(sum(Level::PeerRemote, 0), Ps(common + 124 * 400 + 2 * home * hop + 91_000));
+            // Both controllers of two channels lie at the left edge.
+            let hops = home + tile + mine;
+            assert_eq!(sum(Level::Memory, 0), Ps(common + 52 * 400 + hops * hop + 10_000));
+        }
+    }
+    assert_eq!(tiles.len(), 2);
 }

@@ -4,60 +4,17 @@
 
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod common;
+#[path = "common/streams.rs"]
+mod streams;
 
-use common::{Os, id, machine, platform};
-use machine::{
-    AgentId, CryptoKind, Level, Machine, Source, Speed, StreamKind, StreamOp, StreamStats,
-};
-use sim_core::platform::{CacheGeometry, PlatformSpec};
-use sim_core::{Addr, Hpa, KeyId, Ps};
-
-/// One package with caches of real size, so that nothing is evicted that a test did not evict.
-fn roomy() -> PlatformSpec {
-    let mut spec = platform();
-    spec.cpu.packages = 1;
-    spec.cpu.l1d = CacheGeometry { size: 48 << 10, ways: 12 };
-    spec.cpu.l2 = CacheGeometry { size: 512 << 10, ways: 16 };
-    spec.cpu.llc = CacheGeometry { size: 2 << 20, ways: 16 };
-    spec.cpu.window = 512;
-    spec.cpu.weak_slots = 16;
-    spec.dram.read_queue = 64;
-    spec
-}
-
-fn timed(spec: &PlatformSpec) -> Machine {
-    let mut m = machine(spec, Speed::Timed, CryptoKind::Symbolic);
-    m.set_log(false);
-    m
-}
-
-fn line(n: u64) -> Addr {
-    Addr::new(Hpa(0x1_0000_0000 + n * 64), KeyId::TME)
-}
+use common::{Os, id, machine};
+use machine::{CryptoKind, Level, Speed, StreamKind, StreamOp};
+use sim_core::{Addr, KeyId, Ps};
+use streams::{line, ops, roomy, run, run_many, span, timed};
 
 /// Lines in an order that meets banks and channels as random ones do.
 fn scattered(n: u64) -> Addr {
     line(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40)
-}
-
-fn ops(list: Vec<StreamOp>) -> impl Source {
-    let mut list = list.into_iter();
-    move || list.next()
-}
-
-fn run(m: &mut Machine, agent: &str, list: Vec<StreamOp>) -> StreamStats {
-    run_many(m, vec![(id(agent), list)])[0]
-}
-
-fn run_many(m: &mut Machine, lists: Vec<(AgentId, Vec<StreamOp>)>) -> Vec<StreamStats> {
-    let mut streams: Vec<_> = lists.into_iter().map(|(a, l)| (a, ops(l))).collect();
-    let stats = m.run_streams(&mut streams, &mut Os::default());
-    assert_eq!(m.conservation(), Vec::<String>::new());
-    stats
-}
-
-fn span(stats: &StreamStats) -> u64 {
-    stats.end.since(stats.begin).0
 }
 
 fn loads(n: u64, after: u8) -> Vec<StreamOp> {
@@ -255,7 +212,7 @@ fn two_cores_share_the_controllers_and_end_as_each_alone_would_in_memory() {
             .collect()
     };
     let mut m = timed(&roomy());
-    let both = run_many(&mut m, vec![(id("cpu0"), own(0)), (id("cpu1"), own(100_000))]);
+    let both = run_many(&mut m, vec![("cpu0", own(0)), ("cpu1", own(100_000))]);
     let mut n = timed(&roomy());
     let first = run(&mut n, "cpu0", own(0));
     // Side by side: neither waits for the other to end, and neither is faster than alone.
@@ -283,7 +240,7 @@ fn a_stream_is_the_same_whether_every_edge_is_looked_at_or_not() {
             })
             .collect()
     };
-    let lists = || vec![(id("cpu0"), list()), (id("cpu1"), list()), (id("td2"), list())];
+    let lists = || vec![("cpu0", list()), ("cpu1", list()), ("td2", list())];
     let mut skipping = timed(&roomy());
     let mut looking = timed(&roomy());
     looking.look_at_every_edge(true);

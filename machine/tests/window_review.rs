@@ -4,54 +4,14 @@
 
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod common;
+#[path = "common/streams.rs"]
+mod streams;
 
-use common::{Os, id, machine, platform};
-use machine::{CryptoKind, Level, Machine, Source, Speed, StreamKind, StreamOp, StreamStats};
-use sim_core::platform::{CacheGeometry, PlatformSpec};
-use sim_core::{Addr, Hpa, KeyId, Ps};
-
-/// One package with caches of real size.
-fn roomy() -> PlatformSpec {
-    let mut spec = platform();
-    spec.cpu.packages = 1;
-    spec.cpu.l1d = CacheGeometry { size: 48 << 10, ways: 12 };
-    spec.cpu.l2 = CacheGeometry { size: 512 << 10, ways: 16 };
-    spec.cpu.llc = CacheGeometry { size: 2 << 20, ways: 16 };
-    spec.cpu.window = 512;
-    spec.cpu.weak_slots = 16;
-    spec.dram.read_queue = 64;
-    spec
-}
-
-fn timed(spec: &PlatformSpec) -> Machine {
-    let mut m = machine(spec, Speed::Timed, CryptoKind::Symbolic);
-    m.set_log(false);
-    m
-}
-
-fn line(n: u64) -> Addr {
-    Addr::new(Hpa(0x1_0000_0000 + n * 64), KeyId::TME)
-}
-
-fn ops(list: Vec<StreamOp>) -> impl Source {
-    let mut list = list.into_iter();
-    move || list.next()
-}
-
-fn run_many(m: &mut Machine, lists: Vec<(&str, Vec<StreamOp>)>) -> Vec<StreamStats> {
-    let mut streams: Vec<_> = lists.into_iter().map(|(a, l)| (id(a), ops(l))).collect();
-    let stats = m.run_streams(&mut streams, &mut Os::default());
-    assert_eq!(m.conservation(), Vec::<String>::new());
-    stats
-}
-
-fn run(m: &mut Machine, agent: &str, list: Vec<StreamOp>) -> StreamStats {
-    run_many(m, vec![(agent, list)])[0]
-}
-
-fn span(stats: &StreamStats) -> u64 {
-    stats.end.since(stats.begin).0
-}
+use common::{Os, id, machine};
+use machine::{CryptoKind, Level, Speed, StreamKind, StreamOp};
+use sim_core::platform::CacheGeometry;
+use sim_core::{Addr, KeyId, Ps};
+use streams::{line, ops, roomy, run, run_many, span, timed};
 
 fn op(kind: StreamKind, n: u64) -> StreamOp {
     StreamOp::new(kind, line(n))

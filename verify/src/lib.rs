@@ -7,6 +7,7 @@
 pub mod ddr5;
 pub mod invariants;
 pub mod reference;
+pub mod view;
 
 #[cfg(test)]
 mod search_tests;
