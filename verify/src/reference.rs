@@ -20,7 +20,9 @@ use sim_core::event::{BirthCause, LineState, Rule, WeakKind};
 use sim_core::mca::McAccess;
 use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
 use sim_core::platform::{IntegrityMode, MemorySpec};
-use sim_core::{BirthId, ByteMask, KeyId, KeyIdLayout, Line, Op, Outcome, PlatformSpec, Tagged};
+use sim_core::{
+    BirthId, ByteMask, KeyId, KeyIdLayout, Line, LineData, Op, Outcome, PlatformSpec, Tagged,
+};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use tables::Class;
@@ -254,6 +256,33 @@ pub enum Step {
     Op(Agent, u16, Op),
     /// Hardware makes a choice.
     Choice(Choice),
+}
+
+/// What an agent does, as a replay has it: an operation, or what the TDX module does and no operation spells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// An operation.
+    Op(Op),
+    /// A write-back store of any bytes of a line.
+    Store {
+        /// Which line.
+        at: Tagged,
+        /// Which bytes.
+        mask: ByteMask,
+        /// Their values, each at its place.
+        data: LineData,
+        /// A locked read-modify-write: it reads the line first, and writes nothing if that retires on poison.
+        locked: bool,
+    },
+    /// MOVDIR64B of lines alike.
+    Direct {
+        /// The first line.
+        at: Tagged,
+        /// How many.
+        lines: u32,
+        /// What each holds afterwards.
+        data: LineData,
+    },
 }
 
 /// How far an operation has come when hardware may choose within it.
@@ -516,21 +545,32 @@ impl Reference {
                 Seen::Done
             }
             Step::Op(who, core, op) => {
-                run.check(*who, *core, op)?;
-                run.between(false);
-                let seen = run.op(*who, *core, op, &sub_block).unwrap_or_else(|early| early);
-                run.between(true);
+                let seen = run.issue(*who, *core, &Act::Op(*op), &sub_block)?;
                 if matches!(seen, Seen::MachineCheck { .. }) {
                     run.drain_wc(*core); // MC-28
                 }
                 seen
             }
         };
-        let Run { traffic, births, ucna, refused, .. } = run;
-        match refused {
-            Some(why) => Err(why),
-            None => Ok(StepOutcome { seen, traffic, births, ucna }),
-        }
+        run.outcome(seen)
+    }
+
+    /// As [`Reference::step_among`], but where the agent meets poison its machine check is still to come: what that drains
+    /// (architecture.md §13 MC-28) is another step, [`Op::Interrupt`] on the cores that take it.
+    ///
+    /// # Errors
+    /// As those of [`Reference::step_among`].
+    pub fn issue_among(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: impl Fn(Tagged) -> u32,
+        mut choose: impl FnMut(&Reference, Progress) -> Option<Choice>,
+    ) -> Result<StepOutcome, NotAllowed> {
+        let mut run = Run::new(self, &mut choose);
+        let seen = run.issue(who, core, act, &sub_block)?;
+        run.outcome(seen)
     }
 
     /// The key slot behind a tagged line: that of the package whose controllers serve the line.
