@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
 use sim_core::op::Source;
-use sim_core::{Addr, BirthId, Hpa, KeyId, LINE_BYTES, Op, Outcome, Tagged};
+use sim_core::{Addr, BirthId, EventId, Hpa, KeyId, LINE_BYTES, Op, Outcome, Tagged};
 
 /// Who makes a transition (architecture.md §2.5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ pub struct Met {
 pub struct Transition {
     /// Whose operation it belongs to; `None` for a drain.
     pub agent: Option<AgentId>,
+    /// The event of that operation: that of its [`crate::StepRecord`].
+    pub operation: EventId,
     /// Who acts.
     pub actor: Actor,
     /// On which core.
@@ -166,6 +168,7 @@ impl Machine {
             return make(self);
         }
         let (act, from) = (act(self), self.trace.events().len());
+        let operation = self.trace.cause;
         let beat = make(self);
         let met = beat.poison.map(|Consumed { birth, at, access, .. }| {
             let at = Tagged::new(at.hpa.line(), at.keyid);
@@ -173,7 +176,10 @@ impl Machine {
         });
         let outcome = beat.outcome;
         let (agent, to) = (None, from);
-        self.enter(from, Transition { agent, actor, core, purpose, act, outcome, met, from, to });
+        self.enter(
+            from,
+            Transition { agent, operation, actor, core, purpose, act, outcome, met, from, to },
+        );
         beat
     }
 

@@ -225,6 +225,10 @@ impl Machine {
     pub fn set_log(&mut self, on: bool) {
         self.trace.set_on(on);
     }
+    /// Forgets all ordinary events that were recorded, as if the log had been off all the time.
+    pub fn forget_events(&mut self) {
+        self.trace.forget_ordinary();
+    }
     /// The caches.
     pub const fn caches(&self) -> &Hierarchy {
         &self.caches
