@@ -360,9 +360,14 @@ impl Hierarchy {
         mask: ByteMask,
         port: &mut P,
     ) -> Access {
-        let access = self.own_for_store(core, at, port);
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let dirty = self.slab.find(at).is_some_and(|slot| self.slab.get(slot).is_dirty());
+        let access = self.own(c, at, true, port);
         if self.slab.get(access.slot.0).poison.is_none() {
             self.write_into(core, access.slot.0, data, mask, port);
+        } else if !dirty {
+            self.slab.get_mut(access.slot.0).state = Mesi::Exclusive;
         }
         access
     }

@@ -28,9 +28,12 @@
 //! package dropped a clean copy while another package kept its own. Within a package the reference may have a copy in the
 //! LLC that the machine has in a core only: no operation can tell the difference.
 
+mod checker;
 mod compare;
 mod fate;
 mod log;
+
+pub use checker::Checker;
 
 use compare::{Sides, holders};
 use fate::Fate;
@@ -273,9 +276,32 @@ impl Refinement {
         record: &StepRecord,
         observer: &mut O,
     ) -> Result<(), Disagreement> {
-        self.catch_up(machine, observer)?;
+        let transitions = machine.take_transitions();
+        self.follow_made(machine, &transitions, op, record, observer)
+    }
+
+    /// As [`Refinement::follow`], with the transitions that the machine is said to have made.
+    ///
+    /// # Errors
+    /// As [`Refinement::follow`].
+    pub fn follow_made<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        transitions: &[Transition],
+        op: &Op,
+        record: &StepRecord,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.make_told(machine, transitions, observer)?;
         self.over(machine, op, record)?;
         self.compare(machine)
+    }
+
+    /// What was done so far is told as one line from now on.
+    pub fn sum_up(&mut self, what: &str) {
+        let n = self.compared.operations;
+        self.program.clear();
+        self.program.push(format!("({what}: {n} operations)"));
     }
 
     /// The machine's log has been cut ([`Machine::forget_events`]): what is left has been read.
@@ -289,6 +315,16 @@ impl Refinement {
         machine: &mut Machine,
         observer: &mut O,
     ) -> Result<(), Disagreement> {
+        let transitions = machine.take_transitions();
+        self.make_told(machine, &transitions, observer)
+    }
+
+    fn make_told<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        transitions: &[Transition],
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
         for spec in machine.agents().skip(self.agents.len()) {
             self.agents.push(spec.clone());
         }
@@ -296,8 +332,7 @@ impl Refinement {
         for (ours, spec) in self.agents.iter_mut().zip(machine.agents()) {
             ours.core = spec.core;
         }
-        let transitions = machine.take_transitions();
-        let made = self.make_all(machine, &transitions, observer);
+        let made = self.make_all(machine, transitions, observer);
         made.map_err(|(at, difference)| {
             let extra = at.map(|t| self.told(&t));
             self.disagreement(difference, extra)
@@ -332,7 +367,8 @@ impl Refinement {
         if record.is_empty() {
             return Ok(());
         }
-        self.replay(machine, Agent::Kernel, 0, &reference::Act::Op(NOTHING), record).map(|_| ())
+        self.replay(machine, Agent::Kernel, 0, &reference::Act::Op(NOTHING), record, None)
+            .map(|_| ())
     }
 
     fn make<O: Observer>(
@@ -370,18 +406,12 @@ impl Refinement {
         };
         let before = O::WANTED.then(|| self.reference.clone());
         let record = self.record(machine, events, t.core);
-        let done = self.replay(machine, who, t.core, &act, record)?;
+        let made = (t.purpose != Purpose::Drain).then_some(t);
+        let done = self.replay(machine, who, t.core, &act, record, made)?;
         if let Some(before) = before {
             observer.made(&before, t, &done, &self.reference);
         }
-        if t.purpose == Purpose::Drain || admits(&done.seen, t) {
-            return Ok(());
-        }
-        let machine = match t.met {
-            Some(met) => format!("{met:?}"),
-            None => format!("{} ({:?})", t.outcome, t.outcome),
-        };
-        Err(Difference::Outcome { machine, reference: format!("{:?}", done.seen) })
+        Ok(())
     }
 
     fn touch(&mut self, at: Tagged) {
@@ -404,6 +434,7 @@ impl Refinement {
         core: u16,
         act: &reference::Act,
         record: Record,
+        made: Option<&Transition>,
     ) -> Result<StepOutcome, Difference> {
         let Record { mut choices, requests, ucna, tags } = record;
         for at in tags {
@@ -417,15 +448,25 @@ impl Refinement {
             }
             _ => false,
         };
-        let choose = |model: &Reference, progress: Progress| {
+        let mut choose = |model: &Reference, progress: Progress| {
             next_choice(&mut choices, model, progress, flushed)
         };
-        let done = self.reference.issue_among(who, core, act, sub_block, choose);
-        let done = done.map_err(Difference::Refused)?;
+        let mut done = StepOutcome::default();
+        let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);
+        issued.map_err(Difference::Refused)?;
         self.compared.transitions += 1;
         self.compared.requests += requests.len() as u64;
         if let Some(due) = choices.front() {
             return Err(Difference::Choice { choice: due.want.to_string() });
+        }
+        if let Some(t) = made
+            && !admits(&done.seen, t)
+        {
+            let machine = match t.met {
+                Some(met) => format!("mc of {met:?}"),
+                None => format!("{} ({:?})", t.outcome, t.outcome),
+            };
+            return Err(Difference::Outcome { machine, reference: format!("{:?}", done.seen) });
         }
         let theirs = done.traffic.iter().map(|t| Seal {
             at: t.at,

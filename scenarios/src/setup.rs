@@ -333,6 +333,15 @@ fn default_tdmr(spec: &PlatformSpec) -> Option<Area> {
 
 // ------------------------------------------------------------------------------------------------------------- running
 
+/// A stage of a setup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The module is brought up, on a machine that has no agents yet.
+    Module,
+    /// The TDs are built.
+    Tds,
+}
+
 /// Looks on while a setup runs: called behind every operation.
 pub type Watch<'a> = dyn FnMut(&mut Machine, &Op, &StepRecord) + 'a;
 
@@ -429,17 +438,20 @@ impl Setup {
     pub fn run<H: McHandler>(&self, machine: &mut Machine, os: &mut H) -> Result<(), SetupError> {
         let log = machine.trace().is_on();
         machine.set_log(false);
-        let done = self.run_watched(machine, os, None);
+        let done = self
+            .run_watched(Stage::Module, machine, os, None)
+            .and_then(|()| self.run_watched(Stage::Tds, machine, os, None));
         machine.set_log(log);
         done
     }
 
-    /// As [`Setup::run`], but the log stays as it is, and somebody may look on.
+    /// As [`Setup::run`] for one stage of it, but the log stays as it is, and somebody may look on.
     ///
     /// # Errors
     /// The first leaf that did not succeed.
     pub fn run_watched<H: McHandler>(
         &self,
+        stage: Stage,
         machine: &mut Machine,
         os: &mut H,
         watch: Option<&mut Watch<'_>>,
@@ -448,22 +460,31 @@ impl Setup {
         machine.set_speed(Speed::Functional);
         let cores = machine.spec().cpu.cores;
         let packages = machine.spec().cpu.packages.max(1);
-        let cpu = |core| AgentSpec {
-            name: format!("setup{core}"),
-            kind: AgentKind::Kernel,
-            core,
-            keyid: KeyId::TME,
-            vcpu: None,
-        };
-        let cpus = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
+        if stage == Stage::Module {
+            for core in 0..cores {
+                let (name, kind) = (format!("setup{core}"), AgentKind::Kernel);
+                machine.add_agent(AgentSpec { name, kind, core, keyid: KeyId::TME, vcpu: None });
+            }
+        }
+        // The machine had no agents before.
+        let cpus = (0..cores).map(AgentId).collect();
         let per_package = cores / u16::from(packages);
         let mut vmm = Vmm { machine, os, watch, cpus, per_package, packages };
-        let done = self
-            .module(&mut vmm)
-            .and_then(|()| self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)));
-        machine.settle();
+        let done = match stage {
+            Stage::Module => self.module(&mut vmm),
+            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        };
+        if stage == Stage::Tds || done.is_err() {
+            machine.settle();
+        }
         machine.set_speed(speed);
         done
+    }
+
+    /// Whether the module is brought up alike: [`Stage::Module`] makes the same calls on the same platform.
+    pub fn has_module_of(&self, other: &Setup) -> bool {
+        let part = |s: &Setup| (s.tdmrs.clone(), s.global, s.own, s.pairs.clone());
+        part(self) == part(other)
     }
 
     /// linux-host-paths.md §3.
