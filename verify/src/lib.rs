@@ -6,6 +6,7 @@
 
 pub mod ddr5;
 pub mod invariants;
+pub mod monitor;
 pub mod reference;
 pub mod view;
 
