@@ -16,3 +16,4 @@ pub mod setup;
 pub mod stats;
 pub mod trace;
 pub mod validate;
+pub mod view;
