@@ -101,9 +101,7 @@ pub struct Cipher {
 }
 
 /// Which of the 512 bits of a line are flipped.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "BTreeSet<u16>", into = "BTreeSet<u16>")]
 pub struct Flips([u64; 8]);
 
