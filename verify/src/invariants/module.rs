@@ -284,16 +284,17 @@ impl Case<'_> {
 }
 
 impl Checker {
-    /// Checks what holds at every moment between two calls: T1, T2, T7, T11, H4, H6, E4. Empty when all hold.
+    /// Checks what holds at every moment between two calls: T1, T2, T7, T11, H4, H6, E3, E4. Empty when all hold.
     pub fn check_moment(&mut self, moment: &Moment, keyid: &KeyIdLayout) -> Vec<Violation> {
         self.mappings(&moment.module);
         self.writers(moment);
         self.hkids(moment, keyid);
         self.epochs(&moment.module);
+        self.translations(&moment.module);
         self.take()
     }
 
-    /// Checks a call that nobody else's call overlapped: T3 to T5, T7 to T10, T12, H1 to H3, H5, H8, E1 to E3, E5. Empty
+    /// Checks a call that nobody else's call overlapped: T3 to T5, T7 to T10, T12, H1 to H3, H5, H8, E1, E2, E5. Empty
     /// when all hold.
     pub fn check_call(
         &mut self,
@@ -338,6 +339,10 @@ impl Checker {
 
     /// T1, T2, T7 as states.
     fn mappings(&mut self, view: &ModuleView) {
+        if view.tdmrs.is_empty() {
+            // A new module that has not taken over yet knows no PAMT.
+            return;
+        }
         let mut mapped: BTreeMap<u64, (u64, Page, u64)> = BTreeMap::new();
         for tdr in view.tds.iter().filter(|(_, td)| td.life_cycle < TEARDOWN).map(|(tdr, _)| tdr) {
             for at in leaves(view, *tdr).iter().filter(|at| at.is_leaf()) {
@@ -436,6 +441,10 @@ impl Checker {
 
     /// E4.
     fn epochs(&mut self, view: &ModuleView) {
+        if view.sys.disabled {
+            // Whose processor was shut down never left (architecture.md §6.3).
+            return;
+        }
         for (tdr, td) in &view.tds {
             if td.life_cycle != 1 || td.op_state < 2 || td.fatal {
                 continue;
@@ -520,7 +529,8 @@ impl Checker {
                 }
             }
             (Leaf::MNG_VPFLUSHDONE, Some(td)) => {
-                let (all, set) = (td.keyed, entry(new, td.hkid));
+                // "Configured packages" are those of the global key: all of them (architecture.md §7.5).
+                let (all, set) = (old.sys.keyed, entry(new, td.hkid));
                 if c.ok() {
                     let right = td.associated == 0 && set.state == 2 && set.wbinvd_bitmap == all;
                     self.claim("H3", right, || format!("{td:?}, then {set:?}: {}", c.says()));
@@ -629,7 +639,11 @@ impl Checker {
             self.classified(c);
         }
         let untouched = |page| c.before.memory.of(page) == c.after.memory.of(page);
-        let free = |page: Page, level| !c.after.module.pamt.contains_key(&(level, page));
+        // The pair of pages of a block (dynamic PAMT) is no use of its first page.
+        let free = |page: Page, level| {
+            let entry = c.after.module.pamt.get(&(level, page));
+            entry.is_none_or(|e| e.page_type == PageType::Pamt)
+        };
         let tdr = c.page(1);
         match leaf {
             Leaf::MEM_PAGE_ADD if c.ok() => self.written(c, tdr, c.page(2), 0),
@@ -652,32 +666,23 @@ impl Checker {
             }
             _ => {}
         }
-        if c.ok() && TAKING.contains(&leaf) && leaf != Leaf::MEM_SEPT_REMOVE {
-            self.unmapped(c, tdr);
-        }
     }
 
-    /// E3: what a taking leaf has taken is in no TLB of its TD.
-    fn unmapped(&mut self, c: &Case<'_>, tdr: Page) {
-        // PROMOTE names the table; the pages are those of the merged leaf.
-        let level = if Leaf(c.call.leaf) == Leaf::MEM_PAGE_RELOCATE {
-            0
-        } else {
-            (c.call.regs[0] & 7) as u8
-        };
-        let gpa = c.call.regs[0] & !0xfff;
-        let view = if Leaf(c.call.leaf) == Leaf::MEM_PAGE_PROMOTE {
-            &c.after.module
-        } else {
-            &c.before.module
-        };
-        let Some(at) = walk(view, tdr, gpa, level).filter(SeptAt::is_leaf) else { return };
-        let pages = at.page().0..at.page().0 + span(level) / 4096;
-        for (lp, view) in c.after.module.lps.iter().enumerate() {
-            let mut stale =
-                view.tlb.iter().filter(|(td, _, page)| *td == tdr && pages.contains(&page.0));
-            let found = stale.next();
-            self.claim("E3", found.is_none(), || format!("LP {lp} has {found:?}: {}", c.says()));
+    /// E3: a VCPU in its TD knows no page that the TD does not have any more. What the TLB of a processor holds that is not
+    /// in the TD is flushed at the next entry, before it can be used (architecture.md §7.8 "VP.ENTER").
+    fn translations(&mut self, view: &ModuleView) {
+        for (lp, seen) in view.lps.iter().enumerate() {
+            let Some(vcpu) = seen.inside.and_then(|page| view.vcpus.get(&page)) else { continue };
+            for (tdr, linear, page) in seen.tlb.iter().filter(|(td, ..)| *td == vcpu.tdr) {
+                let at = |level: u8| (level, Page(page.0 & !(span(level) / 4096 - 1)));
+                let entry = (0..3).find_map(|level| {
+                    view.pamt.get(&at(level)).filter(|e| e.page_type == PageType::Reg)
+                });
+                let has = entry.is_some_and(|e| e.owner == *tdr);
+                self.claim("E3", has, || {
+                    format!("LP {lp} in {tdr:?} takes {linear:#x} to {page:?}, which is {entry:?}")
+                });
+            }
         }
     }
 

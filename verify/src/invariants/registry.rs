@@ -193,7 +193,7 @@ pub const INVARIANTS: &[Invariant] = &[
     inv("H8", (T, MOD), "an interrupted CACHE.WB clears no package's bit, a finished one those of KeyIDs that were FLUSHED when it began", "MOD", "CacheWbClearsEarly"),
     inv("E1", (T, MOD), "tracking of a page blocked in epoch b has finished if b is older than the last epoch, or is it and no VCPU is left from it", "MOD helpers.h", "TrackedTooEarly"),
     inv("E2", (T, MOD), "MEM.TRACK opens the next epoch when no VCPU is left from the last but one, else PREVIOUS_TLB_EPOCH_BUSY", "MOD tdh_mem_track.c", "TrackIgnoresRefcount"),
-    inv("E3", (S, MOD), "after REMOVE, RELOCATE, PROMOTE or DEMOTE no TLB leads this TD to the old page", "SPEC", "TrackedTooEarly"),
+    inv("E3", (S, MOD), "after REMOVE, RELOCATE, PROMOTE or DEMOTE no VCPU in the TD has a translation to the old page", "SPEC", "TrackedTooEarly"),
     inv("E4", (S, MOD), "a VCPU in the TD is of this epoch or the last; the reference counts say how many", "MOD", "RefcountForgotten"),
     inv("E5", (T, MOD), "a leaf entry that must be blocked and tracked is not removed before, and the refusal changes nothing", "MOD; architecture.md §7.8", "RemoveWithoutBlock"),
     inv("V1", (T, NOT), "before a page goes to the module no dirty line of it is left under KeyID 0", "LNX tdx_clflush_page", ""),
