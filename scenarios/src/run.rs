@@ -337,7 +337,7 @@ pub fn linux(spec: &PlatformSpec) -> LinuxMce {
     })
 }
 
-fn machine_program(program: &Program) -> machine::Program {
+pub(crate) fn machine_program(program: &Program) -> machine::Program {
     machine::Program {
         agents: program
             .agents
