@@ -1106,7 +1106,8 @@ fn mutants(view: &ModuleView) -> Vec<(String, ModuleView)> {
     add("kot, one more".into(), &|v| {
         v.kot.insert(KeyId(50), KotView { state: 1, wbinvd_bitmap: 0 });
     });
-    for keyid in view.kot.keys().copied() {
+    for keyid in view.kot.keys() {
+        let keyid = *keyid;
         add(format!("kot[{keyid}] absent"), &|v| {
             v.kot.remove(&keyid);
         });
@@ -1233,7 +1234,7 @@ fn mutants(view: &ModuleView) -> Vec<(String, ModuleView)> {
 fn some<T: Clone>(all: impl Iterator<Item = T>) -> Vec<T> {
     let all: Vec<T> = all.collect();
     let n = all.len();
-    let chosen = |i: usize| n <= 60 || i < 25 || i + 25 >= n || i % 97 == 0;
+    let chosen = |i: usize| n <= 60 || i < 25 || i + 25 >= n || i.is_multiple_of(97);
     all.iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, item)| item.clone()).collect()
 }
 
@@ -1276,7 +1277,7 @@ fn a_wrong_status_register_or_field_is_never_accepted() {
         // Another view. Failures change nothing, all in the same way: a sample of the fields is enough for each.
         let promote = case.call.leaf() == Leaf::MEM_PAGE_PROMOTE.0;
         for (i, (what, mutant)) in mutants(after).iter().enumerate() {
-            let sampled = case.status == 0 || (i + n) % 17 == 0;
+            let sampled = case.status == 0 || (i + n).is_multiple_of(17);
             // The sheet does not say what BEPOCH the large page gets.
             let open = promote && what.contains("bepoch") && what.contains("(1,");
             if sampled && !open {
