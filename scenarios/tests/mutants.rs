@@ -437,7 +437,8 @@ fn every_named_mutant_breaks_the_invariant_that_the_sheet_names() {
         | MU-9 | `TagIgnoresKeyId` | 2 | C3 |
         | MU-10 | `ClflushTakesAllKeyIds` | 3 | C7 |
         | MU-11 | `ErratumIgnoresTd` | 2 | L8, L9, P1 |
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
 
 #[test]
