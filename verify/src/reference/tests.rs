@@ -295,7 +295,7 @@ fn every_read_row_is_driven_through_a_step_and_gives_what_the_sheet_says() {
             let born = rig.r.births_and_deaths().0 - births;
             assert_eq!(born, u32::from(row.birth.is_some()), "{row:?}");
             assert_eq!(out.ucna.len() as u32, born, "{row:?}");
-            let cause = out.births.first().map(|id| rig.r.state().births[id].cause);
+            let cause = out.births.first().map(|id| rig.r.state().births.get(id).unwrap().cause);
             assert_eq!(cause, row.birth, "{row:?}");
             checker.absorb(&rig.checker);
         }
