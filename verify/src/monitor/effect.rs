@@ -388,9 +388,10 @@ pub(super) fn none_associated(run: &mut Run<'_>) -> Step {
     if run.td()?.associated == 0 { Ok(()) } else { run.fail((Status::FLUSHVP_NOT_DONE, None)) }
 }
 pub(super) fn vpflushdone(run: &mut Run<'_>) -> Step {
-    let (hkid, keyed) = (run.td()?.hkid, run.td()?.keyed);
+    let (hkid, keyed) = (run.td()?.hkid, run.view.sys.keyed);
     let mut after = run.after();
-    // "bitmap := configured packages"
+    // "bitmap := configured packages": those of the platform, on which the module has its own key. D-04 has a TD without any
+    // key come this far, and CACHE.WB has to be done all the same.
     after.kot.insert(hkid, KotView { state: FLUSHED, wbinvd_bitmap: keyed });
     td_mut(&mut after, run.tdr)?.life_cycle = BLOCKED;
     run.succeed(after)

@@ -81,14 +81,15 @@ impl Run<'_> {
             }
         };
         (self.at, self.entry, self.state) = (found.at, found.entry, found.state);
+        let answers = self.allowed.len();
         self.lock_entry(span(level))?;
+        if self.allowed.len() > answers {
+            // Kept from it by the host for long enough, the VCPU leaves with HOST_PRIORITY_BUSY_TIMEOUT (architecture.md §7.2).
+            self.may_answer(Expected::Left(TDCALL), None);
+        }
         if self.view.kept.contains(&self.at) {
-            // Kept for the host; after a time of that the VCPU leaves with HOST_PRIORITY_BUSY_TIMEOUT (architecture.md §7.2).
             self.may_answer(Expected::Left(TDCALL), None);
             return self.fail(Run::busy(RCX));
-        }
-        if !self.company.others.is_empty() {
-            self.may_answer(Expected::Left(TDCALL), None);
         }
         let level_low = Some(u32::from(level));
         match self.state {
@@ -246,9 +247,11 @@ pub(super) fn machine_check(
                     }
                 }
             }
-            for tdr in lost {
-                if let Some(td) = want.tds.get_mut(&tdr) {
-                    td.fatal = true;
+            for lost in lost {
+                // Each LP marks its own TD, when the module there gets to it; that of this LP is marked now.
+                let seen = after.tds.get(&lost).is_some_and(|td| td.fatal);
+                if let Some(td) = want.tds.get_mut(&lost) {
+                    td.fatal |= seen || lost == tdr;
                 }
             }
             compare::views(&want, after, true, CITE, &mut complaints);
