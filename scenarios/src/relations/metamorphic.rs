@@ -105,7 +105,7 @@ pub(crate) const RULES: &[Rule] = &[
         says: "unused memory and an unused TD change no result",
         make: unused,
         keeps: |case| case.base.speed == Speed::Functional || keep(case, Rules::ONE_KEY),
-        judge: |case| same_outcomes(case, plain),
+        judge: same_but_garbage,
     },
     Rule {
         id: "M14",
@@ -848,12 +848,18 @@ fn pieces_tell(case: &Case) -> Result<Judged, Unfit> {
 /// How long nobody does anything between A and B.
 const IDLE: Ps = Ps::ns(20_000);
 
-/// Whether every core fences and idles before the first barrier.
+/// Where the second barrier is: behind A and the idle time.
+fn cut(world: &World) -> Option<usize> {
+    world.steps.iter().enumerate().filter(|(_, s)| s.is_none()).nth(1).map(|(i, _)| i)
+}
+
+/// Whether every core fences and idles between the first two barriers, and nothing else happens there.
 fn idle_between(case: &Case) -> bool {
-    let Some(cut) = case.base.steps.iter().position(Option::is_none) else { return false };
+    let Some(cut) = cut(&case.base) else { return false };
+    let first = case.base.steps.iter().position(Option::is_none).unwrap_or(cut);
     let kernels = case.base.agents.iter().filter(|a| a.kind == AgentKind::Kernel).count();
-    let before = case.base.steps.get(cut.saturating_sub(2 * kernels)..cut).unwrap_or_default();
-    let ops: Vec<Op> = before.iter().flatten().map(|s| s.op).collect();
+    let between = case.base.steps.get(first..cut).unwrap_or_default();
+    let ops: Vec<Op> = between.iter().flatten().map(|s| s.op).collect();
     ops == [Op::Mfence, Op::Delay { time: IDLE }].repeat(kernels)
 }
 
@@ -863,6 +869,7 @@ fn concatenated(dice: &mut Dice) -> Option<Case> {
     base.steps.retain(Option::is_some);
     let second = fill(dice, style, World { steps: Vec::new(), ..base.clone() })?.world;
     // All is idle: everything fenced, and time enough for DRAM to finish.
+    base.steps.push(None);
     let kernels: Vec<AgentSpec> =
         base.agents.iter().filter(|a| a.kind == AgentKind::Kernel).cloned().collect();
     for core in 0..kernels.len() {
@@ -878,9 +885,7 @@ fn concatenated(dice: &mut Dice) -> Option<Case> {
 
 fn snapshot_between(case: &Case) -> Result<Judged, Unfit> {
     let whole = case.base.run()?;
-    let Some(cut) = case.other.steps.iter().position(Option::is_none) else {
-        return Ok(Judged::Vacuous);
-    };
+    let Some(cut) = cut(&case.other) else { return Ok(Judged::Vacuous) };
     let died = |r: &machine::StepRecord| {
         (r.item as usize) < cut && matches!(r.outcome, Outcome::MachineCheck { .. })
     };
@@ -926,11 +931,20 @@ fn unused(dice: &mut Dice) -> Option<Case> {
     case(base, other)
 }
 
+/// The bytes that no key gives depend on keys, and a TD more draws one more.
+fn same_but_garbage(case: &Case) -> Result<Judged, Unfit> {
+    let (a, b) = (case.base.run()?, case.other.run()?);
+    let tainted = !case.base.tables.is_empty() && (met_garbage(&a) || met_garbage(&b));
+    let shown = |seen: &Seen| if tainted { seen.no_bytes() } else { seen.clone() };
+    Ok(outcomes_of(case, &a, &b, |one, other| (shown(one), shown(other))))
+}
+
 /// The module is up; then there is a TD besides, which nobody uses.
 fn unused_td(dice: &mut Dice) -> Option<Case> {
     let ready = "[regions]\nP = { base = \"0x10000000\", size = \"16KiB\" }\n\
                  Q = { base = \"0x50000000\", size = \"16KiB\" }\n[tdx]\nstate = \"ready\"\n";
     let mut base = made(dice, Rules::ONE_KEY)?;
+    initialise(&mut base);
     base.tables = ready.to_owned();
     let mut other = base.clone();
     other.tables.push_str("[td.X]\nhkid = \"priv5\"\nstate = \"runnable\"\n");
