@@ -112,9 +112,8 @@ fn lp(machine: &Machine, module: &Module, core: u16) -> LpView {
     let runs = machine.is_in_guest(core);
     // A VCPU that a machine check took out of its TD stays active, and its TD is fatal (architecture.md §6.3).
     let alive = |v: &tdx_module::td::Vcpu| module.td(v.tdr).is_some_and(|td| !td.fatal);
-    let here = |v: &tdx_module::td::Vcpu| {
-        v.lp == Some(core) && v.state == VcpuState::Active && alive(v)
-    };
+    let here =
+        |v: &tdx_module::td::Vcpu| v.lp == Some(core) && v.state == VcpuState::Active && alive(v);
     let inside = module.vcpus().find(|(_, v)| runs && here(v)).map(|(page, _)| page);
     let tlb = machine.tlb(core).map(|tlb| {
         let private = tlb.iter().filter(|(_, _, t)| !t.shared);

@@ -11,8 +11,8 @@ use sim_core::outcome::{CallResult, NotRun};
 use sim_core::tdx::{GuestLeaf, Leaf, Status};
 use sim_core::{Addr, KeyId, Line, Op, Outcome, Page, Ps, Tagged};
 use std::collections::{BTreeMap, BTreeSet};
-use verify::view::ModuleView;
 use verify::invariants::{CallSeen, Checker, Discipline, McSeen, Moment, Violation, leaves};
+use verify::view::ModuleView;
 
 /// How many pages of TDs are looked at line by line.
 const WATCHED_PAGES: usize = 64;
@@ -133,9 +133,9 @@ impl Driver<'_> {
         pages.extend(module.pamt.keys().map(|(_, page)| *page).take(WATCHED_PAGES));
         for page in module.tds.keys().chain(module.vcpus.keys()) {
             let tdmr = module.tdmrs.iter().find(|t| t.base <= page.hpa().0 && !t.dynamic);
-            pages.extend(tdmr.map(|t| {
-                Page((t.pamt[0].0 + (page.hpa().0 - t.base) / 4096 * 16) >> 12)
-            }));
+            pages.extend(
+                tdmr.map(|t| Page((t.pamt[0].0 + (page.hpa().0 - t.base) / 4096 * 16) >> 12)),
+            );
         }
     }
 
@@ -199,7 +199,9 @@ impl Driver<'_> {
             done.push(*record);
         }
         for record in done {
-            let Some(spec) = self.machine.agents().nth(usize::from(record.agent.0)) else { continue };
+            let Some(spec) = self.machine.agents().nth(usize::from(record.agent.0)) else {
+                continue;
+            };
             let core = spec.core;
             if let Outcome::Call(CallResult { leaf, status, guest: false, .. }) = record.outcome
                 && leaf == Leaf::VP_ENTER.0
@@ -237,7 +239,9 @@ impl Driver<'_> {
         let events = self.machine.trace().events();
         let new = events.get(self.events..).unwrap_or_default();
         let keys = new.iter().filter_map(|e| match e.kind {
-            EventKind::Pconfig { keyid, status: sim_core::outcome::PconfigStatus::Ok } => Some(keyid),
+            EventKind::Pconfig { keyid, status: sim_core::outcome::PconfigStatus::Ok } => {
+                Some(keyid)
+            }
             _ => None,
         });
         keys.collect()
@@ -265,7 +269,8 @@ impl Driver<'_> {
             (_, Some(consequence)) => consequence,
             (_, None) => return,
         };
-        let in_td = first.context == McContext::SeamNonRoot && consequence == McConsequence::TdFatal;
+        let in_td =
+            first.context == McContext::SeamNonRoot && consequence == McConsequence::TdFatal;
         let guest = vcpu.filter(|_| in_td);
         let td = guest.and_then(|page| {
             let tdr = self.machine.module().vcpu(page)?.tdr;
@@ -367,7 +372,8 @@ impl Driver<'_> {
         match leaf {
             Leaf::MEM_PAGE_ADD => {
                 if let Some(bytes) = source {
-                    let known = Known { bytes: Box::new(*bytes), fresh: true, reused: self.reused(tdr) };
+                    let known =
+                        Known { bytes: Box::new(*bytes), fresh: true, reused: self.reused(tdr) };
                     self.known.insert((tdr, gpa), known);
                 }
             }
