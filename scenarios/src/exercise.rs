@@ -14,7 +14,7 @@ use crate::relations;
 use crate::report::Verdict;
 use crate::run::{Cell, Request, plan};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sim_core::planted::Planted;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,7 +73,7 @@ impl Exercise {
 }
 
 /// What came of an invariant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It had something to say and held every time.
@@ -101,7 +101,7 @@ impl fmt::Display for Standing {
 }
 
 /// One invariant.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct InvariantReport {
     /// Its id in verification.md §2.
     pub id: String,
@@ -124,10 +124,10 @@ pub struct InvariantReport {
 }
 
 /// What `tdxsim invariants` prints.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct InvariantsReport {
-    /// Version of this form.
-    pub schema: u32,
+    /// [`SCHEMA`].
+    pub schema: &'static str,
     /// Program and version.
     pub tool: String,
     /// Seed.
@@ -139,7 +139,7 @@ pub struct InvariantsReport {
 }
 
 /// Version of the report's form.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: &str = "tdxsim.invariants/1";
 
 /// Library scenarios whose host writes back and clears in the order of verification.md V1 to V3.
 const DISCIPLINED: [&str; 12] = [

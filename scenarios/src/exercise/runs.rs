@@ -87,13 +87,15 @@ state = "ready"
 hkid  = "priv1"
 state = "runnable"
 pages = ["0x0 add P0 fill=0x11"]
+[expect]
+final = ["module SYS_READY"]
 "#;
 
 const SECRETS: [u64; 2] = [0x5ec2_e7a1_b2c3_d4e5, 0x0bad_cafe_f00d_1234];
 
 /// S2, S3 and S5: the same life of a TD with two secrets.
 pub(crate) fn secrets(planted: Planted, checker: &mut Checker) -> Vec<Violation> {
-    let made = || -> Made<Vec<Violation>> {
+    let mut made = || -> Made<Vec<Violation>> {
         let [a, b] = SECRETS.map(|s| cells(&LIFE.replace("SECRET", &format!("{s:#x}")), planted));
         let mut found = Vec::new();
         for (a, b) in a?.iter().zip(&b?) {
@@ -171,6 +173,8 @@ state = "ready"
 hkid  = "priv1"
 state = "runnable"
 pages = ["0x0 add P0 fill=0x11"]
+[expect]
+final = ["module SYS_READY"]
 "#
         )
     };
@@ -203,8 +207,8 @@ pub(crate) fn crypto(fills: u64) -> Made<(Ps, Ps)> {
         let lines: String =
             (0..fills).map(|i| format!("  cpu0 : load [P0+{:#x}] 8\n", 4096 * i)).collect();
         let text = format!(
-            "[scenario]\nname = \"fills\"\ntitle = \"Fills\"\ncite = [\"verification.md Q15\"]\nprogram = '''\n{lines}'''\n\
-             [regions]\nP0 = {{ base = \"0x10000000\", size = \"1MiB\" }}\n"
+            "[scenario]\nname = \"fills\"\ntitle = \"Fills\"\ncite = [\"verification.md Q15\"]\nplatform = \"gnr\"\nprogram = '''\n{lines}'''\n\
+             [regions]\nP0 = {{ base = \"0x10000000\", size = \"1MiB\" }}\n[expect]\nfinal = [\"births 0\"]\n"
         );
         let cells = cells(&text, Planted::NONE)?;
         let mut cell = cells.into_iter().next().ok_or("no cell")?;
