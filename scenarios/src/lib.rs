@@ -10,6 +10,7 @@ pub mod format;
 pub mod library;
 pub mod platform;
 pub mod refine;
+pub mod relations;
 pub mod replay;
 pub mod report;
 pub mod run;

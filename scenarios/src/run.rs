@@ -17,6 +17,7 @@ use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord};
 use rayon::prelude::*;
 use sim_core::mca::McContext;
 use sim_core::outcome::{Loaded, NotRun};
+use sim_core::planted::Planted;
 use sim_core::tdx::PageType;
 use sim_core::{Line, Op, Outcome, PAGE_BYTES, PlatformSpec, Ps};
 use std::collections::BTreeSet;
@@ -87,6 +88,14 @@ impl Cell {
     /// The platform.
     pub const fn platform(&self) -> &PlatformSpec {
         &self.platform.spec
+    }
+    /// Plants a fault in everything that runs the cell.
+    pub fn plant(&mut self, planted: Planted) {
+        self.platform.spec.planted = planted;
+    }
+    /// The same program on another platform of the same addresses and KeyIDs.
+    pub(crate) fn move_to(&mut self, platform: Platform) {
+        self.platform = platform;
     }
 }
 
