@@ -314,9 +314,7 @@ pub(crate) fn preset_with(
             };
             PRESETS.iter().filter_map(base).collect()
         });
-    let whole = || {
-        load(&Origin::Preset(name.to_owned()), overrides).map(|platform| platform.spec)
-    };
+    let whole = || load(&Origin::Preset(name.to_owned()), overrides).map(|platform| platform.spec);
     // What is not a preset, or does not fit, is said by the reader of files.
     let Some(base) = BASES.get(name) else { return whole() };
     let mut map = base.clone();

@@ -48,6 +48,7 @@ use rustc_hash::FxHashMap;
 use sept::Entry;
 use serde::{Deserialize, Serialize};
 use sim_core::event::Trace;
+use sim_core::planted::Planted;
 use sim_core::platform::{IntegrityMode, PlatformSpec, TdxSpec, XtsWidth};
 use sim_core::{KeyId, Page};
 use std::collections::BTreeMap;
@@ -70,6 +71,9 @@ pub struct Spec {
     pub lps: u16,
     /// Sub-blocks of WBNOINVDP.
     pub sub_blocks: u32,
+    /// A fault planted by a test.
+    #[serde(skip)]
+    pub planted: Planted,
 }
 
 impl Spec {
@@ -83,6 +87,7 @@ impl Spec {
             packages: spec.cpu.packages,
             lps: spec.cpu.cores,
             sub_blocks: spec.cpu.flush_sub_blocks,
+            planted: spec.planted,
         }
     }
 }

@@ -519,14 +519,8 @@ mod tests {
     use mktme::dram::{Dram, Kind, Request};
     use sim_core::Line;
 
-    const SETTINGS: Settings = Settings {
-        integrity: None,
-        seed: 0,
-        every_edge: false,
-        outstanding: None,
-        #[cfg(feature = "planted-fault")]
-        lose_completion: false,
-    };
+    const SETTINGS: Settings =
+        Settings { integrity: None, seed: 0, every_edge: false, outstanding: None };
 
     /// The report of a run that ended with this tally, one read having been taken and not answered.
     fn cut_short(stopped: Option<&str>, end: Ps) -> DramReport {

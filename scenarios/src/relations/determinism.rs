@@ -158,10 +158,11 @@ fn cached(machine: &Machine) -> Vec<String> {
     let mut all: Vec<String> = copies.collect();
     all.sort();
     for core in 0..machine.spec().cpu.cores {
-        let buffers = caches.wc_buffers(core).map(|b| format!("{} {:?} {:?}", b.at, b.mask, b.data));
-        let weak = caches.weak_ops(core).map(|w| {
-            format!("{} {:?} {:?} {:?}", w.at, w.kind, w.mask, w.data)
-        });
+        let buffers =
+            caches.wc_buffers(core).map(|b| format!("{} {:?} {:?}", b.at, b.mask, b.data));
+        let weak = caches
+            .weak_ops(core)
+            .map(|w| format!("{} {:?} {:?} {:?}", w.at, w.kind, w.mask, w.data));
         all.extend(buffers.chain(weak));
     }
     all
@@ -178,7 +179,8 @@ fn unused(dice: &mut Dice) -> Option<Case> {
             world.put("cpu.cores", cores);
             for step in world.steps.iter_mut().flatten() {
                 step.op = super::metamorphic::moved(&step.op, &|at| {
-                    let near = if at.hpa.0 >= generate::FAR { at.hpa.0 - (1 << 30) } else { at.hpa.0 };
+                    let near =
+                        if at.hpa.0 >= generate::FAR { at.hpa.0 - (1 << 30) } else { at.hpa.0 };
                     Addr::new(Hpa(near), at.keyid)
                 })?;
             }
@@ -253,11 +255,11 @@ fn scaled(dice: &mut Dice) -> Option<Case> {
         latency.dma_path,
     ];
     let uncore = &spec.uncore;
-    let times = TIMES.into_iter().zip(own).chain(
-        UNCORE_TIMES
-            .into_iter()
-            .zip([uncore.remote, uncore.direct_admission, uncore.direct_lookup]),
-    );
+    let times = TIMES.into_iter().zip(own).chain(UNCORE_TIMES.into_iter().zip([
+        uncore.remote,
+        uncore.direct_admission,
+        uncore.direct_lookup,
+    ]));
     let times: Vec<(&str, Ps)> = times
         .chain([("cpu.wc_age", spec.cpu.wc_age), ("functional.op", spec.functional.op)])
         .collect();
@@ -285,7 +287,9 @@ fn in_caches(dice: &mut Dice) -> Option<World> {
     world.speed = Speed::Timed;
     world.order = Order::Program;
     world.steps.clear();
-    world.set.retain(|(key, _)| key == "cpu.packages" || key == "cpu.cores" || key.starts_with("memory."));
+    world.set.retain(|(key, _)| {
+        key == "cpu.packages" || key == "cpu.cores" || key.starts_with("memory.")
+    });
     world.put("cpu.fast_string_no_rfo", true);
     // Roomy enough that nothing is pushed out.
     world.put("cpu.snoop_filter.sets", 64);

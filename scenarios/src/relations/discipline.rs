@@ -152,9 +152,10 @@ impl Discipline {
         let core = agent.kind.has_core().then_some(agent.core);
         for (line, keyid) in Discipline::lines_of(op) {
             if self.rules.fenced {
-                let late = self.unfenced.iter().find(|(c, lines)| {
-                    Some(**c) != core && lines.contains(&line)
-                });
+                let late = self
+                    .unfenced
+                    .iter()
+                    .find(|(c, lines)| Some(**c) != core && lines.contains(&line));
                 if let Some((core, _)) = late {
                     return Err(Breach::Fence(*core));
                 }

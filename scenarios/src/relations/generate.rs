@@ -4,6 +4,7 @@ use super::discipline::{Breach, Discipline, Rules};
 use super::world::{Step, World};
 use machine::{AgentKind, AgentSpec, Order, Speed};
 use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
+use sim_core::planted::Planted;
 use sim_core::prng::Prng;
 use sim_core::{Addr, Hpa, KeyId, Op, PlatformSpec, Ps};
 use std::collections::BTreeSet;
@@ -178,6 +179,7 @@ pub(super) fn world(dice: &mut Dice, style: Style) -> Option<Made> {
         seed: dice.below(1000),
         log: true,
         tables: String::new(),
+        planted: Planted::NONE,
     };
     fill(dice, style, world)
 }
@@ -406,7 +408,8 @@ impl Maker<'_> {
             Phase::Host(keyid) => keyid,
             Phase::Private(n) => PRIVATE.get(n).copied().unwrap_or_default(),
         };
-        let keyid = if self.style.rules.one_key { keyid } else { KeyId(self.dice.pick(&[0, 1, 65])) };
+        let keyid =
+            if self.style.rules.one_key { keyid } else { KeyId(self.dice.pick(&[0, 1, 65])) };
         let hw = self.agent(AgentKind::Hardware, 0);
         // Every geometry has two; a third is a fault (architecture.md §4.1 4.1.10).
         let block = self.dice.below(if self.style.faults { 3 } else { 2 }) as u32;
@@ -477,7 +480,12 @@ impl Maker<'_> {
             return Some(match self.dice.below(5) {
                 0 => Op::Clwb { at },
                 1 => Op::Clflush { at },
-                2 => Op::Store { at: within(offset), bytes, value: self.value(bytes), ty: MemType::Wb },
+                2 => Op::Store {
+                    at: within(offset),
+                    bytes,
+                    value: self.value(bytes),
+                    ty: MemType::Wb,
+                },
                 _ => Op::Movdir64b { dst: at, src: Source::Fill(self.dice.below(256) as u8) },
             });
         }
@@ -518,7 +526,9 @@ impl Maker<'_> {
             let (agent, keyid) = match phase {
                 _ if !self.style.rules.one_key => (0, KeyId::TME),
                 Phase::Host(keyid) => (0, keyid),
-                Phase::Private(n) => (self.td(n).unwrap_or(0), PRIVATE.get(n).copied().unwrap_or_default()),
+                Phase::Private(n) => {
+                    (self.td(n).unwrap_or(0), PRIVATE.get(n).copied().unwrap_or_default())
+                }
             };
             let at = Addr::new(hpa, keyid);
             self.add(agent, Op::Load { at, bytes: 64, ty: MemType::Wb });

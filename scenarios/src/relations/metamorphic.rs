@@ -8,6 +8,7 @@ use crate::run::linux;
 use machine::{AgentKind, AgentSpec, Machine, Order, Program, Speed};
 use sim_core::event::{EventKind, LineState};
 use sim_core::op::{CallRegs, MemType, PconfigCmd, Source, Value};
+use sim_core::planted::Planted;
 use sim_core::tdx::Leaf;
 use sim_core::{Addr, Hpa, KeyId, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Ps};
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,7 +241,9 @@ fn permuted(dice: &mut Dice) -> Option<Case> {
         let cores = base.agents.iter().filter(|a| a.kind == AgentKind::Kernel).count() as u64;
         let core = dice.below(cores) as u16;
         jobs.push(match dice.below(3) {
-            0 => vec![(seam, Op::Movdir64bPage { at: Addr::new(hpa, PRIVATE[0]) }), (0, Op::Mfence)],
+            0 => {
+                vec![(seam, Op::Movdir64bPage { at: Addr::new(hpa, PRIVATE[0]) }), (0, Op::Mfence)]
+            }
             1 => {
                 let keyid = PRIVATE[1];
                 let dst = Addr::new(hpa, keyid);
@@ -291,6 +294,7 @@ fn permuted_leaves(dice: &mut Dice) -> Option<Case> {
         seed: dice.below(1000),
         log: true,
         tables: TD_TABLES.to_owned(),
+        planted: Planted::NONE,
     };
     base.agents = super::agents(&base.platform().ok()?);
     let cores = base.platform().ok()?.cpu.cores;
@@ -363,7 +367,8 @@ fn doubled(dice: &mut Dice) -> Option<Case> {
     let mut id = base.fresh();
     for step in &base.steps {
         other.steps.push(*step);
-        if let Some(Step { agent, op: op @ Op::Movdir64b { src: Source::Fill(_), .. }, .. }) = step {
+        if let Some(Step { agent, op: op @ Op::Movdir64b { src: Source::Fill(_), .. }, .. }) = step
+        {
             other.steps.push(Some(Step { id, agent: *agent, op: *op }));
             id += 1;
         }
@@ -536,11 +541,14 @@ fn busy_elsewhere(dice: &mut Dice) -> Option<Case> {
     insert_anywhere(dice, &mut other, Rules::ONE_KEY, 12, |dice, _| {
         let core = dice.below(cores.into()) as u16;
         let at = Addr::new(Hpa(0x2000_0000 + 64 * dice.below(4)), KeyId::TME);
-        Some((core, match dice.below(4) {
-            0 | 1 => Op::Delay { time: Ps::ns(1 + dice.below(400)) },
-            2 => Op::Load { at, bytes: 8, ty: MemType::Wb },
-            _ => Op::Store { at, bytes: 8, value: Value::Unsaid, ty: MemType::Wb },
-        }))
+        Some((
+            core,
+            match dice.below(4) {
+                0 | 1 => Op::Delay { time: Ps::ns(1 + dice.below(400)) },
+                2 => Op::Load { at, bytes: 8, ty: MemType::Wb },
+                _ => Op::Store { at, bytes: 8, value: Value::Unsaid, ty: MemType::Wb },
+            },
+        ))
     });
     case(base, other)
 }
@@ -557,6 +565,7 @@ fn other_channels(dice: &mut Dice) -> Option<Case> {
         seed: dice.below(1000),
         log: true,
         tables: String::new(),
+        planted: Planted::NONE,
     };
     base.agents = super::agents(&base.platform().ok()?);
     let machine = base.machine().ok()?;
@@ -634,7 +643,8 @@ fn reshaped(dice: &mut Dice) -> Option<Case> {
     let cores = base.platform().ok()?.cpu.cores;
     insert_anywhere(dice, &mut other, Rules::POLICY, 8, |dice, world| {
         let at = somewhere(dice);
-        let td = |k: KeyId| world.agents.iter().position(|a| a.kind == AgentKind::Td && a.keyid == k);
+        let td =
+            |k: KeyId| world.agents.iter().position(|a| a.kind == AgentKind::Td && a.keyid == k);
         let core = dice.below(cores.into()) as u16;
         let agent = td(at.keyid).map_or(core, |td| td as u16);
         Some((agent, Op::Prefetch { at }))
@@ -819,7 +829,8 @@ fn pieces_tell(case: &Case) -> Result<Judged, Unfit> {
         EventKind::DramWrite { before, .. } => Some(before),
         _ => None,
     });
-    let Some(before) = whole.filter(|_| case.base.ops().any(|s| matches!(s.op, Op::DmaWrite { .. })))
+    let Some(before) =
+        whole.filter(|_| case.base.ops().any(|s| matches!(s.op, Op::DmaWrite { .. })))
     else {
         return Ok(Judged::Vacuous);
     };
@@ -902,10 +913,11 @@ fn snapshot_between(case: &Case) -> Result<Judged, Unfit> {
     let mut machine: Machine = postcard::from_bytes(&saved).map_err(|e| Unfit(e.to_string()))?;
     let second = part(program.items.get(cut + 1..).unwrap_or_default());
     let records = machine.run(&second, &mut os);
-    let lines = |records: &[machine::StepRecord], skip: usize| -> BTreeMap<u32, (Outcome, Ps, Ps)> {
-        let later = records.iter().filter(|r| r.item as usize >= skip);
-        later.map(|r| (r.item - skip as u32, (r.outcome, r.begin, r.end))).collect()
-    };
+    let lines =
+        |records: &[machine::StepRecord], skip: usize| -> BTreeMap<u32, (Outcome, Ps, Ps)> {
+            let later = records.iter().filter(|r| r.item as usize >= skip);
+            later.map(|r| (r.item - skip as u32, (r.outcome, r.begin, r.end))).collect()
+        };
     let (x, y) = (lines(&whole.records, cut + 1), lines(&records, 0));
     if let Some((n, one)) = x.iter().find(|(n, one)| y.get(n) != Some(one)) {
         return Ok(Judged::Broken(format!("line {n} of B: {one:?}, and {:?}", y.get(n))));
