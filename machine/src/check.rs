@@ -116,9 +116,8 @@ impl Machine {
         // A machine check drains the write-combining buffers of every core that takes it (architecture.md §13 MC-28).
         let cores = if lmce { core..core + 1 } else { 0..self.spec.cpu.cores };
         self.traffic.clear();
-        let (mut bus, caches) = self.bus();
         for core in cores {
-            caches.interrupt(core, &mut bus);
+            self.drain_core(core);
         }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }

@@ -3,8 +3,8 @@
 use super::line::{Bytes, Cipher, DramLine, Key};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
-    Reference, Request, Seen, Transaction, WcBuffer, Weak,
+    Act, Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
+    Reference, Request, Seen, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -38,20 +38,21 @@ pub(super) struct Run<'a> {
     chooser: &'a mut Chooser<'a>,
     stores: usize,
     pub(super) refused: Option<NotAllowed>,
-    pub(super) traffic: Vec<Transaction>,
-    pub(super) births: Vec<BirthId>,
-    pub(super) ucna: Vec<BirthId>,
+    pub(super) out: &'a mut StepOutcome,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(m: &'a mut Reference, chooser: &'a mut Chooser<'a>) -> Run<'a> {
-        let (traffic, births, ucna) = (vec![], vec![], vec![]);
-        Run { m, chooser, stores: 0, refused: None, traffic, births, ucna }
+    pub(super) fn new(
+        m: &'a mut Reference,
+        chooser: &'a mut Chooser<'a>,
+        out: &'a mut StepOutcome,
+    ) -> Run<'a> {
+        Run { m, chooser, stores: 0, refused: None, out }
     }
     /// Between two lines of an operation, before the first or after the last, hardware may choose.
     pub(super) fn between(&mut self, over: bool) {
         while self.refused.is_none() {
-            let progress = Progress { requests: self.traffic.len(), stores: self.stores, over };
+            let progress = Progress { requests: self.out.traffic.len(), stores: self.stores, over };
             let Some(choice) = (self.chooser)(self.m, progress) else { return };
             self.refused = self.choose(choice).err();
         }
@@ -65,7 +66,7 @@ impl Run<'_> {
         let id = BirthId(NonZeroU32::MIN.saturating_add(s.born));
         s.born = s.born.saturating_add(1);
         s.births.insert(id, Birth { at, cause, locations: 0 });
-        self.births.push(id);
+        self.out.births.push(id);
         id
     }
     fn gained(&mut self, poison: Option<BirthId>) {
@@ -84,31 +85,41 @@ impl Run<'_> {
         }
     }
     fn set_dram(&mut self, line: Line, new: DramLine) {
-        self.gained(new.poison);
         let dram = &mut self.m.state.dram;
         // Absent is power-on: one state, one value.
         let old =
             if new == DramLine::default() { dram.remove(&line) } else { dram.insert(line, new) };
-        self.lost(old.and_then(|l| l.poison));
+        self.moved(old.and_then(|l| l.poison), new.poison);
+    }
+    /// A place that held one poison holds another.
+    fn moved(&mut self, old: Option<BirthId>, new: Option<BirthId>) {
+        if old != new {
+            self.gained(new);
+            self.lost(old);
+        }
     }
 
     /// A read by the tables, without its effect on DRAM: data, class, poison, row.
-    fn consult(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>, Rule) {
-        let spec = self.m.spec;
-        let line = self.m.dram(at.line());
-        let key = self.m.key(at).key;
-        let mac = line.mac_matches(at.line(), key) || spec.mutant(3);
-        let class = self.m.class(at);
-        let row =
-            tables::read_row(spec.memory.integrity, class, line.td, mac, line.poison.is_some());
+    fn consult(
+        &mut self,
+        at: Tagged,
+        line: &DramLine,
+    ) -> (Bytes, DataClass, Option<BirthId>, Rule) {
+        let spec = &self.m.spec;
+        let slot = self.m.key(at);
+        let mac = line.mac_matches(at.line(), slot.key) || spec.mutant(3);
+        let class = self.m.class_with(at, slot);
+        let mode = spec.memory.integrity;
+        let leak = spec.mutant(2);
+        let row = tables::read_row(mode, class, line.td, mac, line.poison.is_some());
         let poison = match (row.poison, line.poison) {
             (false, _) => None,
             (true, Some(old)) => Some(old),
             (true, None) => row.birth.map(|cause| self.born(at, cause)),
         };
         let (data, class) = if row.plaintext {
-            line.decrypt(at.line(), key)
-        } else if spec.mutant(2) && class == Class::Shared && !row.poison {
+            line.decrypt(at.line(), slot.key)
+        } else if leak && class == Class::Shared && !row.poison {
             (line.ct.as_ref().map_or(Bytes::UNKNOWN, |ct| ct.plain), DataClass::Plain)
         } else {
             (Bytes::ZERO, DataClass::Blocked)
@@ -118,24 +129,27 @@ impl Run<'_> {
 
     fn read(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>) {
         let before = self.m.dram(at.line());
-        let (data, class, poison, rule) = self.consult(at);
-        let mut after = before.clone();
+        let (data, class, poison, rule) = self.consult(at, &before);
+        let mut after = before;
         if !self.m.spec.mutant(4) {
             after.poison = poison; // MC-02
         }
         if before.poison.is_none() {
-            self.ucna.extend(poison);
+            self.out.ucna.extend(poison);
         }
-        self.set_dram(at.line(), after.clone());
+        if after.poison != before.poison {
+            self.set_dram(at.line(), after);
+        }
         let request = Request::Read { data, class };
-        self.traffic.push(Transaction { at, request, rule, before, after });
+        self.out.traffic.push(Transaction { at, request, rule, before, after });
         (data, class, poison)
     }
 
     fn write(&mut self, at: Tagged, data: Bytes, mask: ByteMask, source: Option<BirthId>) {
-        let spec = self.m.spec;
         let before = self.m.dram(at.line());
-        let class = self.m.class(at);
+        let slot = self.m.key(at);
+        let class = self.m.class_with(at, slot);
+        let spec = &self.m.spec;
         let row = tables::write_row(&WriteCase {
             full: mask.is_full(),
             class,
@@ -144,12 +158,13 @@ impl Run<'_> {
             td: before.td || spec.mutant(11),
             erratum: spec.memory.erratum_pw_mce,
         });
+        let cures = spec.mutant(5);
         let (content, poison) = match row.effect {
             WriteEffect::Replace => (Some(data), source),
             WriteEffect::Merge => {
-                let (mut merged, _, poison, _) = self.consult(at);
+                let (mut merged, _, poison, _) = self.consult(at, &before);
                 merged.merge(&data, mask);
-                (Some(merged), poison.filter(|_| !spec.mutant(5)))
+                (Some(merged), poison.filter(|_| !cures))
             }
             WriteEffect::Poison => {
                 let old = before.poison;
@@ -157,23 +172,22 @@ impl Run<'_> {
             }
         };
         let after = match content {
-            Some(plain) => self.encrypt(at, plain, class, row.mac, poison),
-            None => DramLine { poison, ..before.clone() },
+            Some(plain) => self.encrypt(at, plain, (class, slot.key), row.mac, poison),
+            None => DramLine { poison, ..before },
         };
-        self.set_dram(at.line(), after.clone());
+        self.set_dram(at.line(), after);
         let request = Request::Write { mask, data, source };
-        self.traffic.push(Transaction { at, request, rule: row.rule, before, after });
+        self.out.traffic.push(Transaction { at, request, rule: row.rule, before, after });
     }
     /// The line that a whole-line write leaves behind.
     fn encrypt(
         &self,
         at: Tagged,
         plain: Bytes,
-        class: Class,
+        (class, key): (Class, Key),
         mac: Option<bool>,
         poison: Option<BirthId>,
     ) -> DramLine {
-        let key = self.m.key(at).key;
         let td = class == Class::Private; // the state rule of §2.6
         let integrity = class != Class::Shared && self.m.spec.memory.integrity == IntegrityMode::Ci;
         DramLine {
@@ -190,16 +204,21 @@ impl Run<'_> {
 /// The caches.
 impl Run<'_> {
     fn put(&mut self, at: Tagged, place: Place, copy: Copy) {
-        self.gained(copy.poison);
         let old = self.m.state.caches.insert((at, place), copy);
-        self.lost(old.and_then(|c| c.poison));
+        self.moved(old.and_then(|c| c.poison), copy.poison);
     }
     fn take(&mut self, at: Tagged, place: Place) {
         let old = self.m.state.caches.remove(&(at, place));
         self.lost(old.and_then(|c| c.poison));
     }
-    fn all(&self, at: Tagged) -> Vec<(Place, Copy)> {
-        self.m.copies(at).map(|(place, copy)| (place, *copy)).collect()
+    /// Some copy of a (line, KeyID), the first in order.
+    fn any(&self, at: Tagged) -> Option<(Place, Copy)> {
+        self.m.copies(at).next().map(|(place, copy)| (place, *copy))
+    }
+    /// The copies of a (line, KeyID), to be changed; not their poison.
+    fn all_mut(&mut self, at: Tagged) -> impl Iterator<Item = &mut Copy> {
+        let from = self.m.state.caches.from_mut((at, Place::Core(0)));
+        from.map_while(move |((t, _), copy)| (*t == at).then_some(copy))
     }
     fn own(&self, core: u16, at: Tagged) -> Option<Copy> {
         let own = self.m.state.caches.get(&(at, Place::Core(core)));
@@ -211,11 +230,8 @@ impl Run<'_> {
         own.copied()
     }
 
-    /// Writes a dirty copy to memory; it stays, clean.
-    fn clean(&mut self, at: Tagged, place: Place, copy: Copy) {
-        if !copy.state.is_dirty() {
-            return;
-        }
+    /// The write to memory of a dirty copy.
+    fn write_back(&mut self, at: Tagged, copy: &Copy) {
         let old_td = self.m.dram(at.line()).td;
         self.write(at, copy.data, ByteMask::FULL, copy.poison);
         if self.m.spec.mutant(1)
@@ -223,13 +239,35 @@ impl Run<'_> {
         {
             line.td = old_td;
         }
-        let state = Coherence::of(false, copy.state == Coherence::Modified);
-        self.put(at, place, Copy { state, ..copy });
+    }
+    /// Writes a dirty copy to memory; it stays, clean.
+    fn clean(&mut self, at: Tagged, place: Place, copy: &Copy) {
+        if !copy.state.is_dirty() {
+            return;
+        }
+        self.write_back(at, copy);
+        if let Some(own) = self.m.state.caches.get_mut(&(at, place)) {
+            own.state = Coherence::of(false, copy.state == Coherence::Modified);
+        }
+    }
+    /// Writes a copy back if it is dirty, and drops it.
+    fn drop_copy(&mut self, at: Tagged, place: Place, copy: &Copy) {
+        if copy.state.is_dirty() {
+            self.write_back(at, copy);
+        }
+        self.take(at, place);
     }
     /// Writes back if dirty and drops every copy, in the whole coherence domain.
     fn expel(&mut self, at: Tagged) {
-        for (place, copy) in self.all(at) {
-            self.clean(at, place, copy);
+        while let Some((place, copy)) = self.any(at) {
+            self.drop_copy(at, place, &copy);
+        }
+    }
+    /// Drops every copy but that in `keep`, dirty or not.
+    fn discard(&mut self, at: Tagged, keep: Option<Place>) {
+        loop {
+            let other = self.m.copies(at).map(|(place, _)| place).find(|p| Some(*p) != keep);
+            let Some(place) = other else { return };
             self.take(at, place);
         }
     }
@@ -238,11 +276,9 @@ impl Run<'_> {
         if let Some(own) = self.own(core, at) {
             return own;
         }
-        let others = self.all(at);
-        let copy = if let Some(&(_, found)) = others.first() {
-            for (place, copy) in others {
-                let state = Coherence::of(copy.state.is_dirty(), false);
-                self.put(at, place, Copy { state, ..copy });
+        let copy = if let Some((_, found)) = self.any(at) {
+            for copy in self.all_mut(at) {
+                copy.state = Coherence::of(copy.state.is_dirty(), false);
             }
             Copy { state: Coherence::Shared, ..found }
         } else {
@@ -255,13 +291,14 @@ impl Run<'_> {
     /// The core gets the only copy, to write: read for ownership.
     fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
         let copy = self.share(core, at);
-        let others = self.all(at);
-        let dirty = others.iter().any(|(_, c)| c.state.is_dirty());
-        let copy = Copy { state: Coherence::of(dirty, true), ..copy };
-        self.put(at, Place::Core(core), copy);
-        for (place, _) in others.into_iter().filter(|(p, _)| *p != Place::Core(core)) {
-            self.take(at, place);
+        if matches!(copy.state, Coherence::Modified | Coherence::Exclusive) {
+            return copy;
         }
+        let dirty = self.m.copies(at).any(|(_, c)| c.state.is_dirty());
+        let copy = Copy { state: Coherence::of(dirty, true), ..copy };
+        let own = Place::Core(core);
+        self.put(at, own, copy);
+        self.discard(at, Some(own));
         copy
     }
     /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
@@ -281,33 +318,51 @@ impl Run<'_> {
     }
     /// Flushes every copy in a package that `chosen` picks.
     fn flush_all(&mut self, package: u8, keep: bool, chosen: &dyn Fn(Tagged) -> bool) {
-        let spec = self.m.spec;
-        let here = |place: Place| match place {
-            Place::Core(core) => spec.package_of(core) == package,
-            Place::Llc(p) => p == package,
-        };
-        let copies: Vec<_> = self.m.state.caches.iter().map(|(k, c)| (*k, *c)).collect();
-        for ((at, place), copy) in copies.into_iter().filter(|((t, p), _)| here(*p) && chosen(*t)) {
-            self.clean(at, place, copy);
-            if !keep {
-                self.take(at, place);
+        let mut last = None;
+        loop {
+            let spec = &self.m.spec;
+            let here = |place: Place| match place {
+                Place::Core(core) => spec.package_of(core) == package,
+                Place::Llc(p) => p == package,
+            };
+            let caches = &self.m.state.caches;
+            let mut rest = last.map_or(caches.iter(), |key| caches.from(&key));
+            let next = rest.find(|(k, _)| Some(**k) != last && here(k.1) && chosen(k.0));
+            let Some((&(at, place), &copy)) = next else { return };
+            if keep {
+                self.clean(at, place, &copy);
+            } else {
+                self.drop_copy(at, place, &copy);
             }
+            last = Some((at, place));
         }
     }
 }
 
 /// Write-combining buffers and weakly ordered operations.
 impl Run<'_> {
-    fn pending(&mut self, core: u16) -> &mut Pending {
-        self.m.state.pending.entry(core).or_default()
+    fn add_pending(&mut self, core: u16, add: impl FnOnce(&mut Pending)) {
+        let pending = &mut self.m.state.pending;
+        if let Some(held) = pending.get_mut(&core) {
+            add(held);
+        } else {
+            let mut new = Pending::default();
+            add(&mut new);
+            pending.insert(core, new);
+        }
     }
-    /// Absent is empty: one state, one value.
-    fn tidy(&mut self, core: u16) {
-        self.m.state.pending.retain(|c, p| *c != core || !p.wc.is_empty() || !p.weak.is_empty());
+    /// Takes something out that is there.
+    fn take_pending<T>(&mut self, core: u16, take: impl FnOnce(&mut Pending) -> T) -> Option<T> {
+        let held = self.m.state.pending.get_mut(&core)?;
+        let taken = take(held);
+        // Absent is empty: one state, one value.
+        if held.wc.is_empty() && held.weak.is_empty() {
+            self.m.state.pending.remove(&core);
+        }
+        Some(taken)
     }
     fn wc_leave(&mut self, core: u16, index: usize) {
-        let buffer = self.pending(core).wc.remove(index);
-        self.tidy(core);
+        let Some(buffer) = self.take_pending(core, |p| p.wc.remove(index)) else { return };
         self.expel(buffer.at); // §3 3.4 for direct stores; a bypassing store must not leave a stale copy either
         self.write(buffer.at, buffer.data, ByteMask(buffer.mask), None);
     }
@@ -317,21 +372,25 @@ impl Run<'_> {
         }
     }
     fn weak_complete(&mut self, core: u16, index: usize) {
-        let weak = self.pending(core).weak.remove(index);
-        self.tidy(core);
-        let (at, spec) = (weak.at, self.m.spec);
+        let Some(weak) = self.take_pending(core, |p| p.weak.remove(index)) else { return };
+        let at = weak.at;
         match weak.kind {
             WeakKind::Clwb => {
-                for (place, copy) in self.all(at) {
-                    self.clean(at, place, copy);
+                let dirty = |m: &Reference| {
+                    let found = m.copies(at).find(|(_, c)| c.state.is_dirty());
+                    found.map(|(place, copy)| (place, *copy))
+                };
+                while let Some((place, copy)) = dirty(self.m) {
+                    self.clean(at, place, &copy);
                 }
             }
             WeakKind::Clflushopt => self.expel(at),
             WeakKind::Movdir64b | WeakKind::Movdiri => {
-                if !spec.mutant(7) {
+                if !self.m.spec.mutant(7) {
                     self.expel(at); // §3 3.4
                 }
-                let source = self.m.dram(at.line()).poison.filter(|_| spec.mutant(6));
+                let poison = self.m.dram(at.line()).poison;
+                let source = poison.filter(|_| self.m.spec.mutant(6));
                 self.write(at, weak.data, ByteMask(weak.mask), source);
             }
         }
@@ -348,8 +407,10 @@ impl Run<'_> {
     }
     /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
     fn own_access(&mut self, core: u16, at: Tagged) {
-        self.wc_of(core, at);
-        self.weak_of(core, at);
+        if !self.m.state.pending.is_empty() {
+            self.wc_of(core, at);
+            self.weak_of(core, at);
+        }
     }
     fn wc_of(&mut self, core: u16, at: Tagged) {
         let held = self.m.state.pending.get(&core);
@@ -365,29 +426,28 @@ impl Run<'_> {
     }
     fn weak(&mut self, core: u16, kind: WeakKind, at: Tagged, mask: ByteMask, data: Bytes) {
         self.own_access(core, at);
-        self.pending(core).weak.push(Weak { kind, at, mask: mask.0, data });
+        self.add_pending(core, |p| p.weak.push(Weak { kind, at, mask: mask.0, data }));
     }
     fn wc_store(&mut self, core: u16, at: Tagged, mask: ByteMask, data: Bytes) {
         self.weak_of(core, at);
         let limit = usize::from(self.m.spec.wc_buffers.max(1));
-        let held = &mut self.pending(core).wc;
-        let index = match held.iter().position(|b| b.at == at) {
-            Some(index) => index,
-            None => {
-                if held.len() >= limit {
-                    self.wc_leave(core, 0); // MC-28: no free buffer, the oldest leaves
-                }
-                let held = &mut self.pending(core).wc;
-                held.push(WcBuffer { at, mask: 0, data: Bytes::ZERO });
-                held.len() - 1
-            }
-        };
-        let mut full = false;
-        if let Some(buffer) = self.pending(core).wc.get_mut(index) {
-            buffer.data.merge(&data, mask);
-            buffer.mask |= mask.0;
-            full = ByteMask(buffer.mask).is_full();
+        let held = self.m.state.pending.get(&core);
+        let there = |p: &Pending| p.wc.iter().any(|b| b.at == at);
+        if held.is_some_and(|p| p.wc.len() >= limit && !there(p)) {
+            self.wc_leave(core, 0); // MC-28: no free buffer, the oldest leaves
         }
+        let (mut index, mut full) = (0, false);
+        self.add_pending(core, |p| {
+            index = p.wc.iter().position(|b| b.at == at).unwrap_or(p.wc.len());
+            if index == p.wc.len() {
+                p.wc.push(WcBuffer { at, mask: 0, data: Bytes::ZERO });
+            }
+            if let Some(buffer) = p.wc.get_mut(index) {
+                buffer.data.merge(&data, mask);
+                buffer.mask |= mask.0;
+                full = ByteMask(buffer.mask).is_full();
+            }
+        });
         if full {
             self.wc_leave(core, index);
         }
@@ -396,6 +456,74 @@ impl Run<'_> {
 
 /// Choices and operations.
 impl Run<'_> {
+    /// Makes an act, with choices before it, within it and after it.
+    pub(super) fn issue(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: &dyn Fn(Tagged) -> u32,
+    ) -> Result<Seen, NotAllowed> {
+        if let Act::Op(op) = act {
+            self.check(who, core, op)?;
+        } else {
+            self.core(core)?;
+        }
+        self.between(false);
+        let seen = match act {
+            Act::Op(op) => self.op(who, core, op, sub_block),
+            Act::Store { at, mask, data, locked } => {
+                self.store_bytes(who, core, *at, *mask, data, *locked)
+            }
+            Act::Direct { at, lines, data } => self.direct(who, core, *at, *lines, data),
+        };
+        let seen = seen.unwrap_or_else(|early| early);
+        self.between(true);
+        Ok(seen)
+    }
+
+    fn store_bytes(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        mask: ByteMask,
+        data: &LineData,
+        locked: bool,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        if locked {
+            self.drain(core);
+        }
+        self.own_access(core, at);
+        let had = self.own(core, at).is_some();
+        let copy = self.own_exclusively(core, at);
+        if locked || self.m.spec.rfo_poison_mc && !had {
+            // A locked operation reads; of a store MC-30.
+            self.consume(at, copy.poison, McAccess::DataLoad)?;
+        }
+        self.between(false);
+        self.store(core, at, Bytes::known(*data), mask);
+        Ok(Seen::Done)
+    }
+
+    fn direct(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        lines: u32,
+        data: &LineData,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        for i in 0..u64::from(lines) {
+            let (line, data) = (at.offset(i), Bytes::known(*data));
+            self.weak(core, WeakKind::Movdir64b, line, ByteMask::FULL, data);
+            self.between(false);
+        }
+        Ok(Seen::Done)
+    }
+
     pub(super) fn choose(&mut self, choice: Choice) -> Result<(), NotAllowed> {
         let s = &self.m.state;
         let copy = |place, at: Tagged| {
@@ -404,15 +532,14 @@ impl Run<'_> {
         match choice {
             Choice::Evict(place, at) => {
                 let found = copy(place, at)?;
-                self.clean(at, place, found);
-                self.take(at, place);
+                self.drop_copy(at, place, &found);
             }
             Choice::WriteBack(place, at) => {
                 let found = copy(place, at)?;
                 if !found.state.is_dirty() {
                     return Err(NotAllowed::NotDirty(place, at));
                 }
-                self.clean(at, place, found);
+                self.clean(at, place, &found);
             }
             Choice::ToLlc(core, at) => {
                 let found = copy(Place::Core(core), at)?;
@@ -823,9 +950,7 @@ impl Run<'_> {
                     let mask = ByteMask::span(offset, len);
                     if mask.is_full() {
                         // Nothing of a copy outlives a whole-line write (MC-13): it need not be written back first.
-                        for (place, _) in self.all(tag) {
-                            self.take(tag, place);
-                        }
+                        self.discard(tag, None);
                     } else {
                         self.expel(tag);
                     }
@@ -847,9 +972,7 @@ impl Run<'_> {
 
     /// Ownership of a whole line without reading it (MC-29).
     fn own_unread(&mut self, core: u16, at: Tagged, data: Bytes) {
-        for (place, _) in self.all(at) {
-            self.take(at, place);
-        }
+        self.discard(at, None);
         let state = Coherence::Modified;
         let copy = Copy { state, data, class: DataClass::Plain, poison: None };
         self.put(at, Place::Core(core), copy);
@@ -903,10 +1026,8 @@ impl Run<'_> {
         match op {
             Op::FlipBit { at, bit } => {
                 let mut line = self.m.dram(at.hpa.line());
-                if let Some(ct) = &mut line.ct
-                    && !ct.flips.remove(&(*bit as u16))
-                {
-                    ct.flips.insert(*bit as u16);
+                if let Some(ct) = &mut line.ct {
+                    ct.flips.flip(*bit as u16);
                 }
                 line.tampered = true;
                 self.set_dram(at.hpa.line(), line);
@@ -925,7 +1046,7 @@ impl Run<'_> {
                 self.m.state.saved.insert(*slot, line);
             }
             Op::ReplayLine { slot, at } => {
-                if let Some(source) = self.m.state.saved.get(slot).cloned() {
+                if let Some(source) = self.m.state.saved.get(slot).copied() {
                     self.overlay(at.hpa.line(), source);
                 }
             }

@@ -1,0 +1,338 @@
+//! An ordered map for states that are copied, compared and hashed far more often than they grow.
+//!
+//! A map of a few entries, as a search has, is one flat row: cloning it into another takes over that one's memory. A map
+//! of many, as the replay of a long run has, is a list of such rows, none longer than [`ROW`].
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// Entries in a row, at most.
+const ROW: usize = 32;
+
+/// A row: never empty, in the order of its keys.
+struct Row<K, V> {
+    first: K,
+    entries: Vec<(K, V)>,
+}
+
+/// An ordered map. It says what a `BTreeMap` would say.
+pub struct Sorted<K, V> {
+    rows: Vec<Row<K, V>>,
+    len: usize,
+}
+
+impl<K: Clone, V: Clone> Clone for Row<K, V> {
+    fn clone(&self) -> Self {
+        Row { first: self.first.clone(), entries: self.entries.clone() }
+    }
+    fn clone_from(&mut self, source: &Self) {
+        self.first.clone_from(&source.first);
+        self.entries.clone_from(&source.entries);
+    }
+}
+impl<K: Clone, V: Clone> Clone for Sorted<K, V> {
+    fn clone(&self) -> Self {
+        Sorted { rows: self.rows.clone(), len: self.len }
+    }
+    fn clone_from(&mut self, source: &Self) {
+        self.len = source.len;
+        if let ([own], [theirs]) = (self.rows.as_mut_slice(), source.rows.as_slice()) {
+            own.clone_from(theirs);
+        } else {
+            self.rows.clone_from(&source.rows);
+        }
+    }
+}
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Self {
+        Sorted { rows: vec![], len: 0 }
+    }
+}
+
+impl<K: Ord + Copy, V> Sorted<K, V> {
+    /// How many entries there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there is no entry.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// The row in which the key is or would be. 0 for the empty map, which has none.
+    fn row_of(&self, key: &K) -> usize {
+        if self.rows.len() < 2 {
+            return 0;
+        }
+        self.rows.partition_point(|r| r.first <= *key).saturating_sub(1)
+    }
+    /// The place in its row at which the key is, or would be.
+    fn place(entries: &[(K, V)], key: &K) -> Result<usize, usize> {
+        if entries.len() > 8 {
+            return entries.binary_search_by(|(k, _)| k.cmp(key));
+        }
+        for (i, (k, _)) in entries.iter().enumerate() {
+            match k.cmp(key) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(i),
+                Ordering::Greater => return Err(i),
+            }
+        }
+        Err(entries.len())
+    }
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        let row = self.rows.get(self.row_of(key))?;
+        let place = Self::place(&row.entries, key).ok()?;
+        row.entries.get(place).map(|(_, v)| v)
+    }
+    /// The value of a key, to be changed.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let row = self.row_of(key);
+        let row = self.rows.get_mut(row)?;
+        let place = Self::place(&row.entries, key).ok()?;
+        row.entries.get_mut(place).map(|(_, v)| v)
+    }
+    /// Whether the key has a value.
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.get(key).is_some()
+    }
+    /// Sets the value of a key; returns the old one.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let index = self.row_of(&key);
+        let Some(row) = self.rows.get_mut(index) else {
+            self.rows.push(Row { first: key, entries: vec![(key, value)] });
+            self.len = 1;
+            return None;
+        };
+        match Self::place(&row.entries, &key) {
+            Ok(place) => row.entries.get_mut(place).map(|(_, old)| std::mem::replace(old, value)),
+            Err(place) => {
+                row.first = row.first.min(key);
+                row.entries.insert(place, (key, value));
+                self.len += 1;
+                if row.entries.len() > ROW {
+                    let half = row.entries.split_off(ROW / 2);
+                    if let Some((first, _)) = half.first() {
+                        self.rows.insert(index + 1, Row { first: *first, entries: half });
+                    }
+                }
+                None
+            }
+        }
+    }
+    /// Takes a key's value out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let index = self.row_of(key);
+        let row = self.rows.get_mut(index)?;
+        let place = Self::place(&row.entries, key).ok()?;
+        let (_, old) = row.entries.remove(place);
+        self.len -= 1;
+        match row.entries.first() {
+            Some((first, _)) => row.first = *first,
+            None => {
+                self.rows.remove(index);
+            }
+        }
+        Some(old)
+    }
+    /// All entries, in the order of their keys.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        let (first, rows) = match self.rows.split_first() {
+            Some((first, rest)) => (first.entries.as_slice(), rest),
+            None => (&[][..], &[][..]),
+        };
+        Iter { entries: first.iter(), rows: rows.iter() }
+    }
+    /// The entries from a key on, in the order of their keys.
+    pub fn from(&self, key: &K) -> Iter<'_, K, V> {
+        let index = self.row_of(key);
+        let Some(row) = self.rows.get(index) else { return self.iter() };
+        let (Ok(place) | Err(place)) = Self::place(&row.entries, key);
+        let entries = row.entries.get(place..).unwrap_or_default().iter();
+        Iter { entries, rows: self.rows.get(index + 1..).unwrap_or_default().iter() }
+    }
+    /// The entries from a key on, to be changed, in the order of their keys.
+    pub fn from_mut(&mut self, key: K) -> impl Iterator<Item = (&K, &mut V)> {
+        let index = self.row_of(&key);
+        let rows = self.rows.get_mut(index..).unwrap_or_default();
+        let entries = rows.iter_mut().flat_map(|r| &mut r.entries);
+        entries.map(|(k, v)| (&*k, v)).skip_while(move |(k, _)| **k < key)
+    }
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(k, _)| k)
+    }
+    /// All values, in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, v)| v)
+    }
+    /// All values, to be changed, in the order of their keys.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.rows.iter_mut().flat_map(|r| &mut r.entries).map(|(_, v)| v)
+    }
+    /// Renames keys. The new ones must be as many and different; the entries are put in their order.
+    pub(super) fn rename(&mut self, name: impl Fn(K) -> K) {
+        let old = std::mem::take(self);
+        let entries = old.rows.into_iter().flat_map(|r| r.entries);
+        self.extend(entries.map(|(k, v)| (name(k), v)));
+    }
+}
+
+/// The entries of a map in order.
+pub struct Iter<'a, K, V> {
+    entries: std::slice::Iter<'a, (K, V)>,
+    rows: std::slice::Iter<'a, Row<K, V>>,
+}
+
+impl<'a, K, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((k, v)) = self.entries.next() {
+                return Some((k, v));
+            }
+            self.entries = self.rows.next()?.entries.iter();
+        }
+    }
+}
+impl<K, V> Clone for Iter<'_, K, V> {
+    fn clone(&self) -> Self {
+        Iter { entries: self.entries.clone(), rows: self.rows.clone() }
+    }
+}
+impl<'a, K: Ord + Copy, V> IntoIterator for &'a Sorted<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Iter<'a, K, V>;
+    fn into_iter(self) -> Iter<'a, K, V> {
+        self.iter()
+    }
+}
+impl<K: Ord + Copy, V> Extend<(K, V)> for Sorted<K, V> {
+    fn extend<T: IntoIterator<Item = (K, V)>>(&mut self, entries: T) {
+        for (key, value) in entries {
+            self.insert(key, value);
+        }
+    }
+}
+impl<K: Ord + Copy, V> FromIterator<(K, V)> for Sorted<K, V> {
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
+        let mut map = Sorted::default();
+        map.extend(entries);
+        map
+    }
+}
+
+// Two maps are what their entries are, however these lie in rows.
+impl<K: Ord + Copy, V: PartialEq> PartialEq for Sorted<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+impl<K: Ord + Copy, V: Eq> Eq for Sorted<K, V> {}
+impl<K: Ord + Copy, V: Ord> PartialOrd for Sorted<K, V> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<K: Ord + Copy, V: Ord> Ord for Sorted<K, V> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+impl<K: Ord + Copy + Hash, V: Hash> Hash for Sorted<K, V> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.len);
+        for entry in self {
+            entry.hash(state);
+        }
+    }
+}
+impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Sorted<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
+    }
+}
+impl<K: Ord + Copy + Serialize, V: Serialize> Serialize for Sorted<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // With its length: not every format can do without.
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(self.len))?;
+        for (key, value) in self {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+impl<'de, K: Ord + Copy + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Sorted<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rustc_hash::FxHasher;
+
+    fn hash_of<T: Hash>(value: &T) -> u64 {
+        let mut hasher = FxHasher::default();
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_a_btreemap_says(
+            changes in proptest::collection::vec((0u16..300, any::<Option<u8>>()), 0..600),
+            asked in 0u16..300,
+        ) {
+            let (mut ours, mut theirs) = (Sorted::default(), BTreeMap::new());
+            for (key, value) in changes {
+                match value {
+                    Some(v) => prop_assert_eq!(ours.insert(key, v), theirs.insert(key, v)),
+                    None => prop_assert_eq!(ours.remove(&key), theirs.remove(&key)),
+                }
+                prop_assert!(ours.rows.iter().all(|r| {
+                    !r.entries.is_empty() && r.entries.len() <= ROW && r.entries[0].0 == r.first
+                }));
+            }
+            prop_assert!(ours.iter().eq(theirs.iter()));
+            prop_assert_eq!((ours.len(), ours.is_empty()), (theirs.len(), theirs.is_empty()));
+            prop_assert!(ours.from(&asked).eq(theirs.range(asked..)));
+            prop_assert_eq!(ours.get(&asked), theirs.get(&asked));
+            prop_assert_eq!(ours.get_mut(&asked), theirs.get_mut(&asked));
+            let (mut a, mut b) = (ours.clone(), theirs.clone());
+            for (_, v) in a.from_mut(asked) { *v = v.wrapping_add(1); }
+            for (_, v) in b.range_mut(asked..) { *v = v.wrapping_add(1); }
+            prop_assert!(a.iter().eq(b.iter()));
+            prop_assert_eq!(format!("{:?}", &ours), format!("{:?}", &theirs));
+            let bytes = postcard::to_stdvec(&ours).unwrap();
+            prop_assert_eq!(&bytes, &postcard::to_stdvec(&theirs).unwrap());
+            prop_assert_eq!(&postcard::from_bytes::<Sorted<u16, u8>>(&bytes).unwrap(), &ours);
+            // In other rows, the same.
+            let fresh: Sorted<u16, u8> = theirs.iter().rev().map(|(k, v)| (*k, *v)).collect();
+            prop_assert_eq!(&fresh, &ours);
+            prop_assert_eq!(hash_of(&fresh), hash_of(&ours));
+            prop_assert_eq!(fresh.cmp(&a), theirs.cmp(&b));
+            let mut into = a;
+            into.clone_from(&ours);
+            prop_assert_eq!(&into, &ours);
+            ours.rename(|k| 1000 - k);
+            prop_assert!(ours.iter().rev_eq(&theirs));
+        }
+    }
+
+    /// Whether renaming `k` to `1000 - k` turned the order round.
+    trait RevEq {
+        fn rev_eq(self, other: &BTreeMap<u16, u8>) -> bool;
+    }
+    impl RevEq for Iter<'_, u16, u8> {
+        fn rev_eq(self, other: &BTreeMap<u16, u8>) -> bool {
+            self.map(|(k, v)| (1000 - k, *v)).eq(other.iter().rev().map(|(k, v)| (*k, *v)))
+        }
+    }
+}
