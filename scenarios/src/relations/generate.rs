@@ -4,6 +4,7 @@ use super::discipline::{Breach, Discipline, Rules};
 use super::world::{Step, World};
 use machine::{AgentKind, AgentSpec, Order, Speed};
 use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
+use sim_core::planted::Planted;
 use sim_core::prng::Prng;
 use sim_core::{Addr, Hpa, KeyId, Op, PlatformSpec, Ps};
 use std::collections::BTreeSet;
@@ -178,6 +179,7 @@ pub(super) fn world(dice: &mut Dice, style: Style) -> Option<Made> {
         seed: dice.below(1000),
         log: true,
         tables: String::new(),
+        planted: Planted::NONE,
     };
     fill(dice, style, world)
 }

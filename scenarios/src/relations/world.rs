@@ -10,7 +10,8 @@ use machine::{
 };
 use sim_core::event::Event;
 use sim_core::outcome::DataClass;
-use sim_core::{Addr, Hpa, KeyId, Op, Outcome, PlatformSpec, Ps};
+use sim_core::planted::Planted;
+use sim_core::{Addr, Hpa, KeyId, Line, Op, Outcome, PlatformSpec, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -49,6 +50,8 @@ pub struct World {
     pub log: bool,
     /// Tables `[regions]`, `[tdx]` and `[td.NAME]` of a scenario file, for worlds with a TDX module that is up.
     pub tables: String,
+    /// A fault planted by a test.
+    pub planted: Planted,
 }
 
 /// A world that has been run.
@@ -70,7 +73,8 @@ impl World {
     /// # Errors
     /// A parameter that does not fit.
     pub fn platform(&self) -> Result<PlatformSpec, Unfit> {
-        preset_with(self.preset, &self.set).map_err(|d| Unfit(d.render()))
+        let spec = preset_with(self.preset, &self.set).map_err(|d| Unfit(d.render()))?;
+        Ok(PlatformSpec { planted: self.planted, ..spec })
     }
 
     /// The program as the machine takes it.
@@ -110,7 +114,7 @@ impl World {
         if self.tables.is_empty() {
             return Ok(None);
         }
-        let scenario = Scenario::from_text("world", &self.text("setup", "", &BTreeMap::new()));
+        let scenario = Scenario::from_text("world", &self.text("setup", "", &BTreeMap::new(), &[]));
         let scenario = scenario.map_err(|d| Unfit(d.render()))?;
         let cells = plan(&scenario, &Default::default()).map_err(|d| Unfit(d.render()))?;
         Ok(cells.first().and_then(|cell| cell.program().setup.clone()))
@@ -141,13 +145,37 @@ impl World {
         self.steps.iter().flatten()
     }
 
-    /// The world as a scenario file that `tdxsim run` accepts. `expect` says by number what lines must show; where it is
-    /// silent nothing is asked. `why` becomes a comment.
-    pub fn text(&self, name: &str, why: &str, expect: &BTreeMap<u32, Seen>) -> String {
+    /// The world as a scenario file that `tdxsim run` accepts. `expect` says by number what lines must show and `finals` what
+    /// must hold at the end; where they are silent nothing is asked. `why` becomes a comment.
+    pub fn text(
+        &self,
+        name: &str,
+        why: &str,
+        expect: &BTreeMap<u32, Seen>,
+        finals: &[String],
+    ) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(&mut out, name, why, expect);
+        let _ = self.write(&mut out, name, why, expect, finals);
         out
+    }
+
+    /// The lines of memory that operations name, but not what lies behind their first byte's line.
+    pub fn lines(&self) -> BTreeSet<Line> {
+        self.ops().flat_map(|s| extents(&s.op)).map(|(at, _)| at.hpa.line()).collect()
+    }
+
+    /// What of these lines scenario files can say of the end of a run.
+    pub fn finals(ran: &Ran, lines: &BTreeSet<Line>) -> Vec<String> {
+        let said = |line: &Line| {
+            let state = ran.machine.memory().line(*line);
+            let is = |holds: bool, what: &str| {
+                let not = if holds { "" } else { "not " };
+                format!("{not}{what} {}", line.hpa())
+            };
+            [is(state.poison.is_some(), "poisoned"), is(state.td, "td")]
+        };
+        lines.iter().flat_map(said).collect()
     }
 
     fn write(
@@ -156,6 +184,7 @@ impl World {
         name: &str,
         why: &str,
         expect: &BTreeMap<u32, Seen>,
+        finals: &[String],
     ) -> std::fmt::Result {
         for line in why.lines() {
             writeln!(out, "# {line}")?;
@@ -224,8 +253,12 @@ impl World {
         for line in &expected {
             writeln!(out, "{line}")?;
         }
-        if expected.is_empty() {
-            writeln!(out, "final = [\"not tdx-disabled\"]")?;
+        let finals: Vec<String> = finals.iter().map(|check| format!("\"{check}\"")).collect();
+        match (finals.is_empty(), expected.is_empty()) {
+            (false, _) => writeln!(out, "final = [{}]", finals.join(", "))?,
+            // A scenario asks for something.
+            (true, true) => writeln!(out, "final = [\"module SYSINIT_PENDING\"]")?,
+            (true, false) => {}
         }
         Ok(())
     }
