@@ -221,7 +221,7 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Expected::Status { status, low: None } => write!(f, "{status}|any"),
+            Expected::Status { status, low: None } => write!(f, "{status} | any"),
             Expected::Status { status, low: Some(low) } => {
                 write!(f, "{}", Status(status.0 | u64::from(*low)))
             }

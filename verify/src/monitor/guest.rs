@@ -81,14 +81,15 @@ impl Run<'_> {
             }
         };
         (self.at, self.entry, self.state) = (found.at, found.entry, found.state);
+        let answers = self.allowed.len();
         self.lock_entry(span(level))?;
+        if self.allowed.len() > answers {
+            // Kept from it by the host for long enough, the VCPU leaves with HOST_PRIORITY_BUSY_TIMEOUT (architecture.md §7.2).
+            self.may_answer(Expected::Left(TDCALL), None);
+        }
         if self.view.kept.contains(&self.at) {
-            // Kept for the host; after a time of that the VCPU leaves with HOST_PRIORITY_BUSY_TIMEOUT (architecture.md §7.2).
             self.may_answer(Expected::Left(TDCALL), None);
             return self.fail(Run::busy(RCX));
-        }
-        if !self.company.others.is_empty() {
-            self.may_answer(Expected::Left(TDCALL), None);
         }
         let level_low = Some(u32::from(level));
         match self.state {
