@@ -1082,7 +1082,9 @@ impl Run<'_> {
                 self.overlay(to.hpa.line(), source);
             }
             Op::SaveLine { at, slot } => {
-                let line = DramLine { poison: None, ..self.m.dram(at.hpa.line()) };
+                // What is on the bus; who wrote the line is the reference's own memory.
+                let DramLine { ct, td, mac, .. } = self.m.dram(at.hpa.line());
+                let line = DramLine { ct, td, mac, ..DramLine::default() };
                 self.m.state.saved.insert(*slot, line);
             }
             Op::ReplayLine { slot, at } => {
