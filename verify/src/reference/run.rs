@@ -504,13 +504,21 @@ impl Run<'_> {
             | Op::Wbinvdp { .. }
             | Op::Wbnoinvdp { .. } => {}
             Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
-            Op::Evict { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
+            Op::Evict { at }
+            | Op::WriteBack { at }
+            | Op::FlipTd { at }
+            | Op::InjectUe { at } => {
                 physical = true;
                 sized(at, 1, 1)?;
             }
             Op::WcEvict { core } => {
                 physical = true;
                 self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+            }
+            Op::Drain { core, at } => {
+                physical = true;
+                self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+                sized(at, 1, 1)?;
             }
             Op::FlipBit { at, bit } => {
                 physical = true;
@@ -834,6 +842,12 @@ impl Run<'_> {
                 }
             }
             Op::Evict { at } => self.expel(at.tagged()),
+            Op::WriteBack { at } => {
+                for (place, copy) in self.all(at.tagged()) {
+                    self.clean(at.tagged(), place, copy);
+                }
+            }
+            Op::Drain { core, at } => self.own_access(*core as u16, at.tagged()),
             Op::WcEvict { core } => {
                 let core = *core as u16;
                 if self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {
