@@ -5,6 +5,7 @@
 pub mod commands;
 pub mod diag;
 pub mod dram;
+pub mod explore;
 pub mod format;
 pub mod library;
 pub mod platform;

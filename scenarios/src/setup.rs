@@ -333,12 +333,14 @@ fn default_tdmr(spec: &PlatformSpec) -> Option<Area> {
 
 // ------------------------------------------------------------------------------------------------------------- running
 
+/// Whoever runs what a VMM does: an operation of the kernel on a core, and what came of it.
+pub(crate) type Executor<'a> = dyn FnMut(u16, &Op) -> Outcome + 'a;
+
 /// A VMM at work.
-struct Vmm<'a, H> {
-    machine: &'a mut Machine,
-    os: &'a mut H,
-    /// The kernel on each logical processor.
-    cpus: Vec<AgentId>,
+struct Vmm<'a> {
+    run: &'a mut Executor<'a>,
+    /// Logical processors.
+    cores: u16,
     /// Cores of a package.
     per_package: u16,
     packages: u8,
@@ -355,12 +357,9 @@ const fn ask(at: Place, needs: &'static str) -> Ask {
     Ask { at, needs }
 }
 
-impl<H: McHandler> Vmm<'_, H> {
+impl Vmm<'_> {
     fn execute(&mut self, core: u16, op: &Op) -> Outcome {
-        let Some(agent) = self.cpus.get(usize::from(core)).copied() else {
-            return Outcome::NotRun(NotRun::NotEntered);
-        };
-        self.machine.execute(agent, op, u32::MAX, self.os).outcome
+        (self.run)(core, op)
     }
     /// Writes 8 bytes as the host does: cached, under KeyID 0.
     fn store(&mut self, at: u64, value: u64) {
@@ -431,23 +430,56 @@ impl Setup {
             keyid: KeyId::TME,
             vcpu: None,
         };
-        let cpus = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
-        let per_package = cores / u16::from(packages);
-        let mut vmm = Vmm { machine, os, cpus, per_package, packages };
-        let done = self
-            .module(&mut vmm)
-            .and_then(|()| self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)));
+        let cpus: Vec<AgentId> = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
+        let mut execute = |core: u16, op: &Op| {
+            let Some(agent) = cpus.get(usize::from(core)).copied() else {
+                return Outcome::NotRun(NotRun::NotEntered);
+            };
+            machine.execute(agent, op, u32::MAX, os).outcome
+        };
+        let done = self.run_on(cores, packages, &mut execute);
         machine.settle();
         machine.set_speed(speed);
         machine.set_log(log);
         done
     }
 
+    /// Makes the calls on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_on(
+        &self,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        let per_package = cores / u16::from(packages.max(1));
+        // The executor lives as long as the VMM does.
+        let mut run = |core: u16, op: &Op| run(core, op);
+        let mut vmm = Vmm { run: &mut run, cores, per_package, packages };
+        self.module(&mut vmm)?;
+        self.tds.iter().try_for_each(|td| self.td(&mut vmm, td))
+    }
+    /// The host's own memory, from its first byte on.
+    pub(crate) const fn own(&self) -> (u64, u64) {
+        (self.own, OWN_BYTES)
+    }
+    /// Control pages of TDs.
+    pub(crate) fn control_pages(&self) -> impl Iterator<Item = u64> {
+        self.tds.iter().flat_map(|td| td.control.iter().copied())
+    }
+    /// Pages that TDs have before the program, and their sizes.
+    pub(crate) fn td_pages(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pages = self.tds.iter().flat_map(|td| &td.pages);
+        pages.map(|p| (p.page, PAGE_BYTES << (9 * p.how.level())))
+    }
+
     /// linux-host-paths.md §3.
-    fn module<H: McHandler>(&self, vmm: &mut Vmm<'_, H>) -> Result<(), SetupError> {
+    fn module(&self, vmm: &mut Vmm<'_>) -> Result<(), SetupError> {
         let fits = ask(self.at, "a platform on which the module starts");
         vmm.call(0, Leaf::SYS_INIT, [0; 4], fits)?;
-        for core in 0..vmm.cpus.len() as u16 {
+        for core in 0..vmm.cores {
             vmm.call(core, Leaf::SYS_LP_INIT, [0; 4], fits)?;
         }
         for (i, tdmr) in (0u64..).zip(&self.tdmrs) {
@@ -486,7 +518,7 @@ impl Setup {
     }
 
     /// linux-host-paths.md §5.
-    fn td<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) -> Result<(), SetupError> {
+    fn td(&self, vmm: &mut Vmm<'_>, td: &TdSetup) -> Result<(), SetupError> {
         let at = td.at;
         let mut control = td.control.iter().copied();
         let mut page = || {
@@ -519,7 +551,7 @@ impl Setup {
         vmm.call(0, Leaf::MNG_INIT, [tdr, params, 0, 0], ask(at, needs))?;
         for vcpu in 0..td.vcpus {
             // It is associated with the logical processor that initialises it.
-            let core = vcpu % vmm.cpus.len().max(1) as u16;
+            let core = vcpu % vmm.cores.max(1);
             let tdvpr = page()?;
             vmm.give(tdvpr);
             vmm.call(core, Leaf::VP_CREATE, [tdvpr, tdr, 0, 0], takes)?;
@@ -567,7 +599,7 @@ impl Setup {
     }
 
     /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS, TSC_FREQUENCY.
-    fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) {
+    fn write_params(&self, vmm: &mut Vmm<'_>, td: &TdSetup) {
         let at = self.own + PARAMS;
         for word in 0..1024 / 8 {
             vmm.store(at + 8 * word, 0);

@@ -600,10 +600,8 @@ impl Scenario {
             erratum: platform.memory.erratum_pw_mce,
         });
         let (mut expectations, mut allowed) = (Vec::new(), Vec::new());
-        let tables = [
-            (&checks.expect, false, &mut expectations),
-            (&checks.allow, false, &mut allowed),
-        ];
+        let tables =
+            [(&checks.expect, false, &mut expectations), (&checks.allow, false, &mut allowed)];
         let mut forbids = Vec::new();
         for (entries, forbidden, out) in
             tables.into_iter().chain([(&checks.forbid, true, &mut forbids)])

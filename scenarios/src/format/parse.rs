@@ -189,7 +189,9 @@ impl Scenario {
 fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     let envelope = Envelope::parse(src)?;
     let root = envelope.root();
-    root.only(&["scenario", "regions", "agents", "tdx", "td", "expect", "forbid", "allow", "when"])?;
+    root.only(&[
+        "scenario", "regions", "agents", "tdx", "td", "expect", "forbid", "allow", "when",
+    ])?;
     let head = root.required("scenario", "a table [scenario]")?.section("a table [scenario]")?;
     head.only(&[
         "name",

@@ -504,10 +504,7 @@ impl Run<'_> {
             | Op::Wbinvdp { .. }
             | Op::Wbnoinvdp { .. } => {}
             Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
-            Op::Evict { at }
-            | Op::WriteBack { at }
-            | Op::FlipTd { at }
-            | Op::InjectUe { at } => {
+            Op::Evict { at } | Op::WriteBack { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
                 physical = true;
                 sized(at, 1, 1)?;
             }
