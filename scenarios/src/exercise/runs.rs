@@ -6,7 +6,7 @@ use crate::platform::{Origin, load};
 use crate::refine;
 use crate::run::{Cell, Request, linux, machine_program, plan};
 use host::mce::{Context, Severity, Situation, grade_with};
-use machine::{AgentKind, Item, Machine, Options, Order, Speed, StepRecord};
+use machine::{AgentKind, Item, Machine, Options, Speed, StepRecord};
 use sim_core::mca::{McStatus, McgStatus, StatusParts};
 use sim_core::planted::Planted;
 use sim_core::tdx::{Leaf, Status};
@@ -259,15 +259,17 @@ pub(crate) fn grades(checker: &mut Checker) -> Vec<Violation> {
 /// Q17: a cell against the reference, where it can be replayed.
 pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
     let program = machine_program(cell.program());
-    let concurrent = program.order == Order::Concurrent;
-    if cell.program().setup.is_some() || concurrent || refine::not_checkable(&program).is_some() {
-        return Vec::new();
-    }
     let options =
         Options { speed: Speed::Timed, crypto: cell.program().crypto, seed: 1, log: true };
     let Ok(mut machine) = Machine::new(cell.platform(), options) else { return Vec::new() };
     let mut os = linux(cell.platform());
-    let (records, verdict) = refine::run(&mut machine, &program, &mut os);
-    let disagreement = verdict.err().map(|d| d.to_string());
-    checker.check_refinement(records.len() as u64, disagreement)
+    let mut check = refine::Checker::new(&mut machine, refine::Depth::Touched);
+    if let Some(setup) = &cell.program().setup
+        && check.setup(setup, &mut machine, &mut os).is_err()
+    {
+        return Vec::new();
+    }
+    check.program(&program, &mut machine, &mut os);
+    let (compared, verdict) = check.outcome();
+    checker.check_refinement(compared.operations, verdict.err().map(|d| d.to_string()))
 }
