@@ -2,6 +2,7 @@
 
 mod dram;
 mod explain;
+mod invariants;
 mod list;
 mod platform;
 mod replay;
@@ -31,6 +32,7 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
         Subcommands::Validate(args) => validate::command(args),
+        Subcommands::Invariants(args) => invariants::invariants(args),
     }
 }
 
