@@ -6,6 +6,7 @@ pub mod commands;
 pub mod diag;
 pub mod dram;
 pub mod format;
+pub mod fuzz;
 pub mod library;
 pub mod platform;
 pub mod refine;
