@@ -7,6 +7,7 @@ pub mod diag;
 pub mod dram;
 pub mod exercise;
 pub mod format;
+pub mod fuzz;
 pub mod library;
 pub mod platform;
 pub mod refine;

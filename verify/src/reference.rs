@@ -506,6 +506,10 @@ impl Reference {
     pub fn new(spec: Spec) -> Reference {
         Reference { spec, state: State::default() }
     }
+    /// A machine in this state: what somebody else shows, to be judged.
+    pub const fn of(spec: Spec, state: State) -> Reference {
+        Reference { spec, state }
+    }
     /// The state.
     pub const fn state(&self) -> &State {
         &self.state
