@@ -8,6 +8,7 @@ pub mod dram;
 pub mod exercise;
 pub mod explore;
 pub mod format;
+pub mod fuzz;
 pub mod library;
 pub mod platform;
 pub mod refine;
