@@ -5,10 +5,12 @@
 pub mod commands;
 pub mod diag;
 pub mod dram;
+pub mod exercise;
 pub mod format;
 pub mod library;
 pub mod platform;
 pub mod refine;
+pub mod relations;
 pub mod replay;
 pub mod report;
 pub mod run;
@@ -16,3 +18,4 @@ pub mod setup;
 pub mod stats;
 pub mod trace;
 pub mod validate;
+pub mod view;

@@ -49,14 +49,7 @@ impl Seen {
     }
 }
 
-const BARE: Settings = Settings {
-    integrity: None,
-    seed: 1,
-    every_edge: false,
-    outstanding: None,
-    #[cfg(feature = "planted-fault")]
-    lose_completion: false,
-};
+const BARE: Settings = Settings { integrity: None, seed: 1, every_edge: false, outstanding: None };
 
 // ---- Patterns --------------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,9 @@ pub struct PlatformChoice {
     /// How much of time is modelled.
     #[arg(long, value_enum, default_value = "timed")]
     pub speed: SpeedArg,
+    /// Look at every clock edge of DRAM instead of at those at which something can happen. Slow; the same bytes come out.
+    #[arg(long)]
+    pub no_skip: bool,
 }
 
 /// `run`.
@@ -241,10 +244,10 @@ pub struct Dram {
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: DramFormat,
-    /// Falsify a counter, to see that the run ends with exit code 3.
+    /// Plant a fault, to see that the run ends with exit code 3.
     #[cfg(feature = "planted-fault")]
-    #[arg(long, hide = true)]
-    pub lose_completion: bool,
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub plant: Option<String>,
 }
 
 /// Form of a table.
