@@ -159,7 +159,7 @@ pub struct Explored {
     pub searched: Searched,
     /// What was found.
     pub found: Found,
-    /// The moves of `found.broken`, as steps.
+    /// The steps of `found.broken`'s moves, from the start.
     pub trace: Option<Vec<Step>>,
     /// Who judged, when the search was judged.
     pub checker: Option<Checker>,
@@ -270,18 +270,24 @@ impl Configuration {
         }
     }
 
-    /// Searches the configuration: all of it, or until the budget is used up or an invariant breaks.
+    /// Searches the configuration: all of it, or until the budget is used up or an invariant breaks. What broke is told
+    /// by the shortest real run, which is searched for again without reduction.
     pub fn explore(&self, how: How) -> Explored {
         let mut search = Search::new(World::new(self, how), self.start());
         let searched = search.run(how.budget);
-        let last = search.system.last;
-        let trace = search.system.found.broken.is_some().then(|| {
-            let (moves, _) = search.trace(last.0)?;
-            let steps = moves.iter().chain([&last.1]);
-            Some(steps.flat_map(|mv| search.system.steps(*mv).to_vec()).collect())
-        });
+        let mut trace = None;
+        if search.system.found.broken.is_some() {
+            if how.reduction != Reduction::NONE {
+                return self.explore(How { reduction: Reduction::NONE, ..how });
+            }
+            let (from, mv) = search.system.last;
+            trace = search.trace(from).map(|(mut moves, _)| {
+                moves.push(mv);
+                moves.iter().flat_map(|mv| search.system.steps(*mv).to_vec()).collect()
+            });
+        }
         let World { found, checker, .. } = search.system;
-        Explored { searched, found, trace: trace.flatten(), checker }
+        Explored { searched, found, trace, checker }
     }
 }
 
@@ -322,7 +328,6 @@ pub struct World {
     middle: Reference,
     /// The move that was visited last, and the state it was made in.
     last: (usize, u16),
-    renamed: Reference,
 }
 
 impl World {
@@ -343,7 +348,6 @@ impl World {
             out: StepOutcome::default(),
             middle: Reference::new(spec),
             last: (0, 0),
-            renamed: Reference::new(spec),
         }
     }
     /// The steps of a move.
@@ -470,25 +474,11 @@ impl System for World {
     }
     fn canonical(&mut self, state: &mut Reference) {
         state.forget_history();
+        if self.keyids.len() > 1 {
+            state.sort_keyids(&self.keyids);
+        }
         if self.cores > 1 {
             state.sort_cores(self.cores);
-        }
-        if self.keyids.len() > 1 {
-            self.renamed.clone_from(state);
-            // Every order of the private KeyIDs: the least state stands for all.
-            let mut order = self.keyids.clone();
-            permutations(&mut order, 0, &mut |to| {
-                let mut other = self.renamed.clone();
-                if other.rename_keyids(&self.keyids, to) {
-                    other.forget_history();
-                    if self.cores > 1 {
-                        other.sort_cores(self.cores);
-                    }
-                    if other.state() < state.state() {
-                        state.clone_from(&other);
-                    }
-                }
-            });
         }
     }
     fn visited(&mut self, visit: &Visit<'_, Self>) -> ControlFlow<()> {
@@ -515,18 +505,6 @@ impl System for World {
         }
         found.broken = Some((depth, std::mem::take(&mut self.broken)));
         ControlFlow::Break(())
-    }
-}
-
-/// Calls `what` with every order of the elements from `fixed` on.
-fn permutations<T>(order: &mut [T], fixed: usize, what: &mut impl FnMut(&[T])) {
-    if fixed >= order.len() {
-        return what(order);
-    }
-    for i in fixed..order.len() {
-        order.swap(fixed, i);
-        permutations(order, fixed + 1, what);
-        order.swap(fixed, i);
     }
 }
 

@@ -40,6 +40,19 @@ impl Reference {
         self.forget_history();
     }
 
+    /// Puts private KeyIDs, given in ascending order, in the order of what is theirs, with their keys: states that differ
+    /// only in the names of these KeyIDs mostly become equal. Nothing is done where [`Reference::rename_keyids`] says so.
+    pub fn sort_keyids(&mut self, keyids: &[KeyId]) {
+        let mut order: ArrayVec<KeyId, CORES> = ArrayVec::new();
+        for keyid in keyids {
+            if order.try_push(*keyid).is_err() {
+                return;
+            }
+        }
+        order.sort_by(|a, b| compare_keyids(self, *a, *b));
+        self.rename_keyids(&order, keyids);
+    }
+
     /// Renames private KeyIDs, `from[i]` to `to[i]`, and their keys with them, so that every KeyID keeps its key. `to` must
     /// be `from` in another order. `false`, and nothing done, when it is the same order or not every one of them has a random key
     /// of its own in every package.
@@ -47,7 +60,7 @@ impl Reference {
         if from == to {
             return false;
         }
-        let mut keys: Vec<(Key, Key)> = vec![];
+        let mut keys: ArrayVec<(Key, Key), 64> = ArrayVec::new();
         for package in 0..self.spec.packages {
             for (old, new) in from.iter().zip(to) {
                 let slot = |k: &KeyId| self.state.keys.get(&(package, *k)).copied();
@@ -59,7 +72,9 @@ impl Reference {
                 if keys.iter().any(|(key, _)| *key == old.key) {
                     return false;
                 }
-                keys.push((old.key, new.key));
+                if keys.try_push((old.key, new.key)).is_err() {
+                    return false;
+                }
             }
         }
         let keyid = |k: KeyId| {
@@ -97,4 +112,31 @@ fn compare_cores(state: &State, a: u16, b: u16) -> Ordering {
         })
     };
     held(a).cmp(held(b)).then_with(|| state.pending.get(&a).cmp(&state.pending.get(&b)))
+}
+
+/// By what is under the KeyIDs: lines that they wrote and that their keys encrypted, and copies.
+fn compare_keyids(model: &Reference, a: KeyId, b: KeyId) -> Ordering {
+    let lines = |keyid: KeyId| {
+        model.state.dram.iter().map(move |(at, line)| {
+            let key = model.key(Tagged::new(*at, keyid)).key;
+            let wrote = line.writer.is_some_and(|(k, _)| k == keyid);
+            (wrote, line.ct.as_ref().is_some_and(|ct| ct.key == key))
+        })
+    };
+    let saved = |keyid: KeyId| {
+        model.state.saved.values().map(move |line| {
+            let ct = line.ct.as_ref();
+            ct.is_some_and(|ct| ct.key == model.key(Tagged::new(ct.line, keyid)).key)
+        })
+    };
+    let copies = |keyid: KeyId| {
+        let all = model.state.caches.iter().filter(move |((at, _), _)| at.keyid() == keyid);
+        all.map(|((at, _), copy)| {
+            (at.line(), copy.state, copy.class, copy.poison.is_some(), copy.data)
+        })
+    };
+    lines(a)
+        .cmp(lines(b))
+        .then_with(|| saved(a).cmp(saved(b)))
+        .then_with(|| copies(a).cmp(copies(b)))
 }
