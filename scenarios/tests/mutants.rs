@@ -391,7 +391,7 @@ fn show(
 fn broken(planted: Planted, items: &[(u16, Op)]) -> BTreeSet<&'static str> {
     let mut sound = machine(Planted::NONE, Speed::Functional);
     let mut faulty = machine(planted, Speed::Functional);
-    let mut refinement = Refinement::new(&sound);
+    let mut refinement = Refinement::new(&mut sound);
     for agent in agents() {
         sound.add_agent(agent.clone());
         faulty.add_agent(agent);
@@ -399,7 +399,7 @@ fn broken(planted: Planted, items: &[(u16, Op)]) -> BTreeSet<&'static str> {
     let (last, first) = items.split_last().unwrap();
     for (id, op) in first {
         let record = sound.execute(AgentId(*id), op, 0, &mut Os);
-        refinement.follow(&sound, AgentId(*id), op, &record).unwrap();
+        refinement.follow(&mut sound, op, &record, &mut ()).unwrap();
         faulty.execute(AgentId(*id), op, 0, &mut Os);
     }
     assert_eq!(faulty.trace().events(), sound.trace().events());
