@@ -166,6 +166,7 @@ impl<'a> Run<'a> {
             Kind::Unknown => self.fail(invalid),
             Kind::NotJudged => {
                 self.why = "not judged";
+                self.own.push((Lock::Any, Mode::Exclusive));
                 self.push(Expected::AnyStatus, None);
                 if let Some(last) = self.allowed.last_mut() {
                     last.open = true;
@@ -176,6 +177,23 @@ impl<'a> Run<'a> {
                 self.why = "not judged, but for that nothing may change";
                 self.push(Expected::AnyStatus, None);
                 self.associations();
+                if self.gather {
+                    // architecture.md §7.2 "TDR lock modes"; how the TDVPR is locked it does not say.
+                    let checks: &[Check] = match leaf {
+                        Leaf::MNG_RD | Leaf::MNG_WR => {
+                            &[Check::Tdr(RCX, Mode::Shared), Check::State(true)]
+                        }
+                        Leaf::VP_RD | Leaf::VP_WR => &[
+                            Check::Vcpu(RCX, Mode::Exclusive),
+                            Check::Owner(Mode::Shared),
+                            Check::State(true),
+                        ],
+                        _ => &[],
+                    };
+                    for check in checks {
+                        self.check(check)?;
+                    }
+                }
                 Err(Ended)
             }
             Kind::Judged(rule) => {
