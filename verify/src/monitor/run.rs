@@ -643,7 +643,14 @@ impl<'a> Run<'a> {
                 }
             }
             Check::Tdr(reg, mode) => {
-                let flags = if rules::FLAGGED.contains(&Leaf(self.call.leaf())) { 1 } else { 0 };
+                let leaf = Leaf(self.call.leaf());
+                let asks = leaf == Leaf::MEM_SEPT_RD && self.reg(reg) & 1 != 0;
+                if asks {
+                    // A flag for the attributes of L2 VMs: the sheet has no row for it, the source has
+                    // (intel/tdx-module tdh_mem_sept_rd.c).
+                    self.may((Status::OPERAND_INVALID, Some(operand(reg).0)));
+                }
+                let flags = u64::from(asks || rules::FLAGGED.contains(&leaf));
                 self.tdr = self.hpa(reg, self.reg(reg) & !flags, mode, PageType::Tdr)?;
                 Ok(())
             }
