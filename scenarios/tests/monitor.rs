@@ -10,6 +10,7 @@ use sim_core::event::Trace;
 use sim_core::keyid::KeyIdLayout;
 use sim_core::op::CallRegs;
 use sim_core::outcome::{CallResult, PconfigStatus};
+use sim_core::planted::{Fault, Planted};
 use sim_core::platform::{IntegrityMode, TdxSpec, XtsWidth};
 use sim_core::tdx::{GuestLeaf, Leaf, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
@@ -102,7 +103,7 @@ struct World {
     complaints: Vec<String>,
 }
 
-fn spec() -> Spec {
+fn spec(planted: Planted) -> Spec {
     Spec {
         tdx: TdxSpec::default(),
         keyid: KeyIdLayout {
@@ -117,7 +118,7 @@ fn spec() -> Spec {
         packages: PACKAGES,
         lps: LPS,
         sub_blocks: 2,
-        planted: sim_core::planted::Planted::NONE,
+        planted,
     }
 }
 
@@ -126,8 +127,8 @@ fn package(lp: usize) -> u8 {
 }
 
 impl World {
-    fn new() -> World {
-        let module = spec();
+    fn new(planted: Planted) -> World {
+        let module = spec(planted);
         let monitor = Monitor::new(monitor::Spec {
             keyid: module.keyid,
             tdx: module.tdx.clone(),
@@ -585,8 +586,8 @@ fn tdmrs() -> Vec<Vec<u64>> {
     ]
 }
 
-fn initialized() -> World {
-    let mut w = World::new();
+fn initialized(planted: Planted) -> World {
+    let mut w = World::new(planted);
     w.call(0, Leaf::SYS_INIT, &[]);
     for lp in 0..LPS {
         w.call(lp, Leaf::SYS_LP_INIT, &[]);
@@ -595,8 +596,8 @@ fn initialized() -> World {
 }
 
 /// A module in SYS_READY with both TDMRs, the first initialised.
-fn ready() -> World {
-    let mut w = initialized();
+fn ready(planted: Planted) -> World {
+    let mut w = initialized(planted);
     write_tdmrs(&mut w, &tdmrs());
     w.call(0, Leaf::SYS_CONFIG, &[HOST, 2, GLOBAL]);
     for package in 0..u16::from(PACKAGES) {
@@ -673,8 +674,8 @@ fn td(w: &mut World, pool: &mut Pool, hkid: u64, op_state: u8) -> u64 {
 const BLOCKS: [u64; 4] = [TDMR + 64 * MIB2, TDMR + 65 * MIB2, TDMR + 66 * MIB2, TDMR + 256 * MIB2];
 
 /// TDs in every state of life.
-fn populated() -> (World, Pool) {
-    let mut w = ready();
+fn populated(planted: Planted) -> (World, Pool) {
+    let mut w = ready(planted);
     let mut pool = Pool { next: TDMR };
     let running = td(&mut w, &mut pool, GLOBAL + 1, 2);
     // A large page whole, and one in 512 parts that can be merged.
@@ -950,7 +951,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn bringing_up_a_module_and_its_tds_is_as_the_sheet_has_it() {
-    let (w, _) = populated();
+    let (w, _) = populated(Planted::NONE);
     assert_eq!(w.complaints, Vec::<String>::new());
     assert!(w.now.tds.values().any(|td| td.op_state == 2 && td.life_cycle == 1));
     assert!(w.now.tds.values().any(|td| td.life_cycle == 3));
@@ -962,7 +963,7 @@ fn whatever_the_host_and_its_guests_call_the_module_does_as_the_sheet_has_it() {
     let mut all: BTreeMap<(bool, u16), (u32, u32)> = BTreeMap::new();
     let mut mixed = 0;
     for seed in 0..seeds() {
-        let (mut w, pool) = populated();
+        let (mut w, pool) = populated(Planted::NONE);
         w.judged.clear();
         random_run(&mut w, &pool, seed, CALLS);
         assert!(w.complaints.is_empty(), "seed {seed}:\n{}", w.complaints.join("\n"));
@@ -981,4 +982,63 @@ fn whatever_the_host_and_its_guests_call_the_module_does_as_the_sheet_has_it() {
         .map(|(leaf, _)| leaf.to_string())
         .collect();
     assert!(missing.is_empty(), "never judged: {missing:?}");
+}
+
+/// Faults of the module that change no metadata and no answer, and what they change instead.
+const NOT_THE_MONITORS: &[(Fault, &str)] = &[
+    (Fault::AugClearsPage, "memory"),
+    (Fault::AcceptKeepsContents, "memory"),
+    (Fault::TdcsUnderGlobalKey, "the KeyID of a page of memory"),
+    (Fault::CacheWbWritesNothing, "caches"),
+];
+
+/// Faults of the module that the monitor must find, all of which it finds alone.
+const FOUND: &[Fault] = &[
+    Fault::AddWithoutPamtOwner,
+    Fault::AugTakenPage,
+    Fault::RemoveKeepsPamt,
+    Fault::RemoveKeepsEntry,
+    Fault::ChldcntForgotten,
+    Fault::ReclaimBeforeTeardown,
+    Fault::ErrorLeavesChange,
+    Fault::RdmdSaysFree,
+    Fault::VpflushdoneFreesHkid,
+    Fault::FreeidIgnoresBitmap,
+    Fault::VpflushdoneIgnoresVcpus,
+    Fault::PconfigActiveKey,
+    Fault::TwoTdsOneHkid,
+    Fault::CacheWbClearsEarly,
+    Fault::TrackedTooEarly,
+    Fault::TrackIgnoresRefcount,
+    Fault::RefcountForgotten,
+    Fault::RemoveWithoutBlock,
+    Fault::FatalForgotten,
+];
+
+/// The first complaint of a module with this fault; `None` if there is none.
+fn killed(fault: Fault, seeds: u64) -> Option<String> {
+    for seed in 0..seeds {
+        let (mut w, pool) = populated(Planted::fault(fault));
+        if w.complaints.is_empty() {
+            random_run(&mut w, &pool, seed, CALLS);
+        }
+        if let Some(first) = w.complaints.first() {
+            return Some(format!("after {seed} seeds: {first}"));
+        }
+    }
+    None
+}
+
+#[test]
+fn every_fault_of_the_module_s_metadata_dies_by_the_monitor_alone() {
+    let living: Vec<&Fault> = FOUND.iter().filter(|fault| killed(**fault, 12).is_none()).collect();
+    assert!(living.is_empty(), "{living:?}");
+}
+
+#[test]
+fn what_only_memory_shows_is_none_of_the_monitor_s_business() {
+    for (fault, what) in NOT_THE_MONITORS {
+        let found = killed(*fault, 1);
+        assert_eq!(found, None, "{fault:?} changes {what} only");
+    }
 }
