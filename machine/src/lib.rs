@@ -31,7 +31,7 @@ pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord}
 pub use cache::Level;
 pub use cache::transaction::TRANSACTION_ROWS;
 pub use exec::Counts;
-pub use journal::{Act, Actor, Met, Purpose, Transition};
+pub use journal::{Act, Actor, Mark, Met, Purpose, Transition};
 pub use mktme::CryptoKind;
 pub use time::Run;
 pub use tlb::{Tlb, Translation};

@@ -5,6 +5,7 @@
 pub mod commands;
 pub mod diag;
 pub mod dram;
+pub mod exercise;
 pub mod format;
 pub mod library;
 pub mod platform;
@@ -17,3 +18,4 @@ pub mod setup;
 pub mod stats;
 pub mod trace;
 pub mod validate;
+pub mod view;

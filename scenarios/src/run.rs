@@ -41,6 +41,8 @@ pub struct Request {
     pub crypto: Option<Crypto>,
     /// How much of time is modelled.
     pub speed: Speed,
+    /// Whether every clock edge of DRAM is looked at, not only those at which something can happen.
+    pub every_edge: bool,
     /// Seed of keys and power-on content.
     pub seed: u64,
     /// Whether every operation is checked against the reference model ([`crate::refine`]).
@@ -58,6 +60,7 @@ impl Default for Request {
             integrity_given: false,
             crypto: None,
             speed: Speed::Timed,
+            every_edge: false,
             seed: 0,
             check: false,
             commands: false,
@@ -216,6 +219,7 @@ pub fn run_prepared(
         }
     };
     machine.record_commands(request.commands);
+    machine.look_at_every_edge(request.every_edge);
     let mut os = linux(spec);
     let mut check = request.check.then(|| Checker::new(&mut machine, Depth::Touched));
     if let Some(setup) = &cell.program.setup {
@@ -337,7 +341,7 @@ pub fn linux(spec: &PlatformSpec) -> LinuxMce {
     })
 }
 
-fn machine_program(program: &Program) -> machine::Program {
+pub(crate) fn machine_program(program: &Program) -> machine::Program {
     machine::Program {
         agents: program
             .agents

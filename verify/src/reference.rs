@@ -158,6 +158,13 @@ pub struct Copy {
     pub poison: Option<BirthId>,
 }
 
+impl Copy {
+    /// Whether there is no other.
+    const fn is_only(&self) -> bool {
+        matches!(self.state, Coherence::Exclusive | Coherence::Modified)
+    }
+}
+
 /// A write-combining buffer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct WcBuffer {

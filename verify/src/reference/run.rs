@@ -1,10 +1,11 @@
 //! One step of the reference being made: controller, caches, buffers, operations.
 
 use super::line::{Bytes, Cipher, DramLine, Key};
+use super::sorted::{Sift, Sorted};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
     Act, Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
-    Reference, Request, Seen, StepOutcome, Transaction, WcBuffer, Weak,
+    Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -59,6 +60,18 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A place that held a poison holds it no more.
+fn lose(births: &mut Sorted<BirthId, Birth>, died: &mut u32, poison: Option<BirthId>) {
+    let Some(id) = poison else { return };
+    if let Some(birth) = births.get_mut(&id) {
+        birth.locations = birth.locations.saturating_sub(1);
+        if birth.locations == 0 {
+            births.remove(&id);
+            *died += 1;
+        }
+    }
+}
+
 /// The memory controller.
 impl Run<'_> {
     fn born(&mut self, at: Tagged, cause: BirthCause) -> BirthId {
@@ -75,14 +88,7 @@ impl Run<'_> {
         }
     }
     fn lost(&mut self, poison: Option<BirthId>) {
-        let Some(id) = poison else { return };
-        if let Some(birth) = self.m.state.births.get_mut(&id) {
-            birth.locations = birth.locations.saturating_sub(1);
-            if birth.locations == 0 {
-                self.m.state.births.remove(&id);
-                self.m.state.died += 1;
-            }
-        }
+        lose(&mut self.m.state.births, &mut self.m.state.died, poison);
     }
     fn set_dram(&mut self, line: Line, new: DramLine) {
         let dram = &mut self.m.state.dram;
@@ -211,33 +217,39 @@ impl Run<'_> {
         let old = self.m.state.caches.remove(&(at, place));
         self.lost(old.and_then(|c| c.poison));
     }
-    /// Some copy of a (line, KeyID), the first in order.
-    fn any(&self, at: Tagged) -> Option<(Place, Copy)> {
-        self.m.copies(at).next().map(|(place, copy)| (place, *copy))
-    }
     /// The copies of a (line, KeyID), to be changed; not their poison.
     fn all_mut(&mut self, at: Tagged) -> impl Iterator<Item = &mut Copy> {
         let from = self.m.state.caches.from_mut((at, Place::Core(0)));
         from.map_while(move |((t, _), copy)| (*t == at).then_some(copy))
     }
-    fn own(&self, core: u16, at: Tagged) -> Option<Copy> {
-        let own = self.m.state.caches.get(&(at, Place::Core(core)));
-        if own.is_none() && self.m.spec.mutant(9) {
+    /// The core's own copy, or else some other.
+    fn nearest(&self, core: u16, at: Tagged) -> (Option<Copy>, Option<Copy>) {
+        let mut other = None;
+        for (place, copy) in self.m.copies(at) {
+            if place == Place::Core(core) {
+                return (Some(*copy), None);
+            }
+            other = other.or(Some(copy));
+        }
+        if self.m.spec.mutant(9) {
             let mut caches = self.m.state.caches.iter();
             let hit = |t: &Tagged, p: &Place| t.line() == at.line() && *p == Place::Core(core);
-            return caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
+            let alias = caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
+            return (alias, other.copied());
         }
-        own.copied()
+        (None, other.copied())
     }
 
     /// The write to memory of a dirty copy.
     fn write_back(&mut self, at: Tagged, copy: &Copy) {
-        let old_td = self.m.dram(at.line()).td;
-        self.write(at, copy.data, ByteMask::FULL, copy.poison);
-        if self.m.spec.mutant(1)
-            && let Some(line) = self.m.state.dram.get_mut(&at.line())
-        {
-            line.td = old_td;
+        if self.m.spec.mutant(1) {
+            let old = self.m.dram(at.line()).td;
+            self.write(at, copy.data, ByteMask::FULL, copy.poison);
+            if let Some(line) = self.m.state.dram.get_mut(&at.line()) {
+                line.td = old;
+            }
+        } else {
+            self.write(at, copy.data, ByteMask::FULL, copy.poison);
         }
     }
     /// Writes a dirty copy to memory; it stays, clean.
@@ -250,35 +262,48 @@ impl Run<'_> {
             own.state = Coherence::of(false, copy.state == Coherence::Modified);
         }
     }
-    /// Writes a copy back if it is dirty, and drops it.
-    fn drop_copy(&mut self, at: Tagged, place: Place, copy: &Copy) {
+    /// Drops a copy, written back if it is dirty; whether there was one.
+    fn drop_copy(&mut self, at: Tagged, place: Place) -> bool {
+        let Some(copy) = self.m.state.caches.remove(&(at, place)) else { return false };
         if copy.state.is_dirty() {
-            self.write_back(at, copy);
+            self.write_back(at, &copy);
         }
-        self.take(at, place);
+        self.lost(copy.poison);
+        true
     }
     /// Writes back if dirty and drops every copy, in the whole coherence domain.
     fn expel(&mut self, at: Tagged) {
-        while let Some((place, copy)) = self.any(at) {
-            self.drop_copy(at, place, &copy);
+        loop {
+            let first = self.m.copies(at).next().map(|(place, _)| place);
+            let Some(place) = first else { return };
+            self.drop_copy(at, place);
         }
     }
-    /// Drops every copy but that in `keep`, dirty or not.
+    /// Drops every copy but the core's own, dirty or not.
     fn discard(&mut self, at: Tagged, keep: Option<Place>) {
-        loop {
-            let other = self.m.copies(at).map(|(place, _)| place).find(|p| Some(*p) != keep);
-            let Some(place) = other else { return };
-            self.take(at, place);
-        }
+        let State { caches, births, died, .. } = &mut self.m.state;
+        caches.sift(&(at, Place::Core(0)), |(tag, place), copy| {
+            if *tag != at {
+                Sift::End
+            } else if Some(*place) == keep {
+                Sift::Keep
+            } else {
+                lose(births, died, copy.poison);
+                Sift::Take
+            }
+        });
     }
     /// The core gets a copy to read; returns it.
     fn share(&mut self, core: u16, at: Tagged) -> Copy {
-        if let Some(own) = self.own(core, at) {
+        let (own, other) = self.nearest(core, at);
+        if let Some(own) = own {
             return own;
         }
-        let copy = if let Some((_, found)) = self.any(at) {
-            for copy in self.all_mut(at) {
-                copy.state = Coherence::of(copy.state.is_dirty(), false);
+        let copy = if let Some(found) = other {
+            if found.is_only() {
+                for copy in self.all_mut(at) {
+                    copy.state = Coherence::of(copy.state.is_dirty(), false);
+                }
             }
             Copy { state: Coherence::Shared, ..found }
         } else {
@@ -290,13 +315,14 @@ impl Run<'_> {
     }
     /// The core gets the only copy, to write: read for ownership.
     fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
-        let copy = self.share(core, at);
-        if matches!(copy.state, Coherence::Modified | Coherence::Exclusive) {
-            return copy;
-        }
+        let own = Place::Core(core);
+        let copy = match self.nearest(core, at) {
+            (Some(copy), _) if copy.is_only() => return copy,
+            (None, None) => return self.share(core, at),
+            (Some(copy), _) | (None, Some(copy)) => copy,
+        };
         let dirty = self.m.copies(at).any(|(_, c)| c.state.is_dirty());
         let copy = Copy { state: Coherence::of(dirty, true), ..copy };
-        let own = Place::Core(core);
         self.put(at, own, copy);
         self.discard(at, Some(own));
         copy
@@ -304,15 +330,23 @@ impl Run<'_> {
     /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
     /// verification.md C12).
     fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
-        let mut copy = self.own_exclusively(core, at);
-        copy.state = Coherence::Modified;
-        copy.data.merge(&data, mask);
-        // As the controller will say once the copy has been written back: the line was written under this key.
-        copy.class = DataClass::Plain;
-        if mask.is_full() || self.m.spec.mutant(8) {
-            copy.poison = None;
+        let own = (at, Place::Core(core));
+        if self.m.state.caches.get(&own).is_none_or(|c| !c.is_only()) {
+            let copy = self.own_exclusively(core, at);
+            self.put(at, own.1, copy);
         }
-        self.put(at, Place::Core(core), copy);
+        let cured = mask.is_full() || self.m.spec.mutant(8);
+        let mut old = None;
+        if let Some(copy) = self.m.state.caches.get_mut(&own) {
+            copy.state = Coherence::Modified;
+            copy.data.merge(&data, mask);
+            // As the controller will say once the copy has been written back: the line was written under this key.
+            copy.class = DataClass::Plain;
+            if cured {
+                old = copy.poison.take();
+            }
+        }
+        self.lost(old);
         self.stores += 1;
         self.between(false);
     }
@@ -332,7 +366,7 @@ impl Run<'_> {
             if keep {
                 self.clean(at, place, &copy);
             } else {
-                self.drop_copy(at, place, &copy);
+                self.drop_copy(at, place);
             }
             last = Some((at, place));
         }
@@ -407,8 +441,12 @@ impl Run<'_> {
     }
     /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
     fn own_access(&mut self, core: u16, at: Tagged) {
-        if !self.m.state.pending.is_empty() {
+        let Some(held) = self.m.state.pending.get(&core) else { return };
+        let (wc, weak) = (held.wc.iter().any(|b| b.at == at), held.weak.iter().any(|w| w.at == at));
+        if wc {
             self.wc_of(core, at);
+        }
+        if weak {
             self.weak_of(core, at);
         }
     }
@@ -496,9 +534,10 @@ impl Run<'_> {
             self.drain(core);
         }
         self.own_access(core, at);
-        let had = self.own(core, at).is_some();
+        let strict = self.m.spec.rfo_poison_mc;
+        let had = strict && self.nearest(core, at).0.is_some();
         let copy = self.own_exclusively(core, at);
-        if locked || self.m.spec.rfo_poison_mc && !had {
+        if locked || strict && !had {
             // A locked operation reads; of a store MC-30.
             self.consume(at, copy.poison, McAccess::DataLoad)?;
         }
@@ -531,8 +570,9 @@ impl Run<'_> {
         };
         match choice {
             Choice::Evict(place, at) => {
-                let found = copy(place, at)?;
-                self.drop_copy(at, place, &found);
+                if !self.drop_copy(at, place) {
+                    return Err(NotAllowed::NoSuchCopy(place, at));
+                }
             }
             Choice::WriteBack(place, at) => {
                 let found = copy(place, at)?;
@@ -735,9 +775,10 @@ impl Run<'_> {
         let mut consumed = Ok(());
         for (tag, ..) in spans(at, bytes) {
             self.own_access(core, tag);
-            let had = self.own(core, tag).is_some();
+            let strict = self.m.spec.rfo_poison_mc;
+            let had = strict && self.nearest(core, tag).0.is_some();
             let copy = self.own_exclusively(core, tag);
-            if self.m.spec.rfo_poison_mc && !had {
+            if strict && !had {
                 // MC-30
                 consumed = consumed.and(self.consume(tag, copy.poison, McAccess::DataLoad));
             }

@@ -3,7 +3,9 @@
 //! A map of a few entries, as a search has, is one flat row: cloning it into another takes over that one's memory. A map
 //! of many, as the replay of a long run has, is a list of such rows, none longer than [`ROW`].
 
+use super::Place;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sim_core::{BirthId, KeyId, Line, Tagged};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +13,43 @@ use std::hash::{Hash, Hasher};
 
 /// Entries in a row, at most.
 const ROW: usize = 32;
+
+/// A key of a [`Sorted`] map.
+pub trait Ranked: Ord + Copy {
+    /// A number that is smaller where the key is smaller; keys in order that share one follow each other. It is what a
+    /// search in a row compares.
+    fn rank(&self) -> u64;
+}
+impl Ranked for u16 {
+    fn rank(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+impl Ranked for u32 {
+    fn rank(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+impl Ranked for Line {
+    fn rank(&self) -> u64 {
+        self.0
+    }
+}
+impl Ranked for BirthId {
+    fn rank(&self) -> u64 {
+        u64::from(self.0.get())
+    }
+}
+impl Ranked for (u8, KeyId) {
+    fn rank(&self) -> u64 {
+        u64::from(self.0) << 16 | u64::from(self.1.0)
+    }
+}
+impl Ranked for (Tagged, Place) {
+    fn rank(&self) -> u64 {
+        self.0.word()
+    }
+}
 
 /// A row: never empty, in the order of its keys.
 struct Row<K, V> {
@@ -52,7 +91,7 @@ impl<K, V> Default for Sorted<K, V> {
     }
 }
 
-impl<K: Ord + Copy, V> Sorted<K, V> {
+impl<K: Ranked, V> Sorted<K, V> {
     /// How many entries there are.
     pub const fn len(&self) -> usize {
         self.len
@@ -66,21 +105,28 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         if self.rows.len() < 2 {
             return 0;
         }
-        self.rows.partition_point(|r| r.first <= *key).saturating_sub(1)
+        let rank = key.rank();
+        let behind = self.rows.partition_point(|r| r.first.rank() < rank);
+        // Rows that begin with the same rank, of which the last that is not behind the key has it.
+        let same = self.rows.get(behind..).unwrap_or_default();
+        (behind + same.iter().take_while(|r| r.first <= *key).count()).saturating_sub(1)
     }
     /// The place in its row at which the key is, or would be.
     fn place(entries: &[(K, V)], key: &K) -> Result<usize, usize> {
-        if entries.len() > 8 {
-            return entries.binary_search_by(|(k, _)| k.cmp(key));
-        }
-        for (i, (k, _)) in entries.iter().enumerate() {
+        let rank = key.rank();
+        let mut place = if entries.len() > 8 {
+            entries.partition_point(|(k, _)| k.rank() < rank)
+        } else {
+            entries.iter().position(|(k, _)| k.rank() >= rank).unwrap_or(entries.len())
+        };
+        while let Some((k, _)) = entries.get(place) {
             match k.cmp(key) {
-                Ordering::Less => {}
-                Ordering::Equal => return Ok(i),
-                Ordering::Greater => return Err(i),
+                Ordering::Less => place += 1,
+                Ordering::Equal => return Ok(place),
+                Ordering::Greater => break,
             }
         }
-        Err(entries.len())
+        Err(place)
     }
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
@@ -161,6 +207,32 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         let entries = rows.iter_mut().flat_map(|r| &mut r.entries);
         entries.map(|(k, v)| (&*k, v)).skip_while(move |(k, _)| **k < key)
     }
+    /// Goes through the entries from a key on, in order, changes them and takes some out, until told to end.
+    pub(super) fn sift(&mut self, key: &K, mut what: impl FnMut(&K, &mut V) -> Sift) {
+        let mut index = self.row_of(key);
+        let Some(row) = self.rows.get(index) else { return };
+        let (Ok(mut place) | Err(mut place)) = Self::place(&row.entries, key);
+        while let Some(row) = self.rows.get_mut(index) {
+            let Some((k, v)) = row.entries.get_mut(place) else {
+                (index, place) = (index + 1, 0);
+                continue;
+            };
+            match what(k, v) {
+                Sift::Keep => place += 1,
+                Sift::End => return,
+                Sift::Take => {
+                    row.entries.remove(place);
+                    self.len -= 1;
+                    match row.entries.first() {
+                        Some((first, _)) => row.first = *first,
+                        None => {
+                            self.rows.remove(index);
+                        }
+                    }
+                }
+            }
+        }
+    }
     /// All keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(k, _)| k)
@@ -179,6 +251,17 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         let entries = old.rows.into_iter().flat_map(|r| r.entries);
         self.extend(entries.map(|(k, v)| (name(k), v)));
     }
+}
+
+/// What is to become of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sift {
+    /// It stays; on to the next.
+    Keep,
+    /// It goes; on to the next.
+    Take,
+    /// It stays, as do all that follow.
+    End,
 }
 
 /// The entries of a map in order.
@@ -203,21 +286,21 @@ impl<K, V> Clone for Iter<'_, K, V> {
         Iter { entries: self.entries.clone(), rows: self.rows.clone() }
     }
 }
-impl<'a, K: Ord + Copy, V> IntoIterator for &'a Sorted<K, V> {
+impl<'a, K: Ranked, V> IntoIterator for &'a Sorted<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = Iter<'a, K, V>;
     fn into_iter(self) -> Iter<'a, K, V> {
         self.iter()
     }
 }
-impl<K: Ord + Copy, V> Extend<(K, V)> for Sorted<K, V> {
+impl<K: Ranked, V> Extend<(K, V)> for Sorted<K, V> {
     fn extend<T: IntoIterator<Item = (K, V)>>(&mut self, entries: T) {
         for (key, value) in entries {
             self.insert(key, value);
         }
     }
 }
-impl<K: Ord + Copy, V> FromIterator<(K, V)> for Sorted<K, V> {
+impl<K: Ranked, V> FromIterator<(K, V)> for Sorted<K, V> {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut map = Sorted::default();
         map.extend(entries);
@@ -226,23 +309,23 @@ impl<K: Ord + Copy, V> FromIterator<(K, V)> for Sorted<K, V> {
 }
 
 // Two maps are what their entries are, however these lie in rows.
-impl<K: Ord + Copy, V: PartialEq> PartialEq for Sorted<K, V> {
+impl<K: Ranked, V: PartialEq> PartialEq for Sorted<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.iter().eq(other.iter())
     }
 }
-impl<K: Ord + Copy, V: Eq> Eq for Sorted<K, V> {}
-impl<K: Ord + Copy, V: Ord> PartialOrd for Sorted<K, V> {
+impl<K: Ranked, V: Eq> Eq for Sorted<K, V> {}
+impl<K: Ranked, V: Ord> PartialOrd for Sorted<K, V> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<K: Ord + Copy, V: Ord> Ord for Sorted<K, V> {
+impl<K: Ranked, V: Ord> Ord for Sorted<K, V> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.iter().cmp(other.iter())
     }
 }
-impl<K: Ord + Copy + Hash, V: Hash> Hash for Sorted<K, V> {
+impl<K: Ranked + Hash, V: Hash> Hash for Sorted<K, V> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_usize(self.len);
         for entry in self {
@@ -250,12 +333,12 @@ impl<K: Ord + Copy + Hash, V: Hash> Hash for Sorted<K, V> {
         }
     }
 }
-impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Sorted<K, V> {
+impl<K: Ranked + fmt::Debug, V: fmt::Debug> fmt::Debug for Sorted<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self).finish()
     }
 }
-impl<K: Ord + Copy + Serialize, V: Serialize> Serialize for Sorted<K, V> {
+impl<K: Ranked + Serialize, V: Serialize> Serialize for Sorted<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // With its length: not every format can do without.
         use serde::ser::SerializeMap;
@@ -266,7 +349,7 @@ impl<K: Ord + Copy + Serialize, V: Serialize> Serialize for Sorted<K, V> {
         map.end()
     }
 }
-impl<'de, K: Ord + Copy + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Sorted<K, V> {
+impl<'de, K: Ranked + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Sorted<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
     }
@@ -296,9 +379,10 @@ mod tests {
                     Some(v) => prop_assert_eq!(ours.insert(key, v), theirs.insert(key, v)),
                     None => prop_assert_eq!(ours.remove(&key), theirs.remove(&key)),
                 }
-                prop_assert!(ours.rows.iter().all(|r| {
+                let sound = ours.rows.iter().all(|r| {
                     !r.entries.is_empty() && r.entries.len() <= ROW && r.entries[0].0 == r.first
-                }));
+                });
+                prop_assert!(sound, "rows");
             }
             prop_assert!(ours.iter().eq(theirs.iter()));
             prop_assert_eq!((ours.len(), ours.is_empty()), (theirs.len(), theirs.is_empty()));
@@ -318,6 +402,20 @@ mod tests {
             prop_assert_eq!(&fresh, &ours);
             prop_assert_eq!(hash_of(&fresh), hash_of(&ours));
             prop_assert_eq!(fresh.cmp(&a), theirs.cmp(&b));
+            let mut sifted = ours.clone();
+            sifted.sift(&asked, |k, v| {
+                if *k > 250 {
+                    return Sift::End;
+                }
+                *v = v.wrapping_mul(3);
+                if *v % 2 == 0 { Sift::Take } else { Sift::Keep }
+            });
+            let left = theirs.iter().filter(|(k, v)| **k < asked || **k > 250 || **v % 2 != 0);
+            let change = |k: u16, v: u8| {
+                if k < asked || k > 250 { v } else { v.wrapping_mul(3) }
+            };
+            prop_assert!(sifted.iter().map(|(k, v)| (*k, *v)).eq(left.map(|(k, v)| (*k, change(*k, *v)))));
+            prop_assert_eq!(sifted.len(), sifted.iter().count());
             let mut into = a;
             into.clone_from(&ours);
             prop_assert_eq!(&into, &ours);
