@@ -9,6 +9,7 @@
 mod line;
 mod run;
 pub mod sorted;
+mod symmetry;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod tests;

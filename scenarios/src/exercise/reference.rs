@@ -18,8 +18,8 @@ pub(crate) fn walk(walks: u64, seed: u64, checker: &mut Checker) -> Vec<Violatio
     for walk in 0..walks {
         let mode = if walk % 2 == 0 { Ci } else { Li };
         let mut model = Reference::new(small(mode, walk % 4 < 2, 2));
-        for _ in 0..STEPS {
-            let step = any_step(&mut rng);
+        let steps: Vec<Step> = (0..STEPS).map(|_| any_step(&mut rng)).collect();
+        for step in spy().into_iter().chain(steps) {
             let before = model.clone();
             // A step that cannot be made changes nothing.
             let Ok(out) = model.step(&step) else { continue };
@@ -28,6 +28,19 @@ pub(crate) fn walk(walks: u64, seed: u64, checker: &mut Checker) -> Vec<Violatio
         }
     }
     found
+}
+
+/// A TD writes a line that the host then reads: what every walk begins with.
+fn spy() -> [Step; 4] {
+    let (td, private) = (Agent::Td(KeyId(32)), Addr::new(Hpa(BASE), KeyId(32)));
+    let shared = Addr::new(Hpa(BASE), KeyId::TME);
+    let key = Op::Pconfig { keyid: KeyId(32), cmd: PconfigCmd::SetRandom, alg: None };
+    [
+        Step::Op(Agent::SeamRoot, 0, key),
+        Step::Op(td, 0, Op::Movdir64b { dst: private, src: Source::Fill(0x77) }),
+        Step::Op(td, 0, Op::Sfence),
+        Step::Op(Agent::Kernel, 0, Op::Load { at: shared, bytes: 8, ty: MemType::Wb }),
+    ]
 }
 
 fn any_key(rng: &mut Prng) -> KeyId {

@@ -29,7 +29,7 @@ fn bare(set: &[(&str, &str)]) -> Made<Bare> {
     let mut all = vec![("cpu.packages", "1"), ("dram.channels", "1")];
     all.extend(set);
     let set: Vec<_> = all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let platform = load(&Origin::Preset("spr".to_owned()), &set).map_err(|d| d.found)?;
+    let platform = load(&Origin::Preset("spr".to_owned()), &set).map_err(|d| d.found.clone())?;
     let spec = platform.spec.dram;
     let sub = SubchannelSpec::of(&spec).map_err(text)?;
     let mut dram = Dram::new(&spec, 1).map_err(text)?;
@@ -76,7 +76,12 @@ fn run(id: &'static str, made: Made<Vec<Violation>>, found: &mut Vec<Violation>)
 }
 
 /// Q1 to Q5, Q7 to Q10, Q13, Q14, Q16: random requests.
-fn random(set: &[(&str, &str)], requests: u64, seed: u64, checker: &mut Checker) -> Made<Vec<Violation>> {
+fn random(
+    set: &[(&str, &str)],
+    requests: u64,
+    seed: u64,
+    checker: &mut Checker,
+) -> Made<Vec<Violation>> {
     let mut bare = bare(set)?;
     let mut check = bare.check()?;
     let tck = bare.sub.timing.tck();
@@ -85,7 +90,10 @@ fn random(set: &[(&str, &str)], requests: u64, seed: u64, checker: &mut Checker)
     judge.parameters(&bare.rules);
     let mut rng = Prng::new(seed);
     let (mut reads, mut taken, mut events) = (Queue::new(), BTreeMap::new(), 0u64);
-    let mut collect = |dram: &mut Dram, judge: &mut RunChecker, reads: &mut Queue, taken: &mut BTreeMap<u64, Ps>| {
+    let mut collect = |dram: &mut Dram,
+                       judge: &mut RunChecker,
+                       reads: &mut Queue,
+                       taken: &mut BTreeMap<u64, Ps>| {
         while let Some(done) = dram.pop_completion() {
             judge.event(done.at, events);
             events += 1;
@@ -190,11 +198,7 @@ fn unloaded(checker: &mut Checker) -> Made<Vec<Violation>> {
 
 /// Q9, Q12: a stream of reads.
 fn stream(checker: &mut Checker) -> Made<Vec<Violation>> {
-    let set = [
-        ("dram.ranks", "1"),
-        ("dram.refresh", "all-bank"),
-        ("dram.refresh_postpone", "0"),
-    ];
+    let set = [("dram.ranks", "1"), ("dram.refresh", "all-bank"), ("dram.refresh_postpone", "0")];
     let mut bare = bare(&set)?;
     let mut judge = RunChecker::new(Ps::ZERO, Ps::HORIZON);
     let end = bare.sub.timing.time(P::Refi).times(30);
@@ -225,7 +229,7 @@ fn clear(checker: &mut Checker) -> Made<Vec<Violation>> {
         bare.dram.offer(request).map_err(|e| format!("{e:?}"))?;
     }
     judge.cleared(&bare.rules, lines, 2, bare.dram.drain());
-    let fills = 8;
+    let fills = 4;
     let (latency, added) = super::runs::crypto(fills)?;
     judge.crypto(&Crypto { fills, latency, added });
     Ok(checker.check_run(&judge))

@@ -671,13 +671,18 @@ impl Run<'_> {
             | Op::Wbinvdp { .. }
             | Op::Wbnoinvdp { .. } => {}
             Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
-            Op::Evict { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
+            Op::Evict { at } | Op::WriteBack { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
                 physical = true;
                 sized(at, 1, 1)?;
             }
             Op::WcEvict { core } => {
                 physical = true;
                 self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+            }
+            Op::Drain { core, at } => {
+                physical = true;
+                self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+                sized(at, 1, 1)?;
             }
             Op::FlipBit { at, bit } => {
                 physical = true;
@@ -1000,6 +1005,14 @@ impl Run<'_> {
                 }
             }
             Op::Evict { at } => self.expel(at.tagged()),
+            Op::WriteBack { at } => {
+                // At most one copy is dirty (C1).
+                let found = self.m.copies(at.tagged()).find(|(_, c)| c.state.is_dirty());
+                if let Some((place, copy)) = found.map(|(place, copy)| (place, *copy)) {
+                    self.clean(at.tagged(), place, &copy);
+                }
+            }
+            Op::Drain { core, at } => self.own_access(*core as u16, at.tagged()),
             Op::WcEvict { core } => {
                 let core = *core as u16;
                 if self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {
@@ -1083,7 +1096,9 @@ impl Run<'_> {
                 self.overlay(to.hpa.line(), source);
             }
             Op::SaveLine { at, slot } => {
-                let line = DramLine { poison: None, ..self.m.dram(at.hpa.line()) };
+                // What is on the bus; who wrote the line is the reference's own memory.
+                let DramLine { ct, td, mac, .. } = self.m.dram(at.hpa.line());
+                let line = DramLine { ct, td, mac, ..DramLine::default() };
                 self.m.state.saved.insert(*slot, line);
             }
             Op::ReplayLine { slot, at } => {
