@@ -47,8 +47,9 @@ use machine::{
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
+use sim_core::op::{MemType, Source};
 use sim_core::port::McHandler;
-use sim_core::{KeyId, Line, Op, Outcome, Tagged};
+use sim_core::{KeyId, LINE_BYTES, Line, Op, Outcome, Tagged};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -226,6 +227,18 @@ pub fn run<H: McHandler>(
     let mut refinement = Refinement::new(machine);
     let (records, verdict) = refinement.run(machine, program, os, &mut ());
     (records, verdict)
+}
+
+/// The first line of a cached access that goes over its end.
+fn first_of_two(op: &Op) -> Option<Tagged> {
+    let (at, bytes) = match *op {
+        Op::Load { at, bytes, ty: MemType::Wb }
+        | Op::Store { at, bytes, ty: MemType::Wb, .. }
+        | Op::LockXadd { at, bytes, .. } => (at, bytes),
+        Op::Movdir64b { src: Source::Mem(at), .. } => (at, 64),
+        _ => return None,
+    };
+    (at.hpa.offset_in_line() + bytes as usize > LINE_BYTES).then(|| at.tagged())
 }
 
 impl Refinement {
@@ -556,8 +569,12 @@ impl Refinement {
             }
             _ => false,
         };
+        let first = match act {
+            reference::Act::Op(op) => first_of_two(op),
+            _ => None,
+        };
         let mut choose = |model: &Reference, progress: Progress| {
-            next_choice(&mut choices, model, progress, flushed)
+            next_choice(&mut choices, model, progress, flushed, first)
         };
         let mut done = StepOutcome::default();
         let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);

@@ -648,6 +648,121 @@ fn leaves_guests_and_a_host_that_interferes_do_what_the_reference_allows() {
     must_hold(drive::<TdxTest>(cases, 1..60, Some("proptest-regressions/tdx.txt"), |_| ()));
 }
 
+// What went wrong: found by the machines above.
+
+/// Runs a scenario's text with `--check`.
+fn checked(text: &str) -> scenarios::report::RunReport {
+    let scenario = Scenario::from_text("x.toml", text).unwrap_or_else(|d| panic!("{}", d.render()));
+    let request = Request { check: true, ..Request::default() };
+    let report = run(plan_of(&scenario, &request).first().unwrap(), &request).unwrap();
+    assert_eq!(report.verdict, Verdict::Pass, "{:#?}", report.notes);
+    report
+}
+
+/// The comparison had the first line leave its core before the load began: what the second line displaces of it left no
+/// trace of when, as both lines were found in the LLC.
+#[test]
+fn the_first_line_of_a_load_leaves_its_core_for_the_second_after_it_was_read() {
+    checked(
+        r#"
+[scenario]
+name = "x"
+title = "t"
+cite = ["verification.md §5.1"]
+platform = "spr"
+set = { "cpu.packages" = "1", "cpu.cores" = "1", "cpu.l1d.ways" = "2", "cpu.l1d.size" = "256B", "cpu.l2.ways" = "1", "cpu.l2.size" = "128B", "cpu.llc.ways" = "2", "cpu.llc.size" = "256B", "cpu.llc_slices" = "1", "cpu.slice_hash" = "0x40", "cpu.snoop_filter.sets" = "1", "cpu.snoop_filter.ways" = "1", "cpu.flush_sub_blocks" = "2" }
+program = """
+  cpu0 : load [0x10000000] 64
+  cpu0 : load [0x10000040] 64
+  cpu0 : load [0x10000000] 64
+  cpu0 : load [0x10000008] 64
+"""
+[expect]
+final = ["births 0"]
+"#,
+    );
+}
+
+/// The record of the TDH.VP.ENTER whose guest had to leave came behind that of the operation that made it leave.
+#[test]
+fn a_call_that_ends_before_an_operation_begins_is_recorded_before_it() {
+    let report = checked(
+        r#"
+[scenario]
+name = "x"
+title = "t"
+cite = ["architecture.md §6.3"]
+platform = "spr"
+integrity = "li"
+set = { "cpu.cores" = "2" }
+program = """
+  cpu1 : tdh.vp.enter rcx=[A_VP0]
+  g0   : load [0x0] 8
+  cpu1 : load [POOL] 8
+"""
+[agents]
+g0 = { kind = "guest", vcpu = "A_VP0" }
+[regions]
+POOL = { base = "0x100800000", size = "4KiB" }
+[tdx]
+state = "ready"
+[td.A]
+hkid = "priv1"
+state = "runnable"
+pages = ["0x0 add POOL fill=0x11"]
+[expect]
+"cpu1.1" = "tdx SUCCESS|1"
+final = ["births 0"]
+"#,
+    );
+    let steps: Vec<&str> = report.steps.iter().map(|step| step.step.as_str()).collect();
+    let ends: Vec<u64> = report.steps.iter().map(|step| step.end_ps).collect();
+    assert!(ends.is_sorted(), "{steps:?} {ends:?}");
+    assert_eq!(steps, ["g0.1", "cpu1.1", "cpu1.2"]);
+}
+
+/// The same, where the guest's exit met the poison that the host had put into its TDR: the core was shut down before the host's
+/// next operation, and the comparison learnt of it too late.
+#[test]
+fn a_core_that_is_shut_down_by_its_guests_exit_is_known_to_be_when_its_host_goes_on() {
+    let text = r#"
+[scenario]
+name = "x"
+title = "t"
+cite = ["architecture.md §6.3"]
+platform = "spr"
+integrity = "li"
+set = { "cpu.cores" = "2", "cpu.l1d.size" = "256B", "cpu.l1d.ways" = "2", "cpu.l2.size" = "512B", "cpu.l2.ways" = "2", "cpu.llc.size" = "1KiB", "cpu.llc.ways" = "4", "cpu.llc_slices" = "2", "cpu.flush_sub_blocks" = "2" }
+program = """
+  cpu0  : movdir64b [A_TDR] zero
+  cpu1  : tdh.vp.enter rcx=[A_VP1]
+  g1    : store [0x2040] 8 fill=0x31
+  cpu0  : tdh.mem.range.unblock rcx=0x1 rdx=[A_TDR]
+  cpu1  : tdh.vp.flush rcx=[A_VP0]
+"""
+[agents]
+g1 = { kind = "guest", vcpu = "A_VP1" }
+[regions]
+POOL = { base = "0x100800000", size = "96KiB" }
+[tdx]
+state = "ready"
+tdmrs = "0x100000000-0x140000000"
+[td.A]
+hkid = "priv1"
+state = "runnable"
+vcpus = 2
+tables = ["0x40000000 0"]
+pages = ["0x0 add POOL fill=0x11", "0x1000 add POOL+0x1000", "0x2000 aug POOL+0x2000"]
+[td.B]
+hkid = "priv2"
+state = "initialized"
+pages = ["0x0 add POOL+0x3000 fill=0x22"]
+[expect]
+final = ["not panic"]
+"#;
+    checked(text);
+}
+
 /// The seeds in `proptest-regressions/` are those of programs that once showed something: mutants planted on purpose, for
 /// want of disagreements.
 #[test]
