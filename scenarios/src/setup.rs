@@ -7,7 +7,7 @@
 use crate::format::tdx::{Misplaced, Shape};
 use crate::format::{Content, How, ModuleState, Place, Region, Scenario, Space, TdState};
 use crate::format::{Regions, Trouble};
-use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed};
+use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed, StepRecord};
 use serde::{Deserialize, Serialize};
 use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, MemType, Value};
 use sim_core::outcome::{CallResult, NotRun};
@@ -333,12 +333,26 @@ fn default_tdmr(spec: &PlatformSpec) -> Option<Area> {
 
 // ------------------------------------------------------------------------------------------------------------- running
 
+/// A stage of a setup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The module is brought up, on a machine that has no agents yet.
+    Module,
+    /// The TDs are built.
+    Tds,
+}
+
+/// Looks on while a setup runs: called behind every operation.
+pub type Watch<'a> = dyn FnMut(&mut Machine, &Op, &StepRecord) + 'a;
+
+/// Whoever runs what a VMM does: an operation of the kernel on a core, and what came of it.
+pub(crate) type Executor<'a> = dyn FnMut(u16, &Op) -> Outcome + 'a;
+
 /// A VMM at work.
-struct Vmm<'a, H> {
-    machine: &'a mut Machine,
-    os: &'a mut H,
-    /// The kernel on each logical processor.
-    cpus: Vec<AgentId>,
+struct Vmm<'a> {
+    run: &'a mut Executor<'a>,
+    /// Logical processors.
+    cores: u16,
     /// Cores of a package.
     per_package: u16,
     packages: u8,
@@ -355,12 +369,9 @@ const fn ask(at: Place, needs: &'static str) -> Ask {
     Ask { at, needs }
 }
 
-impl<H: McHandler> Vmm<'_, H> {
+impl Vmm<'_> {
     fn execute(&mut self, core: u16, op: &Op) -> Outcome {
-        let Some(agent) = self.cpus.get(usize::from(core)).copied() else {
-            return Outcome::NotRun(NotRun::NotEntered);
-        };
-        self.machine.execute(agent, op, u32::MAX, self.os).outcome
+        (self.run)(core, op)
     }
     /// Writes 8 bytes as the host does: cached, under KeyID 0.
     fn store(&mut self, at: u64, value: u64) {
@@ -419,35 +430,111 @@ impl Setup {
     /// # Errors
     /// The first leaf that did not succeed.
     pub fn run<H: McHandler>(&self, machine: &mut Machine, os: &mut H) -> Result<(), SetupError> {
-        let (speed, log) = (machine.options().speed, machine.trace().is_on());
-        machine.set_speed(Speed::Functional);
+        let log = machine.trace().is_on();
         machine.set_log(false);
-        let cores = machine.spec().cpu.cores;
-        let packages = machine.spec().cpu.packages.max(1);
-        let cpu = |core| AgentSpec {
-            name: format!("setup{core}"),
-            kind: AgentKind::Kernel,
-            core,
-            keyid: KeyId::TME,
-            vcpu: None,
-        };
-        let cpus = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
-        let per_package = cores / u16::from(packages);
-        let mut vmm = Vmm { machine, os, cpus, per_package, packages };
         let done = self
-            .module(&mut vmm)
-            .and_then(|()| self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)));
-        machine.settle();
-        machine.set_speed(speed);
+            .run_watched(Stage::Module, machine, os, None)
+            .and_then(|()| self.run_watched(Stage::Tds, machine, os, None));
         machine.set_log(log);
         done
     }
 
+    /// As [`Setup::run`] for one stage of it, but the log stays as it is, and somebody may look on.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub fn run_watched<H: McHandler>(
+        &self,
+        stage: Stage,
+        machine: &mut Machine,
+        os: &mut H,
+        mut watch: Option<&mut Watch<'_>>,
+    ) -> Result<(), SetupError> {
+        let speed = machine.options().speed;
+        machine.set_speed(Speed::Functional);
+        let cores = machine.spec().cpu.cores;
+        let packages = machine.spec().cpu.packages;
+        if stage == Stage::Module {
+            for core in 0..cores {
+                let (name, kind) = (format!("setup{core}"), AgentKind::Kernel);
+                machine.add_agent(AgentSpec { name, kind, core, keyid: KeyId::TME, vcpu: None });
+            }
+        }
+        let mut execute = |core: u16, op: &Op| {
+            // The machine had no agents before: those of the setup are numbered as the cores.
+            let record = machine.execute(AgentId(core), op, u32::MAX, os);
+            if let Some(watch) = &mut watch {
+                watch(machine, op, &record);
+            }
+            record.outcome
+        };
+        let done = self.run_stage(stage, cores, packages, &mut execute);
+        if stage == Stage::Tds || done.is_err() {
+            machine.settle();
+        }
+        machine.set_speed(speed);
+        done
+    }
+
+    /// Whether the module is brought up alike: [`Stage::Module`] makes the same calls on the same platform.
+    pub fn has_module_of(&self, other: &Setup) -> bool {
+        let part = |s: &Setup| (s.tdmrs.clone(), s.global, s.own, s.pairs.clone());
+        part(self) == part(other)
+    }
+
+    /// Makes the calls of one stage on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_stage(
+        &self,
+        stage: Stage,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        let packages = packages.max(1);
+        let per_package = cores / u16::from(packages);
+        // The executor lives as long as the VMM does.
+        let mut run = |core: u16, op: &Op| run(core, op);
+        let mut vmm = Vmm { run: &mut run, cores, per_package, packages };
+        match stage {
+            Stage::Module => self.module(&mut vmm),
+            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        }
+    }
+    /// Makes all calls on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_on(
+        &self,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        self.run_stage(Stage::Module, cores, packages, run)?;
+        self.run_stage(Stage::Tds, cores, packages, run)
+    }
+    /// The host's own memory, from its first byte on.
+    pub(crate) const fn own(&self) -> (u64, u64) {
+        (self.own, OWN_BYTES)
+    }
+    /// Control pages of TDs.
+    pub(crate) fn control_pages(&self) -> impl Iterator<Item = u64> {
+        self.tds.iter().flat_map(|td| td.control.iter().copied())
+    }
+    /// Pages that TDs have before the program, and their sizes.
+    pub(crate) fn td_pages(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pages = self.tds.iter().flat_map(|td| &td.pages);
+        pages.map(|p| (p.page, PAGE_BYTES << (9 * p.how.level())))
+    }
+
     /// linux-host-paths.md §3.
-    fn module<H: McHandler>(&self, vmm: &mut Vmm<'_, H>) -> Result<(), SetupError> {
+    fn module(&self, vmm: &mut Vmm<'_>) -> Result<(), SetupError> {
         let fits = ask(self.at, "a platform on which the module starts");
         vmm.call(0, Leaf::SYS_INIT, [0; 4], fits)?;
-        for core in 0..vmm.cpus.len() as u16 {
+        for core in 0..vmm.cores {
             vmm.call(core, Leaf::SYS_LP_INIT, [0; 4], fits)?;
         }
         for (i, tdmr) in (0u64..).zip(&self.tdmrs) {
@@ -486,7 +573,7 @@ impl Setup {
     }
 
     /// linux-host-paths.md §5.
-    fn td<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) -> Result<(), SetupError> {
+    fn td(&self, vmm: &mut Vmm<'_>, td: &TdSetup) -> Result<(), SetupError> {
         let at = td.at;
         let mut control = td.control.iter().copied();
         let mut page = || {
@@ -519,7 +606,7 @@ impl Setup {
         vmm.call(0, Leaf::MNG_INIT, [tdr, params, 0, 0], ask(at, needs))?;
         for vcpu in 0..td.vcpus {
             // It is associated with the logical processor that initialises it.
-            let core = vcpu % vmm.cpus.len().max(1) as u16;
+            let core = vcpu % vmm.cores.max(1);
             let tdvpr = page()?;
             vmm.give(tdvpr);
             vmm.call(core, Leaf::VP_CREATE, [tdvpr, tdr, 0, 0], takes)?;
@@ -567,7 +654,7 @@ impl Setup {
     }
 
     /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS, TSC_FREQUENCY.
-    fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) {
+    fn write_params(&self, vmm: &mut Vmm<'_>, td: &TdSetup) {
         let at = self.own + PARAMS;
         for word in 0..1024 / 8 {
             vmm.store(at + 8 * word, 0);

@@ -221,6 +221,21 @@ impl Module {
         self.vcpus.clear();
         self.sept.clear();
     }
+    /// Packages whose global key is configured: bit i is package i.
+    pub const fn keyed(&self) -> u8 {
+        self.sys.keyed
+    }
+    /// Per package, the HKIDs that were FLUSHED when TDH.PHYMEM.CACHE.WB started that was interrupted there; `None` where
+    /// none is to be resumed.
+    pub fn cache_wbs(&self) -> impl Iterator<Item = Option<Vec<KeyId>>> {
+        let saved =
+            |w: &sys::WbCache| w.resume.map(|_| w.flushed.iter().map(|k| KeyId(*k)).collect());
+        self.sys.wbcache.iter().map(saved)
+    }
+    /// Whether TDH.SYS.LP.INIT is done on a logical processor.
+    pub fn is_lp_initialized(&self, lp: u16) -> bool {
+        self.lps.get(usize::from(lp)).is_some_and(|lp| lp.initialized)
+    }
     /// The configured TDMRs.
     pub fn tdmrs(&self) -> &[Tdmr] {
         &self.tdmrs

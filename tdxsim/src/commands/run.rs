@@ -105,7 +105,7 @@ fn human(document: &Document, args: &Run) -> String {
 }
 
 /// A scenario by name or from a file.
-fn scenario(name: &str) -> Result<Scenario, Diag> {
+pub(super) fn scenario(name: &str) -> Result<Scenario, Diag> {
     match library::find(name) {
         Some(entry) => Scenario::parse(entry.source()),
         None => {
@@ -156,6 +156,7 @@ fn request(args: &Run) -> Result<Request, Exit> {
             _ => Crypto::Symbolic,
         }),
         speed: speed(&args.platform),
+        every_edge: args.platform.no_skip,
         seed: args.platform.seed,
         check: args.check,
         commands: args.commands.command_trace.is_some(),
