@@ -230,6 +230,7 @@ pub fn trace(bytes: &[u8]) -> Result<(), String> {
     let platform =
         load_with(&Origin::Preset("spr".to_owned()), &small()).map_err(|diag| diag.to_string())?;
     let settings = replay::Settings {
+        every_edge: false,
         place: Place::Host(KeyId::TME),
         speed: Speed::Timed,
         seed: 0,

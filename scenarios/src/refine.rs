@@ -41,9 +41,10 @@ use fate::Fate;
 use judge::{Judge, Seen};
 use log::{Record, Seal, next_choice};
 use machine::{
-    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, StepRecord, Transition,
+    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, Run, StepRecord,
+    Transition,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
 use sim_core::port::McHandler;
@@ -199,6 +200,29 @@ pub struct Refinement {
     concurrent: bool,
 }
 
+/// A program under way that is being followed. Plain data, as the machine is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Followed {
+    run: Run,
+    /// The machine's number of the program's first agent.
+    base: u16,
+    /// Records that have been looked at.
+    seen: usize,
+}
+
+impl Followed {
+    /// Begins a program.
+    pub fn start<H: McHandler>(machine: &mut Machine, program: &Program, os: &mut H) -> Followed {
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+    /// The run.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
+}
+
 /// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
 pub fn run<H: McHandler>(
     machine: &mut Machine,
@@ -276,30 +300,11 @@ impl Refinement {
         if self.concurrent {
             self.judge.expect_interrupts();
         }
-        let mut run = machine.start(program, os);
-        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
-        let mut seen = 0;
+        let mut followed = Followed::start(machine, program, os);
         loop {
-            let more = machine.advance(&mut run, program, os);
+            let more = machine.advance(&mut followed.run, program, os);
             if verdict.is_ok() {
-                verdict = self.catch_up(machine, observer);
-            }
-            for record in run.records().get(seen..).unwrap_or_default() {
-                let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
-                    continue;
-                };
-                let mut record = *record;
-                if !more {
-                    // At its end a run has its agents by the program's numbers.
-                    record.agent.0 += base;
-                }
-                if verdict.is_ok() {
-                    verdict = self.over(machine, op, &record);
-                }
-            }
-            seen = run.records().len();
-            if verdict.is_ok() {
-                verdict = self.compare(machine);
+                verdict = self.advanced(machine, &mut followed, program, more, observer);
             }
             if !more {
                 break;
@@ -307,7 +312,50 @@ impl Refinement {
         }
         let verdict = verdict.and_then(|()| self.finish(machine));
         machine.record_transitions(false);
-        (run.records().to_vec(), verdict)
+        (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
+    /// two of these the machine and the run can be saved and restored, and the machine's speed may change.
+    ///
+    /// # Errors
+    /// What machine and reference differ in. Nothing can be checked after that.
+    pub fn advance<H: McHandler, O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        os: &mut H,
+        observer: &mut O,
+    ) -> Result<bool, Disagreement> {
+        let more = machine.advance(&mut followed.run, program, os);
+        self.advanced(machine, followed, program, more, observer)?;
+        Ok(more)
+    }
+
+    fn advanced<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        more: bool,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.catch_up(machine, observer)?;
+        let Followed { run, base, seen } = followed;
+        for record in run.records().get(*seen..).unwrap_or_default() {
+            let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
+                continue;
+            };
+            let mut record = *record;
+            if !more {
+                // At its end a run has its agents by the program's numbers.
+                record.agent.0 += *base;
+            }
+            self.over(machine, op, &record)?;
+        }
+        *seen = run.records().len();
+        self.compare(machine)
     }
 
     /// Checks the operation that the machine has just executed by itself ([`Machine::execute`]).
