@@ -55,7 +55,7 @@ const MUTANTS: [Mutant; 11] = [
     Mutant {
         number: 2,
         fault: Fault::SharedReadShowsData,
-        killed_by: &["L3"],
+        killed_by: &["L3", "S1"],
         program: "tdA: movdir64b [0x1000] fill=0x1
                   tdA: mfence
                   cpu0: load [0x1000] 8",
