@@ -534,7 +534,7 @@ impl Run<'_> {
             self.drain(core);
         }
         self.own_access(core, at);
-        let had = self.own(core, at).is_some();
+        let had = self.nearest(core, at).0.is_some();
         let copy = self.own_exclusively(core, at);
         if locked || self.m.spec.rfo_poison_mc && !had {
             // A locked operation reads; of a store MC-30.
