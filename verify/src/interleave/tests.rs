@@ -59,7 +59,7 @@ fn two_loads_and_two_stores_on_a_line_end_as_coherence_allows() {
 
 /// Random programs over two lines: one for each of two cores, of so many operations.
 fn random(seed: u64, len: usize, erratum: bool) -> (Reference, Vec<Vec<Step>>) {
-    let spec = small(if seed % 2 == 0 { Ci } else { Li }, erratum, 2);
+    let spec = small(if seed.is_multiple_of(2) { Ci } else { Li }, erratum, 2);
     let mut rng = Prng::new(seed);
     // Sometimes the programs share lines, sometimes they do not.
     let shape = Shape { lines: 2, keyids: KEYS.to_vec(), stray: 1 + rng.below(8) };
