@@ -48,9 +48,7 @@ pub const WORKLOADS: &[Workload] = &[
         name: "reference/explore-symmetry",
         unit: "transition",
         batch: 250_000,
-        make: || {
-            explorer(How { judged: false, reduction: Reduction::SYMMETRY, ..How::default() })
-        },
+        make: || explorer(How { judged: false, reduction: Reduction::SYMMETRY, ..How::default() }),
     },
 ];
 

@@ -330,19 +330,23 @@ impl Run<'_> {
     /// verification.md C12).
     fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
         let own = (at, Place::Core(core));
-        if self.m.state.caches.get(&own).is_none_or(|c| !c.is_only()) {
-            let copy = self.own_exclusively(core, at);
-            self.put(at, own.1, copy);
-        }
         let cured = mask.is_full() || self.m.spec.mutant(8);
         let mut old = None;
-        if let Some(copy) = self.m.state.caches.get_mut(&own) {
+        let mut write = |copy: &mut Copy| {
             copy.state = Coherence::Modified;
             copy.data.merge(&data, mask);
             // As the controller will say once the copy has been written back: the line was written under this key.
             copy.class = DataClass::Plain;
             if cured {
                 old = copy.poison.take();
+            }
+        };
+        match self.m.state.caches.get_mut(&own) {
+            Some(copy) if copy.is_only() => write(copy),
+            _ => {
+                let copy = self.own_exclusively(core, at);
+                self.put(at, own.1, copy);
+                self.m.state.caches.get_mut(&own).map(write);
             }
         }
         self.lost(old);
