@@ -2,6 +2,7 @@
 
 use crate::Machine;
 use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::journal::Mark;
 use sim_core::event::EventKind;
 use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McMisc, McRecord, McStatus,
@@ -138,6 +139,7 @@ impl Machine {
         }
         self.tdx_disabled = true;
         self.module.disable();
+        self.mark(|m| Mark::Gone { core, module: Box::new(m.module.clone()) });
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
             (lp.seam.guest, lp.seam.asking, lp.seam.inside) = (None, false, None);

@@ -11,7 +11,7 @@
 use crate::Machine;
 use crate::agent::{AgentId, AgentKind};
 use crate::exec::Beat;
-use crate::journal::{Act, Actor, Purpose};
+use crate::journal::{Act, Actor, Mark, Purpose};
 use crate::seam::{SeamBeat, fatal};
 use crate::tlb::Translation;
 use crate::walk::{Need, Walk, access};
@@ -389,6 +389,9 @@ impl Machine {
                 if let Some(seam) = self.seam_mut(core) {
                     (seam.guest, seam.asking) = (Some(guest), false);
                 }
+                if !matches!(guest.inject, Inject::Answer(_)) {
+                    self.mark(|_| Mark::Resumed { core });
+                }
                 match guest.inject {
                     Inject::Nothing => {
                         let Some(state) = self.guest_mut(id) else {
@@ -415,6 +418,7 @@ impl Machine {
                         let (status, out) = (answer.status, answer.out);
                         self.trace.emit(EventKind::Returned { core, guest: true, leaf, status });
                         let result = CallResult { guest: true, leaf, status, out };
+                        self.mark(|_| Mark::Answered { core, result });
                         Beat::over(Outcome::Call(result), cost)
                     }
                 }

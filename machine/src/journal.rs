@@ -13,8 +13,11 @@ use crate::exec::Beat;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
-use sim_core::op::Source;
-use sim_core::{Addr, BirthId, EventId, Hpa, KeyId, LINE_BYTES, Op, Outcome, Tagged};
+use sim_core::op::{CallRegs, Source};
+use sim_core::outcome::CallResult;
+use sim_core::tdx::ExitReason;
+use sim_core::{Addr, BirthId, EventId, Hpa, KeyId, LINE_BYTES, Op, Outcome, Page, Tagged};
+use tdx_module::Module;
 
 /// Who makes a transition (architecture.md §2.5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -115,8 +118,97 @@ pub(crate) struct Journal {
     /// Whose operation is being issued.
     acting: Option<AgentId>,
     made: Vec<Transition>,
-    /// How often the module went on with a call, by core, since that was taken last.
-    stepped: Vec<u16>,
+    /// What happened between the module and its callers.
+    marks: Vec<Mark>,
+}
+
+/// What happened between the module and its callers, with the module's structures around every step that may change them:
+/// what a monitor of the module needs (architecture.md §7).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Mark {
+    /// A SEAMCALL reached the module, or a TDCALL of this VCPU.
+    Began {
+        /// On which core.
+        core: u16,
+        /// The TDVPR page, of a TDCALL.
+        vcpu: Option<Page>,
+        /// RAX: leaf and version.
+        rax: u64,
+        /// The other registers.
+        regs: CallRegs,
+    },
+    /// A SEAMCALL did not reach the module: VMfailInvalid.
+    Refused {
+        /// On which core.
+        core: u16,
+        /// RAX: leaf and version.
+        rax: u64,
+        /// The other registers.
+        regs: CallRegs,
+        /// The module at that moment.
+        module: Box<Module>,
+    },
+    /// The leaf on a core, or the handler of an exit, went on.
+    Stepped {
+        /// On which core.
+        core: u16,
+        /// The module before.
+        before: Box<Module>,
+        /// The module after.
+        after: Box<Module>,
+    },
+    /// TDH.VP.ENTER is in the TD.
+    Entered {
+        /// On which core.
+        core: u16,
+        /// The TDVPR page.
+        vcpu: Page,
+    },
+    /// The guest of a core left to the module, not by a TDCALL.
+    Exit {
+        /// On which core.
+        core: u16,
+        /// By a machine check.
+        check: bool,
+    },
+    /// The module let the guest go on behind such an exit.
+    Resumed {
+        /// On which core.
+        core: u16,
+    },
+    /// A TDCALL was answered to the guest.
+    Answered {
+        /// On which core.
+        core: u16,
+        /// The answer.
+        result: CallResult,
+    },
+    /// What the guest did ends in the host: TDH.VP.ENTER is about to return.
+    Left {
+        /// On which core.
+        core: u16,
+        /// Why.
+        reason: ExitReason,
+    },
+    /// A SEAMCALL returned.
+    Returned {
+        /// On which core.
+        core: u16,
+        /// The answer.
+        result: CallResult,
+    },
+    /// The core is in unbreakable shutdown: a machine check in the module, or its own end.
+    Gone {
+        /// On which core.
+        core: u16,
+        /// The module afterwards.
+        module: Box<Module>,
+    },
+    /// The model does not know how the call goes on.
+    Lost {
+        /// On which core.
+        core: u16,
+    },
 }
 
 impl Machine {
@@ -128,9 +220,9 @@ impl Machine {
     pub fn take_transitions(&mut self) -> Vec<Transition> {
         self.journal.as_mut().map(|j| std::mem::take(&mut j.made)).unwrap_or_default()
     }
-    /// Takes the cores on which the module went on with a call since the last call of this, one entry each time.
-    pub fn take_module_steps(&mut self) -> Vec<u16> {
-        self.journal.as_mut().map(|j| std::mem::take(&mut j.stepped)).unwrap_or_default()
+    /// Takes what happened between the module and its callers since the last call of this, in order. None without a journal.
+    pub fn take_marks(&mut self) -> Vec<Mark> {
+        self.journal.as_mut().map(|j| std::mem::take(&mut j.marks)).unwrap_or_default()
     }
 
     /// An agent's next lines are being issued.
@@ -139,10 +231,25 @@ impl Machine {
             journal.acting = Some(agent);
         }
     }
-    /// The module goes on with the call on a core.
-    pub(crate) fn journal_step(&mut self, core: u16) {
-        if let Some(journal) = &mut self.journal {
-            journal.stepped.push(core);
+    /// Something happened between the module and a caller.
+    #[inline]
+    pub(crate) fn mark(&mut self, mark: impl FnOnce(&Machine) -> Mark) {
+        if self.journal.is_some() {
+            let mark = mark(self);
+            if let Some(journal) = &mut self.journal {
+                journal.marks.push(mark);
+            }
+        }
+    }
+    /// The module, for who compares it with what it is after a step.
+    pub(crate) fn before_step(&self) -> Option<Box<Module>> {
+        self.journal.as_ref().map(|_| Box::new(self.module.clone()))
+    }
+    /// The module went on with the call on a core.
+    pub(crate) fn after_step(&mut self, core: u16, before: Option<Box<Module>>) {
+        if let Some(before) = before {
+            let after = Box::new(self.module.clone());
+            self.mark(|_| Mark::Stepped { core, before, after });
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::agent::{AgentId, Consumed};
 use crate::bus::Bus;
 use crate::exec::Beat;
-use crate::journal::{Act, Actor, Purpose};
+use crate::journal::{Act, Actor, Mark, Purpose};
 use crate::{Machine, Speed};
 use cache::FenceKind;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use sim_core::mca::{McAccess, McRecord};
 use sim_core::op::{CallRegs, IrqKind, MemType, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
-use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Page, Ps};
+use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Page, PlatformSpec, Ps};
 use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Reply, Touch, VmExit};
 
 /// What a logical processor has to do with the module.
@@ -77,8 +77,27 @@ const RESET_MSRS: &[(u32, u64, &str)] = &[
 ];
 
 /// Whether WRMSR outside SEAM raises #GP: WBINVDP, WBNOINVDP, INTR_PENDING (architecture.md §4.1 4.1.10, §8).
-pub(crate) const fn is_seam_msr(msr: u32) -> bool {
+pub const fn is_seam_msr(msr: u32) -> bool {
     matches!(msr, 0x98..=0x9a)
+}
+
+/// What an MSR holds after a reset, as far as somebody looks at it.
+pub fn reset_msr(spec: &PlatformSpec, msr: u32) -> u64 {
+    let (keyid, memory) = (&spec.keyid, &spec.memory);
+    match msr {
+        MSR_KEYID_PARTITIONING => {
+            u64::from(keyid.mktme_kids) | u64::from(keyid.tdx_priv_kids) << 32
+        }
+        // Lock, enable, bypass, KeyID bits, of which private ones.
+        MSR_TME_ACTIVATE => {
+            u64::from(spec.tdx.tme_locked)
+                | 1 << 1
+                | u64::from(memory.tme_bypass) << 31
+                | u64::from(keyid.keyid_bits) << 32
+                | u64::from(keyid.private_bits) << 36
+        }
+        _ => RESET_MSRS.iter().find(|(n, ..)| *n == msr).map_or(0, |(_, value, _)| *value),
+    }
 }
 
 /// What the module is at.
@@ -101,9 +120,15 @@ impl Machine {
         if done == 0 {
             self.tdx_used = true;
             let call = op.call();
+            let (rax, regs) = (call.rax, op.regs);
             if self.begin_call(core, &call).is_err() {
+                self.mark(|m| {
+                    let module = Box::new(m.module.clone());
+                    Mark::Refused { core, rax, regs, module }
+                });
                 return Beat::over(Outcome::VmFailInvalid, self.spec.latency.issue);
             }
+            self.mark(|_| Mark::Began { core, vcpu: None, rax, regs });
             self.trace.emit(EventKind::Call { core, guest: false, leaf: op.leaf.0 });
             if let Some(seam) = self.seam_mut(core) {
                 (seam.reply, seam.work, seam.over, seam.leaving) = (Reply::Done, None, None, None);
@@ -131,6 +156,7 @@ impl Machine {
     }
 
     fn abandon_call(&mut self, core: u16) -> Beat {
+        self.mark(|_| Mark::Lost { core });
         if let Some(seam) = self.seam_mut(core) {
             (seam.guest, seam.host, seam.inside) = (None, None, None);
         }
@@ -159,18 +185,22 @@ impl Machine {
         // An interrupt that came meanwhile is taken when the host runs again.
         self.take_irq(core);
         let Answer { status, out } = answer;
-        Beat::over(Outcome::Call(CallResult { guest: false, leaf, status, out }), cost)
+        let result = CallResult { guest: false, leaf, status, out };
+        self.mark(|_| Mark::Returned { core, result });
+        Beat::over(Outcome::Call(result), cost)
     }
 
     fn enter_guest(&mut self, core: u16, guest: GuestEntry, cost: Ps) -> Beat {
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
         seam.inside = Some(guest.tdvpr);
         let (td, vcpu) = (guest.tdr, guest.tdvpr);
+        self.mark(|_| Mark::Entered { core, vcpu });
         self.trace.emit(EventKind::TdEnter { core, td, vcpu });
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
         if let Some(irq) = seam.irq {
             // It was pending all the time: the guest does not get to its first instruction.
             seam.leaving = Some(exit_of(irq));
+            self.mark(|_| Mark::Exit { core, check: false });
             return Beat { more: true, ..Beat::over(Outcome::Done, cost) };
         }
         seam.guest = Some(guest);
@@ -197,10 +227,20 @@ impl Machine {
         if let Some(host) = seam.host {
             self.resumed.push(host);
         }
+        let check = matches!(exit, VmExit::MachineCheck | VmExit::Smi { msmi: true });
+        self.mark(|_| Mark::Exit { core, check });
     }
 
     /// A guest asks the module for something: `exit` says what.
     pub(crate) fn guest_asks(&mut self, core: u16, exit: VmExit) {
+        let vcpu = self.seam(core).and_then(|s| s.guest).map(|g| g.tdvpr);
+        self.mark(|_| match exit {
+            VmExit::Tdcall { leaf, version, regs } => {
+                let rax = u64::from(version) << 16 | u64::from(leaf.0);
+                Mark::Began { core, vcpu, rax, regs: CallRegs(regs) }
+            }
+            _ => Mark::Exit { core, check: false },
+        });
         if let Some(seam) = self.seam_mut(core) {
             (seam.reply, seam.asking) = (Reply::Exit(exit), true);
         }
@@ -209,7 +249,9 @@ impl Machine {
     /// The module has sent the guest of a core back to the host, whose call is over.
     pub(crate) fn guest_left(&mut self, core: u16, answer: Answer) -> ExitReason {
         self.guest_ends(core, Over::Answer(answer));
-        ExitReason(answer.status.0 as u32)
+        let reason = ExitReason(answer.status.0 as u32);
+        self.mark(|_| Mark::Left { core, reason });
+        reason
     }
     /// The model does not know what the module does for the guest of a core: neither does the host's call go on.
     pub(crate) fn guest_lost(&mut self, core: u16) -> Beat {
@@ -243,7 +285,7 @@ impl Machine {
 
     /// WRMSR on a core.
     pub(crate) fn wrmsr(&mut self, core: u16, msr: u32, value: u64) {
-        let (now, reset) = (self.trace.now, self.reset_value(msr));
+        let (now, reset) = (self.trace.now, reset_msr(&self.spec, msr));
         let Some(seam) = self.seam_mut(core) else { return };
         if msr == MSR_TSC {
             seam.tsc_shift = value.wrapping_sub(tsc_of(now, 0));
@@ -269,25 +311,6 @@ impl Machine {
         }
     }
 
-    /// What an MSR holds after a reset, as far as somebody looks at it.
-    fn reset_value(&self, msr: u32) -> u64 {
-        let (keyid, memory) = (&self.spec.keyid, &self.spec.memory);
-        match msr {
-            MSR_KEYID_PARTITIONING => {
-                u64::from(keyid.mktme_kids) | u64::from(keyid.tdx_priv_kids) << 32
-            }
-            // Lock, enable, bypass, KeyID bits, of which private ones.
-            MSR_TME_ACTIVATE => {
-                u64::from(self.spec.tdx.tme_locked)
-                    | 1 << 1
-                    | u64::from(memory.tme_bypass) << 31
-                    | u64::from(keyid.keyid_bits) << 32
-                    | u64::from(keyid.private_bits) << 36
-            }
-            _ => RESET_MSRS.iter().find(|(n, ..)| *n == msr).map_or(0, |(_, value, _)| *value),
-        }
-    }
-
     fn begin_call(&mut self, core: u16, call: &Call) -> Result<(), tdx_module::VmFail> {
         let now = self.trace.now;
         let Some(lp) = self.lps.get_mut(usize::from(core)) else {
@@ -300,15 +323,23 @@ impl Machine {
     }
 
     fn module_step(&mut self, core: u16) -> Action {
-        self.journal_step(core);
         let now = self.trace.now;
+        // A touch that waits to be done is no step of the leaf.
+        let waits = self.journal.is_some()
+            && self
+                .lps
+                .get_mut(usize::from(core))
+                .is_some_and(|lp| self.module.next_touch(&mut lp.seam.flight).is_some());
+        let before = if waits { None } else { self.before_step() };
         let Some(lp) = self.lps.get_mut(usize::from(core)) else { return Action::Fatal };
         let Seam { flight, reply, irq, msrs, tsc_shift, .. } = &mut lp.seam;
         let (irq, tsc) = (irq.is_some(), tsc_of(now, *tsc_shift));
         let env = Env { lp: core, package: lp.package, irq, now, tsc, msrs, cpuid: 0 };
         // Most actions are answered by nothing, and a reply is as large as a line.
         let reply = if *reply == Reply::Done { Reply::Done } else { std::mem::take(reply) };
-        self.module.step(flight, reply, &env, &mut self.trace)
+        let action = self.module.step(flight, reply, &env, &mut self.trace);
+        self.after_step(core, before);
+        action
     }
 
     /// Goes on with what the module is at on a core: one touch, or in functional mode all of them.
@@ -622,7 +653,7 @@ const fn tsc_of(now: Ps, shift: u64) -> u64 {
 }
 
 /// The exit that an interrupt makes.
-pub(crate) const fn exit_of(kind: IrqKind) -> VmExit {
+pub const fn exit_of(kind: IrqKind) -> VmExit {
     match kind {
         IrqKind::Interrupt => VmExit::Interrupt,
         IrqKind::Nmi => VmExit::Nmi,

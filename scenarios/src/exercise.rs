@@ -289,3 +289,8 @@ impl fmt::Display for InvariantsReport {
         )
     }
 }
+
+/// Whether there is such an invariant, in capital letters or small.
+pub fn is_known(id: &str) -> bool {
+    INVARIANTS.iter().any(|i| i.id.eq_ignore_ascii_case(id))
+}

@@ -31,15 +31,20 @@
 mod checker;
 mod compare;
 mod fate;
+mod judge;
 mod log;
 
 pub use checker::Checker;
 
 use compare::{Sides, holders};
 use fate::Fate;
+use judge::{Judge, Seen};
 use log::{Record, Seal, next_choice};
-use machine::{Act, Actor, AgentSpec, Item, Machine, Program, Purpose, StepRecord, Transition};
-use serde::Serialize;
+use machine::{
+    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, Run, StepRecord,
+    Transition,
+};
+use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
 use sim_core::port::McHandler;
@@ -47,9 +52,9 @@ use sim_core::{KeyId, Line, Op, Outcome, Tagged};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
+use verify::monitor::{Memory, Unknown};
 use verify::reference::{
-    self, Agent, Choice, NotAllowed, Place, Progress, Reference, Request, Seen, Spec, Step,
-    StepOutcome,
+    self, Agent, Choice, NotAllowed, Place, Progress, Reference, Request, Spec, Step, StepOutcome,
 };
 
 /// Up to how many cached (line, KeyID)s everything is compared whenever an operation is over.
@@ -87,6 +92,14 @@ pub enum Difference {
         machine: String,
         /// On the reference.
         reference: String,
+    },
+    /// The monitor of the TDX module does not allow an answer, or what a call changed.
+    #[error("{call} is not what architecture.md has: {complaints}")]
+    Module {
+        /// Which call.
+        call: String,
+        /// What the monitor complains of.
+        complaints: String,
     },
     /// The log is off or overflowed: nothing can be said.
     #[error("the machine's log is not complete")]
@@ -130,6 +143,10 @@ pub struct Compared {
     pub lines: u64,
     /// Comparisons of the whole state.
     pub states: u64,
+    /// Calls, exits from TDs and machine checks that the monitor of the TDX module judged.
+    pub judged: u64,
+    /// Calls that it does not judge, or whose change could not be told from that of others.
+    pub not_judged: u64,
 }
 
 /// How much of the state is compared when an operation is over.
@@ -178,6 +195,32 @@ pub struct Refinement {
     keyids: BTreeSet<KeyId>,
     program: Vec<String>,
     compared: Compared,
+    judge: Judge,
+    /// Several agents act at once: operands in memory may change while a call reads them.
+    concurrent: bool,
+}
+
+/// A program under way that is being followed. Plain data, as the machine is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Followed {
+    run: Run,
+    /// The machine's number of the program's first agent.
+    base: u16,
+    /// Records that have been looked at.
+    seen: usize,
+}
+
+impl Followed {
+    /// Begins a program.
+    pub fn start<H: McHandler>(machine: &mut Machine, program: &Program, os: &mut H) -> Followed {
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+    /// The run.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
 }
 
 /// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
@@ -206,6 +249,8 @@ impl Refinement {
             keyids: BTreeSet::from([KeyId::TME]),
             program: Vec::new(),
             compared: Compared::default(),
+            judge: Judge::new(machine),
+            concurrent: false,
         }
     }
     /// How much is compared.
@@ -221,6 +266,21 @@ impl Refinement {
     pub const fn compared(&self) -> &Compared {
         &self.compared
     }
+    fn heed(&mut self, marks: &[Mark]) -> Result<(), Disagreement> {
+        for mark in marks {
+            let memory: &dyn Memory = &Seen(&self.reference);
+            let memory = if self.concurrent { &Unknown } else { memory };
+            if let Err(verdict) = self.judge.mark(mark, memory) {
+                let all: Vec<String> = verdict.complaints.iter().map(ToString::to_string).collect();
+                let (call, complaints) = (verdict.call, all.join("; "));
+                let difference = Difference::Module { call: call.clone(), complaints };
+                return Err(self.disagreement(difference, Some(call)));
+            }
+        }
+        (self.compared.judged, self.compared.not_judged) =
+            (self.judge.judged.judged, self.judge.judged.not_judged);
+        Ok(())
+    }
 
     /// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
     pub fn run<H: McHandler, O: Observer>(
@@ -231,30 +291,20 @@ impl Refinement {
         observer: &mut O,
     ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
         let mut verdict = Ok(());
-        let mut run = machine.start(program, os);
-        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
-        let mut seen = 0;
+        for item in &program.items {
+            if let Item::Op(_, op) = item {
+                self.judge.expect(op);
+            }
+        }
+        self.concurrent = program.order == Order::Concurrent;
+        if self.concurrent {
+            self.judge.expect_interrupts();
+        }
+        let mut followed = Followed::start(machine, program, os);
         loop {
-            let more = machine.advance(&mut run, program, os);
+            let more = machine.advance(&mut followed.run, program, os);
             if verdict.is_ok() {
-                verdict = self.catch_up(machine, observer);
-            }
-            for record in run.records().get(seen..).unwrap_or_default() {
-                let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
-                    continue;
-                };
-                let mut record = *record;
-                if !more {
-                    // At its end a run has its agents by the program's numbers.
-                    record.agent.0 += base;
-                }
-                if verdict.is_ok() {
-                    verdict = self.over(machine, op, &record);
-                }
-            }
-            seen = run.records().len();
-            if verdict.is_ok() {
-                verdict = self.compare(machine);
+                verdict = self.advanced(machine, &mut followed, program, more, observer);
             }
             if !more {
                 break;
@@ -262,7 +312,50 @@ impl Refinement {
         }
         let verdict = verdict.and_then(|()| self.finish(machine));
         machine.record_transitions(false);
-        (run.records().to_vec(), verdict)
+        (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
+    /// two of these the machine and the run can be saved and restored, and the machine's speed may change.
+    ///
+    /// # Errors
+    /// What machine and reference differ in. Nothing can be checked after that.
+    pub fn advance<H: McHandler, O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        os: &mut H,
+        observer: &mut O,
+    ) -> Result<bool, Disagreement> {
+        let more = machine.advance(&mut followed.run, program, os);
+        self.advanced(machine, followed, program, more, observer)?;
+        Ok(more)
+    }
+
+    fn advanced<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        more: bool,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.catch_up(machine, observer)?;
+        let Followed { run, base, seen } = followed;
+        for record in run.records().get(*seen..).unwrap_or_default() {
+            let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
+                continue;
+            };
+            let mut record = *record;
+            if !more {
+                // At its end a run has its agents by the program's numbers.
+                record.agent.0 += *base;
+            }
+            self.over(machine, op, &record)?;
+        }
+        *seen = run.records().len();
+        self.compare(machine)
     }
 
     /// Checks the operation that the machine has just executed by itself ([`Machine::execute`]).
@@ -276,8 +369,10 @@ impl Refinement {
         record: &StepRecord,
         observer: &mut O,
     ) -> Result<(), Disagreement> {
-        let transitions = machine.take_transitions();
-        self.follow_made(machine, &transitions, op, record, observer)
+        self.judge.expect(op);
+        self.catch_up(machine, observer)?;
+        self.over(machine, op, record)?;
+        self.compare(machine)
     }
 
     /// As [`Refinement::follow`], with the transitions that the machine is said to have made.
@@ -316,7 +411,9 @@ impl Refinement {
         observer: &mut O,
     ) -> Result<(), Disagreement> {
         let transitions = machine.take_transitions();
-        self.make_told(machine, &transitions, observer)
+        let marks = machine.take_marks();
+        self.make_told(machine, &transitions, observer)?;
+        self.heed(&marks)
     }
 
     fn make_told<O: Observer>(
@@ -615,13 +712,13 @@ const NOTHING: Op = Op::Delay { time: sim_core::Ps::ZERO };
 
 /// Whether the reference saw what the transition returned, the poison named included: both sides number births in the order
 /// of their requests.
-fn admits(seen: &Seen, t: &Transition) -> bool {
+fn admits(seen: &reference::Seen, t: &Transition) -> bool {
     match (seen, t.met, t.outcome) {
-        (Seen::MachineCheck { access, at, birth }, Some(met), _) => {
+        (reference::Seen::MachineCheck { access, at, birth }, Some(met), _) => {
             (*access, *at, *birth) == (met.access, met.at, met.birth)
         }
-        (Seen::MachineCheck { .. }, None, _) | (_, Some(_), _) => false,
-        (Seen::DmaPoison(a), None, Outcome::DmaPoison(b)) => *a == b,
+        (reference::Seen::MachineCheck { .. }, None, _) | (_, Some(_), _) => false,
+        (reference::Seen::DmaPoison(a), None, Outcome::DmaPoison(b)) => *a == b,
         (seen, None, outcome) => seen.admits(&outcome),
     }
 }

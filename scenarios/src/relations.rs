@@ -19,6 +19,7 @@ pub use generate::{Dice, FAR, Made, PAGE, PRIVATE, SHARED, Style, agents, settin
 pub use metamorphic::aliased_flushes_that_matter;
 pub use world::{Ran, Seen, Step, Unfit, World, extents, first_difference};
 
+use sim_core::Op;
 use sim_core::prng::mix;
 use std::fmt;
 
@@ -108,6 +109,14 @@ fn rules() -> impl Iterator<Item = &'static Rule> {
 pub fn random_world(dice: &mut Dice, style: Style) -> Result<World, Unfit> {
     let made = generate::world(dice, style);
     made.map(|made| made.world).ok_or_else(|| Unfit("a platform that does not fit".to_owned()))
+}
+
+/// A random line for a world, as its generator makes them for programs without rules.
+///
+/// # Errors
+/// As [`random_world`].
+pub fn random_line(dice: &mut Dice, world: &World) -> Result<(u16, Op), Unfit> {
+    generate::line(dice, world).ok_or_else(|| Unfit("a platform that does not fit".to_owned()))
 }
 
 /// Checks a relation of [`relations`] on so many random worlds. `None` if there is no such relation.

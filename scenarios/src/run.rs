@@ -13,13 +13,13 @@ use crate::report::{
 use crate::setup::{Setup, SetupError, Stage};
 use crate::stats::Values;
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
-use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord};
+use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord, Translation};
 use rayon::prelude::*;
 use sim_core::mca::McContext;
 use sim_core::outcome::{Loaded, NotRun};
 use sim_core::planted::Planted;
 use sim_core::tdx::PageType;
-use sim_core::{Line, Op, Outcome, PAGE_BYTES, PlatformSpec, Ps};
+use sim_core::{Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use tdx_module::Module;
@@ -96,6 +96,10 @@ impl Cell {
     /// The same program on another platform of the same addresses and KeyIDs.
     pub(crate) fn move_to(&mut self, platform: Platform) {
         self.platform = platform;
+    }
+    /// The file, for messages about what stands before the program.
+    pub(crate) const fn source(&self) -> &SourceFile {
+        &self.source
     }
 }
 
@@ -552,13 +556,18 @@ fn judge(check: &BoundCheck, machine: &Machine, before: &Before) -> (bool, Strin
             let first = before.counts.controller_partial_writes;
             number(machine.counts().controller_partial_writes - first, *n)
         }
-        _ => judge_module(check, machine),
+        _ => judge_module(check, machine.module(), |core, tdr, page| {
+            machine.tlb(core).and_then(|tlb| tlb.find(tdr, page))
+        }),
     }
 }
 
 /// Final checks on the TDX module and on TLBs.
-fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
-    let module = machine.module();
+pub(crate) fn judge_module(
+    check: &BoundCheck,
+    module: &Module,
+    translation: impl Fn(u16, Page, u64) -> Option<Translation>,
+) -> (bool, String) {
     let is = |real: &str, holds: bool| (holds, real.to_owned());
     let no_td = |tdr: &Line| (false, format!("no TD at {}", tdr.page().hpa()));
     let td = |tdr: &Line| module.td(tdr.page());
@@ -608,7 +617,7 @@ fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         }
         FinalCheck::Tlb { core, tdr, address, holds } => {
             let page = address / PAGE_BYTES;
-            let found = machine.tlb(*core).and_then(|tlb| tlb.find(tdr.page(), page));
+            let found = translation(*core, tdr.page(), page);
             let seen = found.map_or_else(
                 || "no translation".to_owned(),
                 |t| format!("page {} under KeyID {}", t.page.hpa(), t.keyid),

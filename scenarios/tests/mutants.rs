@@ -13,6 +13,7 @@ use machine::{
     AgentId, AgentKind, AgentSpec, CryptoKind, Item, Machine, Options, Order, Program, Speed,
     StepRecord,
 };
+use scenarios::fuzz::operations_with;
 use scenarios::platform::{Origin, load_with};
 use scenarios::refine::{self, Disagreement, Refinement};
 use sim_core::event::{EventKind, LineState, Rule, WeakKind};
@@ -390,7 +391,7 @@ fn show(
 fn broken(planted: Planted, items: &[(u16, Op)]) -> BTreeSet<&'static str> {
     let mut sound = machine(Planted::NONE, Speed::Functional);
     let mut faulty = machine(planted, Speed::Functional);
-    let mut refinement = Refinement::new(&sound);
+    let mut refinement = Refinement::new(&mut sound);
     for agent in agents() {
         sound.add_agent(agent.clone());
         faulty.add_agent(agent);
@@ -398,7 +399,7 @@ fn broken(planted: Planted, items: &[(u16, Op)]) -> BTreeSet<&'static str> {
     let (last, first) = items.split_last().unwrap();
     for (id, op) in first {
         let record = sound.execute(AgentId(*id), op, 0, &mut Os);
-        refinement.follow(&sound, AgentId(*id), op, &record).unwrap();
+        refinement.follow(&mut sound, op, &record, &mut ()).unwrap();
         faulty.execute(AgentId(*id), op, 0, &mut Os);
     }
     assert_eq!(faulty.trace().events(), sound.trace().events());
@@ -446,5 +447,18 @@ fn the_reference_that_judges_does_not_know_planted_faults() {
     let sound = Spec::new(&platform(Planted::NONE));
     for Mutant { fault, .. } in &MUTANTS {
         assert_eq!(Spec::new(&platform(Planted::fault(*fault))), sound);
+    }
+}
+
+// ---- The fuzzers' operations ---------------------------------------------------------------------------------------------
+
+#[test]
+fn what_the_fuzzers_kept_finds_every_named_mutant() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/operations");
+    let files = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path());
+    let inputs: Vec<Vec<u8>> = files.map(|path| std::fs::read(path).unwrap()).collect();
+    for Mutant { number, fault, .. } in &MUTANTS {
+        let finds = |input: &&Vec<u8>| operations_with(input, Planted::fault(*fault)).is_err();
+        assert!(inputs.iter().any(|input| finds(&input)), "MU-{number} is not found");
     }
 }

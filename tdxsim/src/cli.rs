@@ -26,6 +26,8 @@ pub enum Subcommands {
     List(List),
     /// Run scenarios and tell what happened, and why.
     Run(Run),
+    /// Search every interleaving and every other choice of hardware for what a scenario's agents may see.
+    Explore(Explore),
     /// Replay the address trace of a real program.
     Replay(Replay),
     /// Drive bare DDR5 channels from a trace or a named pattern.
@@ -36,6 +38,10 @@ pub enum Subcommands {
     Platform(Platform),
     /// Hold a platform's memory system against published measurements and its own formulas.
     Validate(Validate),
+    /// Exercise the invariants of verification.md §2, and say how often each had something to say.
+    ///
+    /// Exit code 3 when one is broken, 1 when one was not exercised: a check whose left side never held is none.
+    Invariants(Invariants),
 }
 
 /// Form of a command's output.
@@ -145,6 +151,46 @@ pub struct Run {
     /// The commands; wants a single run.
     #[command(flatten)]
     pub commands: CommandTrace,
+}
+
+/// `explore`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["scenario", "study"]))]
+pub struct Explore {
+    /// Name of a built-in scenario, or a scenario file.
+    #[arg(value_name = "NAME|FILE")]
+    pub scenario: Option<String>,
+    /// A table of explorations instead: reclaim-order (who is harmed by which order of private flush and clear), or
+    /// physical-attacks (which are accepted, which detected).
+    #[arg(long, value_name = "STUDY", value_parser = ["reclaim-order", "physical-attacks"])]
+    pub study: Option<String>,
+    /// By how many of its first lines a page is represented, 1 to 64.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub lines_per_page: u32,
+    /// Different states at most; each costs some kilobytes of memory.
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    pub states: usize,
+    /// Transitions at most.
+    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    pub transitions: u64,
+    /// Let cores fill lines that nobody asked for.
+    #[arg(long)]
+    pub prefetch: bool,
+    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on.
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Platform: spr, emr, gnr or a platform file. Replaces the scenario's own.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Integrity mode, ci or li. Replaces the scenario's own.
+    #[arg(long, value_name = "MODE", value_parser = ["ci", "li"])]
+    pub integrity: Option<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
 }
 
 /// `replay`.
@@ -281,6 +327,36 @@ pub struct Validate {
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: TableFormat,
+}
+
+/// `invariants`.
+#[derive(Debug, Args)]
+pub struct Invariants {
+    /// Only this group: L, C, P, S, T, H, E, V, R, Q, N or M.
+    #[arg(long, value_name = "LETTER", value_parser = ["L", "C", "P", "S", "T", "H", "E", "V", "R", "Q", "N", "M"],
+        ignore_case = true, conflicts_with = "id")]
+    pub group: Option<String>,
+    /// Only this invariant, such as T3.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// How much is done: what the command is for, or just enough for each to have something to say.
+    #[arg(long, value_enum, default_value = "full")]
+    pub effort: EffortArg,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// How much `invariants` does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EffortArg {
+    /// Every cell of the library, and long random runs.
+    Full,
+    /// A cell of each scenario, and short ones.
+    Small,
 }
 
 /// `explain`.

@@ -2,6 +2,8 @@
 
 mod dram;
 mod explain;
+mod explore;
+mod invariants;
 mod list;
 mod platform;
 mod replay;
@@ -26,11 +28,13 @@ pub fn dispatch(cli: &Cli) -> Exit {
     match &cli.command {
         Subcommands::List(args) => list::list(args),
         Subcommands::Run(args) => run::run(args),
+        Subcommands::Explore(args) => explore::explore(args),
         Subcommands::Replay(args) => replay::replay(args),
         Subcommands::Dram(args) => dram::dram(args),
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
         Subcommands::Validate(args) => validate::command(args),
+        Subcommands::Invariants(args) => invariants::invariants(args),
     }
 }
 

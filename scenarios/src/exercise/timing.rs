@@ -229,7 +229,7 @@ fn clear(checker: &mut Checker) -> Made<Vec<Violation>> {
         bare.dram.offer(request).map_err(|e| format!("{e:?}"))?;
     }
     judge.cleared(&bare.rules, lines, 2, bare.dram.drain());
-    let fills = 8;
+    let fills = 4;
     let (latency, added) = super::runs::crypto(fills)?;
     judge.crypto(&Crypto { fills, latency, added });
     Ok(checker.check_run(&judge))

@@ -94,8 +94,8 @@ impl Checker {
             requests: all.requests,
             lines: all.lines,
             states: all.states,
-            calls_judged: 0,
-            calls_not_judged: 0,
+            calls_judged: all.judged,
+            calls_not_judged: all.not_judged,
         };
         (report, self.verdict)
     }

@@ -200,6 +200,23 @@ pub(super) fn fill(dice: &mut Dice, style: Style, mut world: World) -> Option<Ma
     Some(maker.made)
 }
 
+/// A line of a program without rules for a world that has agents.
+pub(super) fn line(dice: &mut Dice, world: &World) -> Option<(u16, Op)> {
+    let spec = world.platform().ok()?;
+    let discipline = Discipline::new(Rules::default(), &spec);
+    let lines = [PAGE, PAGE + 64, PAGE + 128, FAR].map(|at| (Hpa(at), Phase::Host(KeyId::TME)));
+    let world = World { steps: Vec::new(), ..world.clone() };
+    let made = Made { world, clears: BTreeSet::new(), flushes: BTreeSet::new() };
+    let style = Style::RAW;
+    let mut maker = Maker { dice, style, made, discipline, spec, lines: lines.to_vec() };
+    loop {
+        maker.next();
+        if let Some(Some(step)) = maker.made.world.steps.last() {
+            return Some((step.agent, step.op));
+        }
+    }
+}
+
 impl Maker<'_> {
     fn agent(&self, kind: AgentKind, core: u16) -> u16 {
         self.made.world.agent(kind, core).unwrap_or(0)

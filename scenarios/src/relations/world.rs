@@ -110,7 +110,11 @@ impl World {
         Ok(machine)
     }
 
-    fn setup(&self) -> Result<Option<Setup>, Unfit> {
+    /// What stands before the program.
+    ///
+    /// # Errors
+    /// What of platform or tables does not fit.
+    pub fn setup(&self) -> Result<Option<Setup>, Unfit> {
         if self.tables.is_empty() {
             return Ok(None);
         }

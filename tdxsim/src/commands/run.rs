@@ -105,7 +105,7 @@ fn human(document: &Document, args: &Run) -> String {
 }
 
 /// A scenario by name or from a file.
-fn scenario(name: &str) -> Result<Scenario, Diag> {
+pub(super) fn scenario(name: &str) -> Result<Scenario, Diag> {
     match library::find(name) {
         Some(entry) => Scenario::parse(entry.source()),
         None => {

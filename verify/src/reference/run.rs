@@ -537,9 +537,10 @@ impl Run<'_> {
             self.drain(core);
         }
         self.own_access(core, at);
-        let had = self.nearest(core, at).0.is_some();
+        let strict = self.m.spec.rfo_poison_mc;
+        let had = strict && self.nearest(core, at).0.is_some();
         let copy = self.own_exclusively(core, at);
-        if locked || self.m.spec.rfo_poison_mc && !had {
+        if locked || strict && !had {
             // A locked operation reads; of a store MC-30.
             self.consume(at, copy.poison, McAccess::DataLoad)?;
         }
@@ -673,13 +674,18 @@ impl Run<'_> {
             | Op::Wbinvdp { .. }
             | Op::Wbnoinvdp { .. } => {}
             Op::Mfence | Op::Sfence | Op::Lfence | Op::Interrupt | Op::Delay { .. } => {}
-            Op::Evict { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
+            Op::Evict { at } | Op::WriteBack { at } | Op::FlipTd { at } | Op::InjectUe { at } => {
                 physical = true;
                 sized(at, 1, 1)?;
             }
             Op::WcEvict { core } => {
                 physical = true;
                 self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+            }
+            Op::Drain { core, at } => {
+                physical = true;
+                self.core(u16::try_from(*core).unwrap_or(u16::MAX))?;
+                sized(at, 1, 1)?;
             }
             Op::FlipBit { at, bit } => {
                 physical = true;
@@ -1007,6 +1013,14 @@ impl Run<'_> {
                 }
             }
             Op::Evict { at } => self.expel(at.tagged()),
+            Op::WriteBack { at } => {
+                // At most one copy is dirty (C1).
+                let found = self.m.copies(at.tagged()).find(|(_, c)| c.state.is_dirty());
+                if let Some((place, copy)) = found.map(|(place, copy)| (place, *copy)) {
+                    self.clean(at.tagged(), place, &copy);
+                }
+            }
+            Op::Drain { core, at } => self.own_access(*core as u16, at.tagged()),
             Op::WcEvict { core } => {
                 let core = *core as u16;
                 if self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {
