@@ -161,7 +161,6 @@ const DISCIPLINED: [&str; 12] = [
 pub fn exercise(what: &Exercise, tool: &str, progress: &mut dyn FnMut(&str)) -> InvariantsReport {
     let mut checker = Checker::new();
     let mut found = Vec::new();
-    let planted = what.planted;
     if what.wants_any(&[Feed::Reference]) {
         progress("the reference model, at random");
         found.extend(reference::walk(what.effort.walks, what.seed, &mut checker));
@@ -169,9 +168,7 @@ pub fn exercise(what: &Exercise, tool: &str, progress: &mut dyn FnMut(&str)) -> 
     if what.wants_any(&[Feed::Module, Feed::Reports, Feed::Runs]) {
         library(what, &mut checker, &mut found, progress);
         progress("pairs of runs");
-        found.extend(runs::secrets(planted, &mut checker));
-        found.extend(runs::alias(planted, &mut checker));
-        found.extend(runs::grades(&mut checker));
+        found.extend(compare(what.planted, &mut checker));
     }
     if what.wants_any(&[Feed::Timing]) {
         progress("bare memories");
@@ -215,6 +212,14 @@ fn library(
 pub fn watch(cell: &Cell, disciplined: bool, checker: &mut Checker) -> Vec<Violation> {
     let mut found = drive::drive(cell, disciplined, checker);
     found.extend(runs::refined(cell, checker));
+    found
+}
+
+/// Runs that are compared with each other, and grades with the rules: S2, S3, S5, C13, R3.
+pub fn compare(planted: Planted, checker: &mut Checker) -> Vec<Violation> {
+    let mut found = runs::secrets(planted, checker);
+    found.extend(runs::alias(planted, checker));
+    found.extend(runs::grades(checker));
     found
 }
 
