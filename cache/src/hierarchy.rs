@@ -361,6 +361,28 @@ impl Hierarchy {
         access
     }
 
+    /// A locked read-modify-write of a line: as [`Hierarchy::store`], but it reads the line first, and on poison it writes
+    /// nothing ([`Hierarchy::loaded`] has the poison then): its machine check comes before it completes.
+    pub fn store_locked<P: LinePort>(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+        port: &mut P,
+    ) -> Access {
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let dirty = self.slab.find(at).is_some_and(|slot| self.slab.get(slot).is_dirty());
+        let access = self.own(c, at, true, port);
+        if self.slab.get(access.slot.0).poison.is_none() {
+            self.write_into(core, access.slot.0, data, mask, port);
+        } else if !dirty {
+            self.slab.get_mut(access.slot.0).state = Mesi::Exclusive;
+        }
+        access
+    }
+
     /// The RFO of a store that is not made yet: the core becomes the only holder, and the line stays clean if it was
     /// (architecture.md §13 MC-30 with `rfo_poison_mc`).
     pub fn own_for_store<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) -> Access {

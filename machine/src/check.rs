@@ -2,6 +2,7 @@
 
 use crate::Machine;
 use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::journal::Mark;
 use sim_core::event::EventKind;
 use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McMisc, McRecord, McStatus,
@@ -120,9 +121,8 @@ impl Machine {
         // A machine check drains the write-combining buffers of every core that takes it (architecture.md §13 MC-28).
         let cores = if lmce { core..core + 1 } else { 0..self.spec.cpu.cores };
         self.traffic.clear();
-        let (mut bus, caches) = self.bus();
         for core in cores {
-            caches.interrupt(core, &mut bus);
+            self.drain_core(core);
         }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }
@@ -145,6 +145,7 @@ impl Machine {
             self.tdx_disabled = true;
             self.module.disable();
         }
+        self.mark(|m| Mark::Gone { core, module: Box::new(m.module.clone()) });
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
             (lp.seam.guest, lp.seam.asking, lp.seam.inside) = (None, false, None);

@@ -23,7 +23,7 @@ use crate::commands::CommandSink;
 use crate::platform::Platform;
 use crate::replay::Place;
 use crate::trace::{TraceError, TraceReader};
-use drive::{Drive, Integrity, Requests, Taken, Tally};
+use drive::{Drive, Integrity, Requests, Tally};
 use mktme::dram::{AddressMap, Dram, SpecError as DramSpecError, Timing};
 use mktme::{Controller, ControllerSpec, CryptoKind};
 use pattern::PatternRequests;
@@ -221,7 +221,6 @@ fn run<R: Requests>(
         sinks: outside.sinks,
         progress: outside.progress,
         tally: Tally::default(),
-        taken: Taken::default(),
         idle_steps: 0,
     };
     drive.run(source)?;

@@ -7,7 +7,7 @@
 use crate::format::tdx::{Misplaced, Shape};
 use crate::format::{Content, How, ModuleState, Place, Region, Scenario, Space, TdState};
 use crate::format::{Regions, Trouble};
-use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed};
+use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed, StepRecord};
 use serde::{Deserialize, Serialize};
 use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, MemType, Value};
 use sim_core::outcome::{CallResult, NotRun};
@@ -333,10 +333,23 @@ fn default_tdmr(spec: &PlatformSpec) -> Option<Area> {
 
 // ------------------------------------------------------------------------------------------------------------- running
 
+/// A stage of a setup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The module is brought up, on a machine that has no agents yet.
+    Module,
+    /// The TDs are built.
+    Tds,
+}
+
+/// Looks on while a setup runs: called behind every operation.
+pub type Watch<'a> = dyn FnMut(&mut Machine, &Op, &StepRecord) + 'a;
+
 /// A VMM at work.
-struct Vmm<'a, H> {
+struct Vmm<'a, 'w, H> {
     machine: &'a mut Machine,
     os: &'a mut H,
+    watch: Option<&'a mut Watch<'w>>,
     /// The kernel on each logical processor.
     cpus: Vec<AgentId>,
     /// Cores of a package.
@@ -355,12 +368,16 @@ const fn ask(at: Place, needs: &'static str) -> Ask {
     Ask { at, needs }
 }
 
-impl<H: McHandler> Vmm<'_, H> {
+impl<H: McHandler> Vmm<'_, '_, H> {
     fn execute(&mut self, core: u16, op: &Op) -> Outcome {
         let Some(agent) = self.cpus.get(usize::from(core)).copied() else {
             return Outcome::NotRun(NotRun::NotEntered);
         };
-        self.machine.execute(agent, op, u32::MAX, self.os).outcome
+        let record = self.machine.execute(agent, op, u32::MAX, self.os);
+        if let Some(watch) = &mut self.watch {
+            watch(self.machine, op, &record);
+        }
+        record.outcome
     }
     /// Writes 8 bytes as the host does: cached, under KeyID 0.
     fn store(&mut self, at: u64, value: u64) {
@@ -419,32 +436,59 @@ impl Setup {
     /// # Errors
     /// The first leaf that did not succeed.
     pub fn run<H: McHandler>(&self, machine: &mut Machine, os: &mut H) -> Result<(), SetupError> {
-        let (speed, log) = (machine.options().speed, machine.trace().is_on());
-        machine.set_speed(Speed::Functional);
+        let log = machine.trace().is_on();
         machine.set_log(false);
-        let cores = machine.spec().cpu.cores;
-        let packages = machine.spec().cpu.packages.max(1);
-        let cpu = |core| AgentSpec {
-            name: format!("setup{core}"),
-            kind: AgentKind::Kernel,
-            core,
-            keyid: KeyId::TME,
-            vcpu: None,
-        };
-        let cpus = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
-        let per_package = cores / u16::from(packages);
-        let mut vmm = Vmm { machine, os, cpus, per_package, packages };
         let done = self
-            .module(&mut vmm)
-            .and_then(|()| self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)));
-        machine.settle();
-        machine.set_speed(speed);
+            .run_watched(Stage::Module, machine, os, None)
+            .and_then(|()| self.run_watched(Stage::Tds, machine, os, None));
         machine.set_log(log);
         done
     }
 
+    /// As [`Setup::run`] for one stage of it, but the log stays as it is, and somebody may look on.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub fn run_watched<H: McHandler>(
+        &self,
+        stage: Stage,
+        machine: &mut Machine,
+        os: &mut H,
+        watch: Option<&mut Watch<'_>>,
+    ) -> Result<(), SetupError> {
+        let speed = machine.options().speed;
+        machine.set_speed(Speed::Functional);
+        let cores = machine.spec().cpu.cores;
+        let packages = machine.spec().cpu.packages.max(1);
+        if stage == Stage::Module {
+            for core in 0..cores {
+                let (name, kind) = (format!("setup{core}"), AgentKind::Kernel);
+                machine.add_agent(AgentSpec { name, kind, core, keyid: KeyId::TME, vcpu: None });
+            }
+        }
+        // The machine had no agents before.
+        let cpus = (0..cores).map(AgentId).collect();
+        let per_package = cores / u16::from(packages);
+        let mut vmm = Vmm { machine, os, watch, cpus, per_package, packages };
+        let done = match stage {
+            Stage::Module => self.module(&mut vmm),
+            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        };
+        if stage == Stage::Tds || done.is_err() {
+            machine.settle();
+        }
+        machine.set_speed(speed);
+        done
+    }
+
+    /// Whether the module is brought up alike: [`Stage::Module`] makes the same calls on the same platform.
+    pub fn has_module_of(&self, other: &Setup) -> bool {
+        let part = |s: &Setup| (s.tdmrs.clone(), s.global, s.own, s.pairs.clone());
+        part(self) == part(other)
+    }
+
     /// linux-host-paths.md §3.
-    fn module<H: McHandler>(&self, vmm: &mut Vmm<'_, H>) -> Result<(), SetupError> {
+    fn module<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>) -> Result<(), SetupError> {
         let fits = ask(self.at, "a platform on which the module starts");
         vmm.call(0, Leaf::SYS_INIT, [0; 4], fits)?;
         for core in 0..vmm.cpus.len() as u16 {
@@ -486,7 +530,7 @@ impl Setup {
     }
 
     /// linux-host-paths.md §5.
-    fn td<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) -> Result<(), SetupError> {
+    fn td<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>, td: &TdSetup) -> Result<(), SetupError> {
         let at = td.at;
         let mut control = td.control.iter().copied();
         let mut page = || {
@@ -567,7 +611,7 @@ impl Setup {
     }
 
     /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS, TSC_FREQUENCY.
-    fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, H>, td: &TdSetup) {
+    fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>, td: &TdSetup) {
         let at = self.own + PARAMS;
         for word in 0..1024 / 8 {
             vmm.store(at + 8 * word, 0);

@@ -34,10 +34,14 @@ pub fn structures(module: &Module) -> ModuleView {
     }
     let mut tables = BTreeMap::new();
     let mut sept = BTreeMap::new();
+    let mut kept = BTreeSet::new();
     for table in module.sept_pages() {
         tables.insert(table, module.pamt(table.hpa().0, Size::Small).owner());
         for index in 0..512 {
             let Some(entry) = module.sept_entry(table, index) else { continue };
+            if entry.host_priority() {
+                kept.insert((table, index));
+            }
             let entry = entry.with_locked(false).with_host_priority(false);
             if entry.code() != FREE {
                 sept.insert((table, index), entry.0);
@@ -59,6 +63,7 @@ pub fn structures(module: &Module) -> ModuleView {
         vcpus: module.vcpus().map(|(page, vcpu)| (page, self::vcpu(vcpu))).collect(),
         tables,
         sept,
+        kept,
         lps: Vec::new(),
     }
 }
@@ -92,6 +97,7 @@ fn td(td: &tdx_module::td::Td) -> TdView {
         attributes: td.attributes,
         gpaw: td.gpaw,
         levels: td.levels,
+        l2_vms: td.l2_vms,
         max_vcpus: td.max_vcpus,
         vcpus: td.vcpus,
         associated: td.associated,

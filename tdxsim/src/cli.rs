@@ -114,6 +114,9 @@ pub struct PlatformChoice {
     /// How much of time is modelled.
     #[arg(long, value_enum, default_value = "timed")]
     pub speed: SpeedArg,
+    /// Look at every clock edge of DRAM instead of at those at which something can happen. Slow; the same bytes come out.
+    #[arg(long)]
+    pub no_skip: bool,
 }
 
 /// `run`.

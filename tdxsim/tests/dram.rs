@@ -101,6 +101,12 @@ fn no_skip_gives_the_same_bytes() {
         every.push("--no-skip");
         assert!(good(&run) == good(&every), "{pattern}");
     }
+    let json = ["--format", "json"];
+    for run in [&["replay", "scenarios/data/dramsim3.trace"][..], &["run", "partial-write"]] {
+        let short = [run, &json].concat();
+        let every = [run, &json, &["--no-skip"]].concat();
+        assert!(good(&short) == good(&every), "{run:?}");
+    }
 }
 
 #[test]

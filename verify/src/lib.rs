@@ -7,6 +7,7 @@
 pub mod configurations;
 pub mod ddr5;
 pub mod invariants;
+pub mod monitor;
 pub mod reference;
 pub mod search;
 pub mod view;

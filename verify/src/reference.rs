@@ -22,7 +22,9 @@ use sim_core::event::{BirthCause, LineState, Rule, WeakKind};
 use sim_core::mca::McAccess;
 use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
 use sim_core::platform::{IntegrityMode, MemorySpec};
-use sim_core::{BirthId, ByteMask, KeyId, KeyIdLayout, Line, Op, Outcome, PlatformSpec, Tagged};
+use sim_core::{
+    BirthId, ByteMask, KeyId, KeyIdLayout, Line, LineData, Op, Outcome, PlatformSpec, Tagged,
+};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use tables::Class;
@@ -300,6 +302,33 @@ pub enum Step {
     Op(Agent, u16, Op),
     /// Hardware makes a choice.
     Choice(Choice),
+}
+
+/// What an agent does, as a replay has it: an operation, or what the TDX module does and no operation spells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// An operation.
+    Op(Op),
+    /// A write-back store of any bytes of a line.
+    Store {
+        /// Which line.
+        at: Tagged,
+        /// Which bytes.
+        mask: ByteMask,
+        /// Their values, each at its place.
+        data: LineData,
+        /// A locked read-modify-write: it reads the line first, and writes nothing if that retires on poison.
+        locked: bool,
+    },
+    /// MOVDIR64B of lines alike.
+    Direct {
+        /// The first line.
+        at: Tagged,
+        /// How many.
+        lines: u32,
+        /// What each holds afterwards.
+        data: LineData,
+    },
 }
 
 /// How far an operation has come when hardware may choose within it.
@@ -637,16 +666,33 @@ impl Reference {
         match step {
             Step::Choice(choice) => run.choose(*choice)?,
             Step::Op(who, core, op) => {
-                run.check(*who, *core, op)?;
-                run.between(false);
-                let seen = run.op(*who, *core, op, sub_block).unwrap_or_else(|early| early);
-                run.between(true);
+                let seen = run.issue(*who, *core, &Act::Op(*op), sub_block)?;
                 if matches!(seen, Seen::MachineCheck { .. }) {
                     run.drain_wc(*core); // MC-28
                 }
                 run.out.seen = seen;
             }
         }
+        run.refused.map_or(Ok(()), Err)
+    }
+
+    /// As [`Reference::step_into`], but where the agent meets poison its machine check is still to come: what that drains
+    /// (architecture.md §13 MC-28) is another step, [`Op::Interrupt`] on the cores that take it.
+    ///
+    /// # Errors
+    /// As those of [`Reference::step_among`].
+    pub fn issue_into(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: &dyn Fn(Tagged) -> u32,
+        choose: &mut dyn FnMut(&Reference, Progress) -> Option<Choice>,
+        out: &mut StepOutcome,
+    ) -> Result<(), NotAllowed> {
+        out.clear();
+        let mut run = Run::new(self, choose, out);
+        run.out.seen = run.issue(who, core, act, sub_block)?;
         run.refused.map_or(Ok(()), Err)
     }
 

@@ -513,7 +513,7 @@ impl DramReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Drive, Taken, Tally};
+    use super::super::{Drive, Tally};
     use super::*;
     use crate::platform::{Origin, load};
     use mktme::dram::{Dram, Kind, Request};
@@ -587,7 +587,6 @@ mod tests {
             progress: &mut |_| (),
             // A request that DRAM knows nothing of is said to be in flight: its answer never comes.
             tally: Tally { accepted: 1, ..Tally::default() },
-            taken: Taken::default(),
             idle_steps: 0,
         };
         let mut source = super::super::PatternRequests::new(Pattern::Chain, 3, 8, 0, Ps::ZERO);

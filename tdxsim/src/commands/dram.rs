@@ -38,7 +38,7 @@ pub(super) fn dram_only(args: &Replay) -> Exit {
         td: args.td,
         keyid: args.keyid,
         no_integrity: false,
-        no_skip: false,
+        no_skip: choice.no_skip,
         check: false,
         commands: args.commands.clone(),
         platform: choice.platform.clone(),

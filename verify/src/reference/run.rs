@@ -4,7 +4,7 @@ use super::line::{Bytes, Cipher, DramLine, Key};
 use super::sorted::{Sift, Sorted};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
+    Act, Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
     Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
@@ -494,6 +494,75 @@ impl Run<'_> {
 
 /// Choices and operations.
 impl Run<'_> {
+    /// Makes an act, with choices before it, within it and after it.
+    pub(super) fn issue(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: &dyn Fn(Tagged) -> u32,
+    ) -> Result<Seen, NotAllowed> {
+        if let Act::Op(op) = act {
+            self.check(who, core, op)?;
+        } else {
+            self.core(core)?;
+        }
+        self.between(false);
+        let seen = match act {
+            Act::Op(op) => self.op(who, core, op, sub_block),
+            Act::Store { at, mask, data, locked } => {
+                self.store_bytes(who, core, *at, *mask, data, *locked)
+            }
+            Act::Direct { at, lines, data } => self.direct(who, core, *at, *lines, data),
+        };
+        let seen = seen.unwrap_or_else(|early| early);
+        self.between(true);
+        Ok(seen)
+    }
+
+    fn store_bytes(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        mask: ByteMask,
+        data: &LineData,
+        locked: bool,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        if locked {
+            self.drain(core);
+        }
+        self.own_access(core, at);
+        let strict = self.m.spec.rfo_poison_mc;
+        let had = strict && self.nearest(core, at).0.is_some();
+        let copy = self.own_exclusively(core, at);
+        if locked || strict && !had {
+            // A locked operation reads; of a store MC-30.
+            self.consume(at, copy.poison, McAccess::DataLoad)?;
+        }
+        self.between(false);
+        self.store(core, at, Bytes::known(*data), mask);
+        Ok(Seen::Done)
+    }
+
+    fn direct(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        lines: u32,
+        data: &LineData,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        for i in 0..u64::from(lines) {
+            let (line, data) = (at.offset(i), Bytes::known(*data));
+            self.weak(core, WeakKind::Movdir64b, line, ByteMask::FULL, data);
+            self.between(false);
+        }
+        Ok(Seen::Done)
+    }
+
     pub(super) fn choose(&mut self, choice: Choice) -> Result<(), NotAllowed> {
         let s = &self.m.state;
         let copy = |place, at: Tagged| {
