@@ -110,7 +110,7 @@ pub struct InvariantReport {
     /// Its id in verification.md §2.
     pub id: String,
     /// S a state, T a step or a trace, X runs compared, Q time.
-    pub kind: char,
+    pub kind: String,
     /// What holds.
     pub text: String,
     /// Source, beside verification.md.
@@ -254,7 +254,7 @@ fn report(what: &Exercise, tool: &str, checker: &Checker, found: &[Violation]) -
         };
         InvariantReport {
             id: i.id.to_owned(),
-            kind: i.kind.letter(),
+            kind: i.kind.letter().to_string(),
             text: i.text.to_owned(),
             cite: i.cite.to_owned(),
             judged_on: i.feed.text().to_owned(),
