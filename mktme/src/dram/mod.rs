@@ -456,8 +456,8 @@ impl Dram {
             self.walk_to_completion();
             return self.pop_completion();
         }
-        let mut edge = 0;
-        while self.done.is_empty() && self.busy > 0 {
+        let (mut edge, mut first) = (0, None);
+        while first.is_none() && self.done.is_empty() && self.busy > 0 {
             // The subchannel that comes first runs alone as far as the others let it.
             let (mut node, mut limit) = (1, NEVER - 1);
             while node < self.leaves {
@@ -468,7 +468,15 @@ impl Dram {
             let index = node - self.leaves;
             let sub = &mut self.subchannels[index];
             let was_idle = sub.is_idle();
-            let run = sub.run_to_completion(limit, &mut sink(&mut self.done, index as u16));
+            let run = {
+                // The first is handed on without being queued, if no other comes at the same moment.
+                let mut queue = sink(&mut self.done, index as u16);
+                let mut out = |completion| match first {
+                    None => first = Some((index as u16, completion)),
+                    Some(_) => queue(completion),
+                };
+                sub.run_to_completion(limit, &mut out)
+            };
             self.after_run(index, was_idle);
             match run {
                 Ok(to) => edge = edge.max(to),
@@ -476,10 +484,21 @@ impl Dram {
             }
         }
         if edge > 0 {
-            // At one moment, in the order of subchannels.
-            self.run_to(edge);
             self.now = self.now.max(self.timing.moment(edge));
             self.edge = self.edge.max(edge);
+            if self.wakes[1] <= edge {
+                // At one moment, in the order of subchannels.
+                if let Some((index, completion)) = first.take() {
+                    sink(&mut self.done, index)(completion);
+                }
+                self.run_to(edge);
+            }
+        }
+        if first.is_some() && self.done.is_empty() {
+            return first.map(|(_, completion)| completion);
+        }
+        if let Some((index, completion)) = first {
+            sink(&mut self.done, index)(completion);
         }
         self.pop_completion()
     }

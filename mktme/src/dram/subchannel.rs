@@ -548,7 +548,17 @@ impl Subchannel {
         earliest
     }
 
-    /// After a command to a bank: its picks go on the wheel until the bank is ready for what they want.
+    /// [`Subchannel::arm`] of the queue that is not the one named.
+    #[inline]
+    fn arm_other<const WRITES: bool>(&mut self, bank: Bank, now: u64) {
+        if WRITES {
+            self.arm::<false>(bank, now);
+        } else {
+            self.arm::<true>(bank, now);
+        }
+    }
+
+    /// After the refresh of a bank: its picks go on the wheels until the bank is ready for what they want.
     #[inline]
     fn rearm(&mut self, bank: Bank, now: u64) {
         if self.reads.unarmed(bank) {
@@ -1181,11 +1191,12 @@ impl Subchannel {
         } else {
             queue.choose(bank, Some(row));
         }
+        self.arm::<WRITES>(bank, edge);
         let other = if WRITES { &mut self.reads } else { &mut self.writes };
         if other.has_entries(bank) {
             other.choose(bank, Some(row));
+            self.arm_other::<WRITES>(bank, edge);
         }
-        self.rearm(bank, edge);
         self.issued::<WRITES>(Want::Row);
         self.record(Command::Act, bank, row, 0, edge);
     }
@@ -1203,7 +1214,7 @@ impl Subchannel {
             self.record(Command::Pre, bank, row, 0, edge);
         }
         self.device.apply_pre(bank, edge);
-        for queue in [&mut self.reads, &mut self.writes] {
+        let pick = |queue: &mut Queue| {
             let (pick, want) = queue.pick(bank);
             if pick != NIL && want == Want::Close {
                 // The oldest of the bank, as before.
@@ -1211,8 +1222,14 @@ impl Subchannel {
             } else if pick != NIL {
                 queue.choose(bank, None);
             }
+            pick != NIL
+        };
+        if pick(&mut self.reads) {
+            self.arm::<false>(bank, edge);
         }
-        self.rearm(bank, edge);
+        if pick(&mut self.writes) {
+            self.arm::<true>(bank, edge);
+        }
         self.issued::<WRITES>(Want::Close);
     }
 
@@ -1254,10 +1271,13 @@ impl Subchannel {
             } else {
                 self.stats.rdas += 1;
             }
-            for queue in [&mut self.reads, &mut self.writes] {
-                if queue.has_entries(bank) {
-                    queue.choose(bank, None);
-                }
+            if self.reads.has_entries(bank) {
+                self.reads.choose(bank, None);
+                self.arm::<false>(bank, edge);
+            }
+            if self.writes.has_entries(bank) {
+                self.writes.choose(bank, None);
+                self.arm::<true>(bank, edge);
             }
         } else {
             self.device.apply_column::<WRITES, false>(bank, edge);
@@ -1266,20 +1286,19 @@ impl Subchannel {
             } else {
                 self.stats.rds += 1;
             }
-            let (queue, other) = if WRITES {
-                (&mut self.writes, &mut self.reads)
-            } else {
-                (&mut self.reads, &mut self.writes)
-            };
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if !passed_on && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
+                self.arm::<WRITES>(bank, edge);
             }
             // PRE must wait longer now.
-            if other.pick(bank).1 == Want::Close {
+            let other = if WRITES { &mut self.reads } else { &mut self.writes };
+            let (pick, want) = other.pick(bank);
+            if pick != NIL && want == Want::Close {
                 other.disarm(bank);
+                self.arm_other::<WRITES>(bank, edge);
             }
         }
-        self.rearm(bank, edge);
         self.issued::<WRITES>(Want::Column);
         if self.recorder.is_some() {
             let command = match (WRITES, auto) {
