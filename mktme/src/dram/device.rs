@@ -182,11 +182,13 @@ struct BankEdges {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 struct GroupEdges([u64; GATES]);
 
-/// Earliest edges by constraints of a rank and of other ranks.
+/// Earliest edges by constraints of a rank and of other ranks, by [`Gate`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-struct RankEdges {
-    /// By [`Gate`].
-    edges: [u64; GATES],
+struct RankEdges([u64; GATES]);
+
+/// The last commands of a rank.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct RankCommands {
     /// By command: the edge of the last one in the rank plus one, zero if none. What refreshes wait for is worked out from
     /// these when it is asked, as they are few.
     last: [u64; COMMAND_COUNT],
@@ -196,7 +198,7 @@ struct RankEdges {
     oldest: u8,
 }
 
-impl RankEdges {
+impl RankCommands {
     /// The earliest edge of a command, from the clocks until it by preceding command.
     fn until(&self, clocks: &[u32; COMMAND_COUNT]) -> u64 {
         let mut edge = 0;
@@ -333,6 +335,7 @@ pub struct Device {
     banks: [BankEdges; BANKS],
     groups: [GroupEdges; GROUPS],
     ranks: [RankEdges; RANKS],
+    commands: [RankCommands; RANKS],
     /// Banks with an open row, by rank.
     open: [u32; RANKS],
     bus: u64,
@@ -354,6 +357,7 @@ impl Device {
             banks: [BankEdges::default(); BANKS],
             groups: [GroupEdges::default(); GROUPS],
             ranks: [RankEdges::default(); RANKS],
+            commands: [RankCommands::default(); RANKS],
             open: [0; RANKS],
             bus: 0,
             last: [LastEdges([0; BANKS]); COMMAND_COUNT],
@@ -452,12 +456,12 @@ impl Device {
     #[inline]
     pub(super) fn gate<const WRITES: bool>(&self, want: Want, bank: Bank) -> u64 {
         let gate = gate_of::<WRITES>(want);
-        self.ranks[bank.rank()].edges[gate].max(self.group(bank).0[gate])
+        self.ranks[bank.rank()].0[gate].max(self.group(bank).0[gate])
     }
     /// The same by those of ranks alone.
     #[inline]
     pub(super) fn gate_of_rank<const WRITES: bool>(&self, want: Want, rank: usize) -> u64 {
-        self.ranks[rank & 3].edges[gate_of::<WRITES>(want)]
+        self.ranks[rank & 3].0[gate_of::<WRITES>(want)]
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
@@ -481,7 +485,7 @@ impl Device {
 
     /// The earliest edge of a command, whatever row is open.
     pub(super) fn earliest(&self, command: Command, bank: Bank) -> u64 {
-        let rank = &self.ranks[bank.rank()];
+        let commands = &self.commands[bank.rank()];
         let own = match command {
             Command::Act => self.ready(Want::Row, bank).max(self.gate::<false>(Want::Row, bank)),
             Command::Pre => {
@@ -490,9 +494,9 @@ impl Device {
             Command::Rd => self.earliest_column::<false>(bank),
             Command::Rda => self.earliest_column::<false>(bank).max(self.auto_read(bank)),
             Command::Wr | Command::Wra => self.earliest_column::<true>(bank),
-            Command::PreAb => rank.until(&self.clocks.pre_ab),
-            Command::RefAb => rank.until(&self.clocks.ref_ab),
-            Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
+            Command::PreAb => commands.until(&self.clocks.pre_ab),
+            Command::RefAb => commands.until(&self.clocks.ref_ab),
+            Command::RefSb => commands.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
     }
@@ -508,8 +512,8 @@ impl Device {
         let (c, own, group) = (&self.clocks, self.bank(bank), self.group(bank));
         let rank = &self.ranks[bank.rank()];
         let from = from.max(self.bus);
-        let column = own.edges[COLUMN].max(group.0[RD]).max(rank.edges[RD]).max(from);
-        let act = own.edges[ACT].max(group.0[ACT]).max(rank.edges[ACT]).max(from);
+        let column = own.edges[COLUMN].max(group.0[RD]).max(rank.0[RD]).max(from);
+        let act = own.edges[ACT].max(group.0[ACT]).max(rank.0[ACT]).max(from);
         let open = self.open_mask(bank.rank()) & bank.bit() != 0;
         if !open {
             return (act, act, column.max(act + u64::from(c.act_col.max(c.two_slots))));
@@ -517,7 +521,7 @@ impl Device {
         if own.row == row {
             return (column, column, column);
         }
-        let pre = own.edges[PRE].max(rank.edges[PRE]).max(from);
+        let pre = own.edges[PRE].max(rank.0[PRE]).max(from);
         let act = act.max(pre + u64::from(c.pre_act.max(c.one_slot)));
         (pre, act, column.max(act + u64::from(c.act_col.max(c.two_slots))))
     }
@@ -569,7 +573,7 @@ impl Device {
     #[inline]
     fn note(&mut self, command: Command, bank: Bank, edge: u64) {
         self.last[command as usize].0[bank.flat()] = edge + 1;
-        self.ranks[bank.rank()].last[command as usize] = edge + 1;
+        self.commands[bank.rank()].last[command as usize] = edge + 1;
     }
 
     #[inline]
@@ -584,13 +588,14 @@ impl Device {
         raise(&mut self.groups[group].0[ACT], edge, c.act_act_group);
         self.open[bank.rank()] |= bank.bit();
         let rank = &mut self.ranks[bank.rank()];
-        raise(&mut rank.edges[ACT], edge, c.act_act_rank);
+        let commands = &mut self.commands[bank.rank()];
+        raise(&mut rank.0[ACT], edge, c.act_act_rank);
         // The next ACT comes tFAW after the fourth last, which is the one that follows in the ring.
-        rank.acts[usize::from(rank.oldest & 3)] = edge + 1;
-        rank.oldest = (rank.oldest + 1) & 3;
-        let fourth = rank.acts[usize::from(rank.oldest & 3)];
+        commands.acts[usize::from(commands.oldest & 3)] = edge + 1;
+        commands.oldest = (commands.oldest + 1) & 3;
+        let fourth = commands.acts[usize::from(commands.oldest & 3)];
         if fourth != 0 {
-            raise(&mut rank.edges[ACT], fourth - 1, c.faw);
+            raise(&mut rank.0[ACT], fourth - 1, c.faw);
         }
         self.bus = edge + u64::from(c.two_slots);
     }
@@ -602,7 +607,7 @@ impl Device {
         raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.pre_act);
         self.open[bank.rank()] &= !bank.bit();
         let rank = &mut self.ranks[bank.rank()];
-        raise(&mut rank.edges[PRE], edge, c.pre_pre);
+        raise(&mut rank.0[PRE], edge, c.pre_pre);
         self.bus = edge + u64::from(c.one_slot);
     }
 
@@ -636,8 +641,8 @@ impl Device {
         while rank < self.geometry.ranks {
             let edges = &mut self.ranks[usize::from(rank & 3)];
             let own = usize::from(rank) == r;
-            raise(&mut edges.edges[same], edge, if own { c.same_rank } else { c.same_other });
-            raise(&mut edges.edges[turn], edge, if own { c.turn_rank } else { c.turn_other });
+            raise(&mut edges.0[same], edge, if own { c.same_rank } else { c.same_other });
+            raise(&mut edges.0[turn], edge, if own { c.turn_rank } else { c.turn_other });
             rank += 1;
         }
         self.bus = edge + u64::from(self.clocks.two_slots);
@@ -651,15 +656,15 @@ impl Device {
         match command {
             Command::PreAb => {
                 self.open[r] = 0;
-                raise(&mut rank.edges[ACT], edge, c.pre_ab_act);
-                raise(&mut rank.edges[PRE], edge, c.pre_ab_pre);
+                raise(&mut rank.0[ACT], edge, c.pre_ab_act);
+                raise(&mut rank.0[PRE], edge, c.pre_ab_pre);
             }
             Command::RefAb => {
-                raise(&mut rank.edges[ACT], edge, c.ref_ab_act);
-                raise(&mut rank.edges[PRE], edge, c.ref_ab_pre);
+                raise(&mut rank.0[ACT], edge, c.ref_ab_act);
+                raise(&mut rank.0[PRE], edge, c.ref_ab_pre);
             }
             _ => {
-                raise(&mut rank.edges[ACT], edge, c.ref_sb_act);
+                raise(&mut rank.0[ACT], edge, c.ref_sb_act);
                 for index in super::queue::bits(self.geometry.same_banks(number as u8)) {
                     let bank = Bank::new(r as u8, index);
                     raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.ref_sb_act_same);
@@ -676,8 +681,8 @@ impl Device {
         for row in CONSTRAINTS.iter().filter(|row| row.to.contains(&command)) {
             for &from in row.from {
                 let last = if row.window == WINDOW {
-                    let rank = &self.ranks[bank.rank()];
-                    rank.acts[usize::from(rank.oldest & 3)]
+                    let commands = &self.commands[bank.rank()];
+                    commands.acts[usize::from(commands.oldest & 3)]
                 } else {
                     self.last_of(from, row.scope, bank)
                 };

@@ -405,6 +405,21 @@ impl Dram {
         }
     }
 
+    /// Goes on from event to event, as [`Dram::next_event`] and [`Dram::advance`] would, until a request is complete or the next
+    /// event would lie beyond `until`. Does nothing while a completion has not been taken.
+    pub fn advance_to_completion(&mut self, until: Ps) {
+        let last = self.timing.edge_until(until.min(Ps::HORIZON));
+        while self.done.is_empty() && self.busy > 0 && self.wakes[1] <= last {
+            let edge = self.wakes[1];
+            let at = self.timing.moment(edge);
+            if at.is_horizon() {
+                break;
+            }
+            (self.now, self.edge) = (self.now.max(at), self.edge.max(edge));
+            self.run_to(edge);
+        }
+    }
+
     /// Runs the subchannels up to an edge, in their order.
     #[inline]
     fn run_to(&mut self, edge: u64) {
