@@ -169,7 +169,8 @@ pub struct Explore {
     /// Let cores fill lines that nobody asked for.
     #[arg(long)]
     pub prefetch: bool,
-    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on.
+    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its
+    /// runs into this directory.
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
     /// Platform: spr, emr, gnr or a platform file. Replaces the scenario's own.

@@ -40,6 +40,9 @@ pub(super) enum Item {
     Forget(usize, u64),
 }
 
+/// What stands behind an operation that had begun before.
+const GOES_ON: &str = " (goes on)";
+
 /// What the program shows.
 pub(super) struct Shown<'a> {
     /// By line: the words that its operation came to.
@@ -61,13 +64,16 @@ pub(super) fn told(x: &mut Explorer, start: &World, moves: &[Move]) -> Vec<Strin
                 let name = x.agents.get(agent).map_or("?", |a| a.name.as_str());
                 let what = line.and_then(|line| x.text_of(line)).unwrap_or("?");
                 match line.is_some_and(|line| x.is_under_way(&now, agent, line)) {
-                    true => format!("{name}: {what} (goes on)"),
+                    true => format!("{name}: {what}{GOES_ON}"),
                     false => format!("{name}: {what}"),
                 }
             }
             _ => told_move(x, mv),
         };
-        out.push(text);
+        // A call's steps, one behind the other, are one thing to a reader.
+        if !(text.ends_with(GOES_ON) && out.last() == Some(&text)) {
+            out.push(text);
+        }
         match x.apply(&now, mv) {
             Some(next) => now = next,
             None => break,

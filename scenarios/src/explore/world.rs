@@ -527,7 +527,7 @@ impl Explorer {
                     Some(AgentKind::Td | AgentKind::Guest) => McContext::SeamNonRoot,
                     _ => McContext::Kernel,
                 };
-                self.machine_check(w, agent, core, context, (access, at, birth))
+                self.machine_check(w, agent, core, (context, false), (access, at, birth))
             }
             Seen::PageFaultRsvd => Outcome::PageFaultRsvd,
             Seen::GeneralProtection(reason) => Outcome::GeneralProtection(reason),
@@ -544,13 +544,13 @@ impl Explorer {
         linux(&self.spec)
     }
 
-    /// A machine check: its registers, and what becomes of whom (architecture.md §6.2, §6.3).
+    /// A machine check: its registers, and what becomes of whom; `fatal` where the core cannot go on from it (architecture.md §6.2, §6.3).
     pub(super) fn machine_check(
         &mut self,
         w: &mut World,
         agent: usize,
         core: u16,
-        context: McContext,
+        (context, fatal): (McContext, bool),
         (access, at, birth): (McAccess, Tagged, BirthId),
     ) -> Outcome {
         let mce = &self.spec.mce;
@@ -582,6 +582,7 @@ impl Explorer {
         let kind = self.agents.get(agent).map(|a| a.kind);
         let consequence = match context {
             McContext::SeamRoot => self.shut_down(w, core),
+            McContext::SeamNonRoot if fatal => self.shut_down(w, core),
             McContext::SeamNonRoot => {
                 if kind == Some(AgentKind::Guest) {
                     self.guest_dies(w, core, &record)
