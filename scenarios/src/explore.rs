@@ -13,6 +13,9 @@ mod seam;
 pub mod study;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 use crate::diag::Diag;
 use crate::format::{Expectation, Program, ProgramLine, Scenario};
 use crate::report::Verdict;
@@ -34,13 +37,20 @@ use world::{Explorer, World};
 /// The most outcomes that a report tells one by one.
 pub const OUTCOMES_MAX: usize = 1000;
 
+/// About how much memory a state takes.
+pub const STATE_BYTES: u64 = 4 << 10;
+/// The same of a program that uses the TDX module, which is part of every state.
+pub const MODULE_STATE_BYTES: u64 = 64 << 10;
+
 /// How far an exploration goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// By how many of its first lines a page is represented, 1 to 64, beside those that the program names one by one.
     pub lines_per_page: u32,
-    /// Different states; memory grows with them, by a few kilobytes each.
+    /// Different states.
     pub states: usize,
+    /// Bytes of memory for states, by the room that one takes: [`STATE_BYTES`], [`MODULE_STATE_BYTES`].
+    pub memory: u64,
     /// Transitions made.
     pub transitions: u64,
     /// Whether cores fill lines that nobody asked for.
@@ -49,7 +59,13 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { lines_per_page: 1, states: 200_000, transitions: 5_000_000, prefetch: false }
+        Bounds {
+            lines_per_page: 1,
+            states: 1_000_000,
+            memory: 2 << 30,
+            transitions: 10_000_000,
+            prefetch: false,
+        }
     }
 }
 
@@ -109,6 +125,8 @@ struct Explored {
     endings: Vec<Ending>,
     end: End,
     states: usize,
+    /// How many there might have been.
+    bound: usize,
     transitions: u64,
     depth: u32,
 }
@@ -154,8 +172,11 @@ impl Prepared {
 }
 
 fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Bounds) -> Explored {
+    let each = if start.seam.is_some() { MODULE_STATE_BYTES } else { STATE_BYTES };
+    let room = usize::try_from(bounds.memory / each).unwrap_or(usize::MAX).max(1);
     let mut search = Search::new(explorer, start);
-    let budget = Budget { states: bounds.states, transitions: bounds.transitions, depth: u32::MAX };
+    let states = bounds.states.min(room);
+    let budget = Budget { states, transitions: bounds.transitions, depth: u32::MAX };
     let searched = search.run(budget);
     let mut found: BTreeMap<(Vec<u16>, Vec<(bool, String)>), (Vec<usize>, u64)> = BTreeMap::new();
     for (number, state) in search.states().iter().enumerate() {
@@ -180,6 +201,7 @@ fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Boun
         endings,
         end: searched.end,
         states: searched.states,
+        bound: states,
         transitions: searched.transitions,
         depth: searched.depth,
     }
@@ -268,10 +290,12 @@ pub fn explore_cell(
     };
     if !exhausted {
         let why = match explored.end {
-            End::States => format!("there are more than {} states", bounds.states),
+            End::States => format!("there are more than {} states", explored.bound),
             _ => format!("there are more than {} transitions", bounds.transitions),
         };
-        report.notes.push(format!("not everything was seen: {why} (--states, --transitions)"));
+        report
+            .notes
+            .push(format!("not everything was seen: {why} (--states, --memory, --transitions)"));
     }
     Ok(report)
 }

@@ -157,7 +157,12 @@ struct Asked {
 type Found = Vec<Option<(u32, CounterexampleReport)>>;
 
 /// Explores a program and finds, by question, the shortest run that speaks against one of its expectations.
-fn ask(asked: &Asked, count: usize, request: &Request, bounds: &Bounds) -> Result<(Found, Totals), Diag> {
+fn ask(
+    asked: &Asked,
+    count: usize,
+    request: &Request,
+    bounds: &Bounds,
+) -> Result<(Found, Totals), Diag> {
     let scenario = Scenario::from_text("study.toml", &asked.text)?;
     let mut found: Found = vec![None; count];
     let mut totals = Totals::default();
@@ -496,7 +501,10 @@ pub fn reclaim_order_of(rows: &[ReclaimRow], setting: &Setting<'_>) -> Result<St
     }
     let heads = ["row", "mode", "erratum", "private flush", "clear", "partial writes"];
     Ok(study(
-        ("reclaim-order", "Which order of private flush and clear at reclaim can harm whom? (verification.md §2.9)"),
+        (
+            "reclaim-order",
+            "Which order of private flush and clear at reclaim can harm whom? (verification.md §2.9)",
+        ),
         setting,
         (&heads, &HARMS),
         table,
@@ -649,11 +657,9 @@ fn attacked(row: &AttackRow, fate: &str) -> Asked {
     // What is not the current value is what is asked for; the current value is "no effect".
     let (table, pattern, key) = match fate {
         "" => ("forbid", row.current.to_owned(), format!("never {step}")),
-        "data | zeros" => (
-            "expect",
-            format!("{} | garbage | mc", row.current),
-            format!("always {step}"),
-        ),
+        "data | zeros" => {
+            ("expect", format!("{} | garbage | mc", row.current), format!("always {step}"))
+        }
         other => ("forbid", other.to_owned(), format!("never {step}")),
     };
     let text = format!(

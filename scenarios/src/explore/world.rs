@@ -133,6 +133,9 @@ pub(super) struct Explorer {
     final_lines: Vec<Line>,
     pub(super) counted: bool,
     prefetch: bool,
+    /// Offers every choice in every state: what the reductions are held against.
+    #[cfg(test)]
+    pub(super) everywhere: bool,
     /// Whether at most one agent ever calls the module: then nobody can tell its steps apart.
     pub(super) lone_caller: bool,
     /// Something that a run on the reference cannot show, once it was met.
@@ -184,6 +187,8 @@ impl Explorer {
             final_lines,
             counted,
             prefetch,
+            #[cfg(test)]
+            everywhere: false,
             not_modelled: None,
         }
     }
@@ -784,6 +789,10 @@ impl System for Explorer {
             if let Some(linear) = self.forgettable(w, *agent, *line) {
                 out.push(Move::Forget(*agent, linear));
             }
+        }
+        #[cfg(test)]
+        {
+            deps.all |= self.everywhere;
         }
         if !turns.is_empty() {
             self.choices(w, &deps, out);

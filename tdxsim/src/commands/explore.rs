@@ -11,6 +11,7 @@ use scenarios::explore::study::{self, Setting};
 use scenarios::explore::{self, Bounds};
 use scenarios::platform::Override;
 use scenarios::run::Request;
+use sim_core::units::{clip, parse_size};
 use std::path::{Path, PathBuf};
 
 pub(super) fn explore(args: &cli::Explore) -> Exit {
@@ -18,7 +19,18 @@ pub(super) fn explore(args: &cli::Explore) -> Exit {
         Ok(request) => request,
         Err(exit) => return exit,
     };
+    let memory = match parse_size(&args.memory) {
+        Ok(memory) => memory,
+        Err(error) => {
+            let found = clip(&args.memory);
+            output::message(&format!(
+                "--memory: found `{found}`, expected a size such as 2GiB ({error})"
+            ));
+            return Exit::BadInput;
+        }
+    };
     let bounds = Bounds {
+        memory,
         lines_per_page: args.lines_per_page,
         states: args.states,
         transitions: args.transitions,
