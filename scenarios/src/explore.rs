@@ -23,13 +23,13 @@ use crate::run::{Cell, Crypto, Request, plan};
 use crate::setup::SetupError;
 use counterexample::Way;
 use lines::Lines;
-use machine::AgentKind;
+use machine::{AgentKind, Order};
 use report::{
     BoundsReport, CounterexampleReport, Document, ExplorationReport, FinalReport, JudgedReport,
     OutcomeReport, SCHEMA, SeenReport,
 };
 use sim_core::tdx::Leaf;
-use sim_core::{Op, Outcome};
+use sim_core::{Op, Outcome, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use verify::search::{Budget, End, Search};
 use world::{Explorer, World};
@@ -429,6 +429,7 @@ fn tell(
         .map(|id| explored.search.system.word(*id).map(|w| w.text.clone()))
         .collect();
     let finals: Vec<bool> = ending.finals.iter().map(|(met, _)| *met).collect();
+    let program = cell.program();
     let what = counterexample::Shown { words: &words, finals: &finals, nth };
     for state in ending.states.clone() {
         let Some((moves, _)) = explored.search.trace(state) else { continue };
@@ -444,6 +445,20 @@ fn tell(
             }
             if reproduced {
                 return report;
+            }
+        }
+    }
+    // Side by side as the scenario has it, with somebody a little later.
+    if program.order == Order::Concurrent && report.file.is_some() {
+        for agent in 0..program.agents.len() {
+            for delay in counterexample::DELAYS {
+                let who = (agent, Ps::ns(delay));
+                let system = &explored.search.system;
+                let text = counterexample::later(scenario, cell, request, system, who, &what);
+                if text.as_ref().is_some_and(|t| counterexample::reproduces(t, request)) {
+                    (report.file, report.reproduced) = (text, true);
+                    return report;
+                }
             }
         }
     }

@@ -526,7 +526,7 @@ impl Explorer {
     }
 
     /// The host's call is over.
-    fn host_over(&mut self, w: &mut World, core: u16, outcome: Outcome) {
+    pub(super) fn host_over(&mut self, w: &mut World, core: u16, outcome: Outcome) {
         let Some(lp) = Self::lp(w, core) else { return };
         (lp.guest, lp.next) = (None, None);
         let Some((agent, line)) = lp.caller.take() else { return };

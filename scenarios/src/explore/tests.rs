@@ -32,7 +32,8 @@ fn outcomes(scenario: &Scenario, erratum: bool, everywhere: bool) -> Vec<Vec<Str
         return Vec::new();
     }
     let lines = 0..cell.program().lines.len();
-    let all = explored.endings.iter().map(|e| lines.clone().map(|l| word_of(&explored, e, l)).collect());
+    let all =
+        explored.endings.iter().map(|e| lines.clone().map(|l| word_of(&explored, e, l)).collect());
     let mut all: Vec<Vec<String>> = all.collect();
     all.sort();
     all.dedup();
@@ -86,7 +87,8 @@ fn without_a_choice_there_is_one_outcome_and_with_one_there_are_two() {
 
 #[test]
 fn side_by_side_every_order_is_tried() {
-    let text = "  cpu0 : store [P0] 8 1\n  cpu1 : store [P0] 8 2\n  barrier\n  cpu0 : load [P0] 8\n";
+    let text =
+        "  cpu0 : store [P0] 8 1\n  cpu1 : store [P0] 8 2\n  barrier\n  cpu0 : load [P0] 8\n";
     let all = outcomes(&scenario("concurrent", text), true, false);
     let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
     assert_eq!(last, ["data 0x01", "data 0x02"]);

@@ -623,12 +623,14 @@ impl Explorer {
         consequence
     }
     /// Unbreakable shutdown of a logical processor, and the end of TDX.
-    pub(super) fn shut_down(&self, w: &mut World, core: u16) -> McConsequence {
+    pub(super) fn shut_down(&mut self, w: &mut World, core: u16) -> McConsequence {
         w.fate.shut_down.insert(core);
         w.fate.tdx_disabled = true;
         if let Some(seam) = &mut w.seam {
             Arc::make_mut(seam).shut_down(core);
         }
+        // A host whose call was under way here never gets it back.
+        self.host_over(w, core, Outcome::NotRun(NotRun::Shutdown));
         McConsequence::Shutdown
     }
 
