@@ -12,6 +12,7 @@ use crate::transaction::Transaction;
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Location, Why};
 use sim_core::outcome::DataClass;
+use sim_core::planted::{Fault, Planted};
 use sim_core::platform::{CacheGeometry, CpuSpec};
 use sim_core::port::LinePort;
 use sim_core::{BirthId, ByteMask, EventKind, Line, LineData, Ps, Tagged};
@@ -223,6 +224,9 @@ pub struct Hierarchy {
     pub(crate) wc_age: Ps,
     pub(crate) write_post: Ps,
     pub(crate) stats: Stats,
+    /// A fault planted by a test.
+    #[serde(skip)]
+    pub(crate) planted: Planted,
 }
 
 fn checked(cache: &'static str, geometry: &CacheGeometry) -> Result<(), SpecError> {
@@ -308,7 +312,14 @@ impl Hierarchy {
             wc_age: cpu.wc_age,
             write_post,
             stats: Stats::default(),
+            planted: Planted::NONE,
         })
+    }
+
+    /// The same caches with a fault planted by a test.
+    #[must_use]
+    pub fn with_planted(self, planted: Planted) -> Hierarchy {
+        Hierarchy { planted, ..self }
     }
 
     /// A load of one line. Whatever the core itself has waiting for that line leaves first (architecture.md §13 MC-28).
@@ -347,6 +358,28 @@ impl Hierarchy {
         self.own_access(c, at, port);
         let access = self.own(c, at, true, port);
         self.write_into(core, access.slot.0, data, mask, port);
+        access
+    }
+
+    /// A locked read-modify-write of a line: as [`Hierarchy::store`], but it reads the line first, and on poison it writes
+    /// nothing ([`Hierarchy::loaded`] has the poison then): its machine check comes before it completes.
+    pub fn store_locked<P: LinePort>(
+        &mut self,
+        core: u16,
+        at: Tagged,
+        data: &LineData,
+        mask: ByteMask,
+        port: &mut P,
+    ) -> Access {
+        let c = self.core_index(core);
+        self.own_access(c, at, port);
+        let dirty = self.slab.find(at).is_some_and(|slot| self.slab.get(slot).is_dirty());
+        let access = self.own(c, at, true, port);
+        if self.slab.get(access.slot.0).poison.is_none() {
+            self.write_into(core, access.slot.0, data, mask, port);
+        } else if !dirty {
+            self.slab.get_mut(access.slot.0).state = Mesi::Exclusive;
+        }
         access
     }
 
@@ -446,6 +479,17 @@ impl Hierarchy {
         self.cores.at(first).neighbours
     }
 
+    /// What the core's lookup compares lines with: the line and its KeyID.
+    #[inline]
+    fn compared(&self, c: usize, at: Tagged) -> Tagged {
+        if self.planted.is(Fault::TagIgnoresKeyId) {
+            let bit = self.core_bit(c);
+            let held = self.slab.any_of(at.line(), |entry| entry.cores & bit != 0);
+            return held.map_or(at, |slot| self.slab.get(slot).tag);
+        }
+        at
+    }
+
     // ---- lines come
 
     /// A line that is in the core's L1 and where it was last seen: the most recently used of its set from now on.
@@ -459,6 +503,7 @@ impl Hierarchy {
     /// Brings a line into the core's L1 for reading.
     #[inline]
     fn bring<P: LinePort>(&mut self, c: usize, at: Tagged, port: &mut P) -> Access {
+        let at = self.compared(c, at);
         // A hit changes no state: mesi::tests::a_load_never_changes_a_valid_copy.
         if let Some(slot) = self.quick_l1(c, at) {
             count(&mut self.stats.l1.hits);
@@ -653,6 +698,7 @@ impl Hierarchy {
     /// Makes the core the only holder, ready to write. `fetch` is whether the old content is wanted.
     #[inline]
     fn own<P: LinePort>(&mut self, c: usize, at: Tagged, fetch: bool, port: &mut P) -> Access {
+        let at = self.compared(c, at);
         if let Some(slot) = self.quick_l1(c, at) {
             let line = self.slab.get_mut(slot);
             let (state, effect) = next(line.state, MesiEvent::Store, Elsewhere::Others);
@@ -790,7 +836,7 @@ impl Hierarchy {
         self.slab.data_mut(slot).merge(data, mask);
         let line = self.slab.get_mut(slot);
         let mut laundered = None;
-        if mask.is_full() {
+        if mask.is_full() || self.planted.is(Fault::StoreLaundersPoison) {
             laundered = line.poison.take();
         }
         // What a write-back and a new fill would say: the line was written under this key. Otherwise the class would

@@ -252,6 +252,13 @@ impl Slab {
     pub(crate) fn find(&self, at: Tagged) -> Option<SlotId> {
         self.index.find(at.line(), |slot| self.get(slot).tag == at)
     }
+    /// The lowest-numbered slot that holds the line under any KeyID and for which `is` holds.
+    pub(crate) fn any_of(&self, line: Line, is: impl Fn(&Entry) -> bool) -> Option<SlotId> {
+        self.index.least(line, |slot| {
+            let entry = self.get(slot);
+            entry.tag.line() == line && is(entry)
+        })
+    }
     /// Takes in a line that is not there and that `core` now holds alone.
     pub(crate) fn add(
         &mut self,

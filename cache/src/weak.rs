@@ -6,6 +6,7 @@ use crate::hierarchy::{Drained, FenceKind, Hierarchy};
 use crate::stats::count;
 use crate::transaction::Transaction;
 use sim_core::event::{WeakKind, Why};
+use sim_core::planted::Fault;
 use sim_core::port::{Fill, LinePort};
 use sim_core::{ByteMask, EventKind, KeyId, LINES_PER_PAGE, LineData, Page, Ps, Tagged};
 
@@ -131,6 +132,11 @@ impl Hierarchy {
         let c = self.core_index(core);
         self.own_access(c, at, port);
         self.flush_line(at, FlushKind::Clflush, port);
+        if self.planted.is(Fault::ClflushTakesAllKeyIds) {
+            while let Some(slot) = self.slab.any_of(at.line(), |_| true) {
+                self.expel(self.slab.get(slot).tag, Why::Flush, true, port);
+            }
+        }
     }
 
     /// CLFLUSHOPT: as CLFLUSH, but weakly ordered.
@@ -300,7 +306,9 @@ impl Hierarchy {
                     WeakKind::Movdir64b => {
                         count(&mut self.stats.movdir64b);
                         self.stats.transaction(Transaction::WCiLF);
-                        self.expel(at, Why::Bypass, true, port);
+                        if !self.planted.is(Fault::Movdir64bKeepsCopies) {
+                            self.expel(at, Why::Bypass, true, port);
+                        }
                         port.write(at, &data, None);
                     }
                     WeakKind::Movdiri => {

@@ -12,6 +12,7 @@ use cache::mesi::{Effect, Elsewhere, Mesi, MesiEvent, TRANSITIONS, Transition, W
 use cache::{FenceKind, Hierarchy, Level, SpecError};
 use common::*;
 use sim_core::event::Why;
+use sim_core::platform::CacheGeometry;
 use sim_core::{ByteMask, EventKind, Ps};
 
 /// Core 0 and its neighbour 1 are in package 0, core 2 in package 1.
@@ -286,6 +287,12 @@ fn a_specification_that_does_not_fit_is_refused() {
     assert!(matches!(
         with(|c| c.llc = sets_ways(3, 4)),
         SpecError::Geometry { cache: "cpu.llc", .. }
+    ));
+    // Three lines in two ways are no whole number of sets, even if rounding down gives one.
+    assert_eq!(CacheGeometry { size: 3 * 64, ways: 2 }.sets(), 1);
+    assert!(matches!(
+        with(|c| c.l1d = CacheGeometry { size: 3 * 64, ways: 2 }),
+        SpecError::Geometry { cache: "cpu.l1d", size: 192, ways: 2 }
     ));
     assert_eq!(with(|c| c.wc_buffers = 0), SpecError::Zero("wc_buffers"));
 }

@@ -2,18 +2,18 @@
 
 use crate::Machine;
 use crate::agent::{AgentId, AgentKind, Consumed};
+use crate::journal::Mark;
 use sim_core::event::EventKind;
 use sim_core::mca::{
-    MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McRecord, McStatus,
+    MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McMisc, McRecord, McStatus,
     McgStatus,
 };
 use sim_core::port::McHandler;
 use sim_core::{Addr, Outcome};
 use tdx_module::VmExit;
 
-/// MCi_MISC of a recoverable error in a line: address mode physical (2, bits 8:6), least significant valid address bit 6
-/// (bits 5:0). Assumed: the sheets give no MISC value for these errors; the layout is the SDM's.
-const MISC_PHYSICAL_LINE: u64 = 2 << 6 | 6;
+/// MCi_MISC of a recoverable error in a line of 64 bytes. Assumed: the sheets give no MISC value for these errors.
+const MISC_PHYSICAL_LINE: McMisc = McMisc::pack(McMisc::PHYSICAL, 6);
 
 impl Machine {
     /// A retired load or fetch of `agent` consumed poison.
@@ -56,7 +56,7 @@ impl Machine {
             bank,
             status: McStatus::srar(mce.mscod_core, mcacod),
             addr: self.spec.keyid.join(line),
-            misc: MISC_PHYSICAL_LINE,
+            misc: MISC_PHYSICAL_LINE.0,
             mcg: McgStatus(mcg),
             access,
             context,
@@ -117,9 +117,8 @@ impl Machine {
         // A machine check drains the write-combining buffers of every core that takes it (architecture.md §13 MC-28).
         let cores = if lmce { core..core + 1 } else { 0..self.spec.cpu.cores };
         self.traffic.clear();
-        let (mut bus, caches) = self.bus();
         for core in cores {
-            caches.interrupt(core, &mut bus);
+            self.drain_core(core);
         }
         self.trace.cause = cause;
         Outcome::MachineCheck { record, consequence }
@@ -140,6 +139,7 @@ impl Machine {
         }
         self.tdx_disabled = true;
         self.module.disable();
+        self.mark(|m| Mark::Gone { core, module: Box::new(m.module.clone()) });
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;
             (lp.seam.guest, lp.seam.asking, lp.seam.inside) = (None, false, None);

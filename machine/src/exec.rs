@@ -143,7 +143,12 @@ impl Gather {
 
 impl Machine {
     /// Why the agent cannot do this at all (architecture.md §2.5); the access reaches neither cache nor memory.
-    fn refused(&self, kind: AgentKind, own: sim_core::KeyId, op: &Op) -> Option<Outcome> {
+    pub(crate) fn refused(
+        &self,
+        kind: AgentKind,
+        own: sim_core::KeyId,
+        op: &Op,
+    ) -> Option<Outcome> {
         // Alignment is checked on the operand, before the address is translated.
         let misaligned = match op {
             Op::NtStore { at, bytes, .. } => {
@@ -183,6 +188,7 @@ impl Machine {
 
     /// Issues the next lines of an operation.
     pub(crate) fn beat(&mut self, id: AgentId, op: &Op, done: u32) -> Beat {
+        self.journal_agent(id);
         let beat = self.act(id, op, done);
         match (self.options.speed, op) {
             (Speed::Timed, _) | (_, Op::Delay { .. }) => beat,
@@ -215,15 +221,24 @@ impl Machine {
             _ if kind == AgentKind::Guest => return self.guest_beat(id, op, done),
             _ => {}
         }
+        if self.journal.is_some() {
+            return self.act_in_journal(kind, own, core, op, done);
+        }
         if done == 0 {
             if let Some(outcome) = self.refused(kind, own, op) {
                 return Beat::over(outcome, self.spec.latency.issue);
             }
-            if kind.has_core() && self.seam(core).is_some_and(|s| s.irq.is_some()) {
-                self.take_irq(core);
-            }
+            self.take_pending_irq(kind, core);
         }
         self.act_as(kind, core, op, done)
+    }
+
+    /// The host of a core runs: it takes an interrupt that waits.
+    #[inline]
+    pub(crate) fn take_pending_irq(&mut self, kind: AgentKind, core: u16) {
+        if kind.has_core() && self.seam(core).is_some_and(|s| s.irq.is_some()) {
+            self.take_irq(core);
+        }
     }
 
     /// The next lines of an operation on physical addresses that are allowed.
@@ -559,7 +574,7 @@ impl Machine {
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }
 
-    /// A cached store of some bytes of one line.
+    /// A cached store of some bytes of one line; a locked one reads the line first, and is not made on poison.
     pub(crate) fn store_line(
         &mut self,
         core: u16,
@@ -568,20 +583,20 @@ impl Machine {
         mask: ByteMask,
         locked: bool,
     ) -> Beat {
-        if self.spec.cpu.rfo_poison_mc {
-            let (mut bus, caches) = self.bus();
-            let hit = caches.own_for_store(core, at, &mut bus);
-            if let Some(birth) = hit.rfo_poison {
-                let access = McAccess::DataLoad;
-                let at = Addr::new(at.line().hpa(), at.keyid());
-                let poison = Some(Consumed { birth, at, access, fatal: false });
-                let (cost, after_read) = self.level_cost(core, &hit, at.tagged());
-                return Beat { poison, after_read, ..Beat::over(Outcome::Done, cost) };
-            }
-        }
+        let early = self.spec.cpu.rfo_poison_mc;
         let (mut bus, caches) = self.bus();
-        let hit = caches.store(core, at, data, mask, &mut bus);
-        let poison = if locked { caches.loaded(hit.slot).2 } else { None };
+        let (hit, poison) = if locked {
+            let hit = caches.store_locked(core, at, data, mask, &mut bus);
+            (hit, caches.loaded(hit.slot).2)
+        } else if early {
+            let hit = caches.own_for_store(core, at, &mut bus);
+            if hit.rfo_poison.is_none() {
+                caches.store(core, at, data, mask, &mut bus);
+            }
+            (hit, hit.rfo_poison)
+        } else {
+            (caches.store(core, at, data, mask, &mut bus), None)
+        };
         let (now, after_read) = self.level_cost(core, &hit, at);
         // A store that hits retires into the store buffer; what is read and written retires when it has been read, on
         // poison too.

@@ -11,6 +11,7 @@
 use crate::Machine;
 use crate::agent::{AgentId, AgentKind};
 use crate::exec::Beat;
+use crate::journal::{Act, Actor, Mark, Purpose};
 use crate::seam::{SeamBeat, fatal};
 use crate::tlb::Translation;
 use crate::walk::{Need, Walk, access};
@@ -21,7 +22,7 @@ use sim_core::mca::McAccess;
 use sim_core::op::{IrqKind, MemType, Source, Value};
 use sim_core::outcome::{CallResult, GpReason, Loaded, NotRun};
 use sim_core::tdx::ExitReason;
-use sim_core::{Addr, Hpa, Op, Outcome, PAGE_BYTES, Page, Ps};
+use sim_core::{Addr, Hpa, KeyId, Op, Outcome, PAGE_BYTES, Page, Ps};
 use tdx_module::{GuestEntry, Inject, VmExit};
 
 /// EPT violation (architecture.md §7.11 "Exit reasons used").
@@ -233,7 +234,7 @@ impl Machine {
             }
             _ if op.addresses()[0].is_none() => {
                 // Fences, WBINVD and the like: no address, the core does them as for any TD.
-                Some(self.act_as(AgentKind::Td, core, op, 0))
+                Some(self.act_of_guest(core, op, 0))
             }
             _ => None,
         }
@@ -321,7 +322,15 @@ impl Machine {
         let prefetch = matches!(op, Op::Prefetch { .. });
         match need {
             Need::Read(at) => {
-                let mut beat = self.load(core, at, 8, McAccess::DataLoad);
+                let act = Act::Op(Op::Load { at, bytes: 8, ty: MemType::Wb });
+                let actor = self.actor_of_guest(core);
+                let mut beat = self.transition(
+                    actor,
+                    core,
+                    Purpose::Walk,
+                    |_| act,
+                    |m| m.load(core, at, 8, McAccess::DataLoad),
+                );
                 if prefetch && beat.poison.is_some() {
                     // Nothing retires on a prefetch, nor on its walk (architecture.md §13 MC-06).
                     return Beat { poison: None, outcome: Outcome::Done, ..beat };
@@ -380,6 +389,9 @@ impl Machine {
                 if let Some(seam) = self.seam_mut(core) {
                     (seam.guest, seam.asking) = (Some(guest), false);
                 }
+                if !matches!(guest.inject, Inject::Answer(_)) {
+                    self.mark(|_| Mark::Resumed { core });
+                }
                 match guest.inject {
                     Inject::Nothing => {
                         let Some(state) = self.guest_mut(id) else {
@@ -406,6 +418,7 @@ impl Machine {
                         let (status, out) = (answer.status, answer.out);
                         self.trace.emit(EventKind::Returned { core, guest: true, leaf, status });
                         let result = CallResult { guest: true, leaf, status, out };
+                        self.mark(|_| Mark::Answered { core, result });
                         Beat::over(Outcome::Call(result), cost)
                     }
                 }
@@ -421,6 +434,21 @@ impl Machine {
             SeamBeat::Fatal => self.module_gone(core),
             SeamBeat::NotModelled => self.guest_lost(core),
         }
+    }
+
+    /// The TD that runs on a core.
+    fn actor_of_guest(&self, core: u16) -> Actor {
+        let guest = self.seam(core).and_then(|s| s.guest);
+        Actor::Td(guest.map_or(KeyId::TME, |g| g.hkid))
+    }
+
+    /// The next lines of an operation of a guest on physical addresses.
+    fn act_of_guest(&mut self, core: u16, op: &Op, done: u32) -> Beat {
+        let actor = self.actor_of_guest(core);
+        let part = |m: &Machine| Act::Op(m.part_of(op, done));
+        self.transition(actor, core, Purpose::Operation, part, |m| {
+            m.act_as(AgentKind::Td, core, op, done)
+        })
     }
 
     /// Acts on physical memory: beat `done` of that.
@@ -452,7 +480,7 @@ impl Machine {
             (Op::RepStosb { bytes, value, .. }, _) => {
                 let left = (bytes - passed).min((PAGE_BYTES - first % PAGE_BYTES) as u32);
                 let part = Op::RepStosb { at: here, bytes: left, value };
-                let mut beat = self.act_as(AgentKind::Td, core, &part, done);
+                let mut beat = self.act_of_guest(core, &part, done);
                 if !beat.more && beat.poison.is_none() && passed + left < bytes {
                     beat.more = true;
                     if let Some(state) = self.guest_mut(id) {
@@ -465,20 +493,32 @@ impl Machine {
             (Op::Movdir64b { dst, src: Source::Mem(_) }, next) => {
                 let Some((dst, _)) = to(2, dst.hpa.0) else { return none() };
                 let Some((next, _)) = next else {
-                    return self.movdir64b(core, dst, Source::Mem(here));
+                    return self.act_of_guest(
+                        core,
+                        &Op::Movdir64b { dst, src: Source::Mem(here) },
+                        0,
+                    );
                 };
                 let beat = self.load_pages(core, [here, next], 64, MemType::Wb);
                 let (Outcome::Data(loaded), None) = (beat.outcome, beat.poison) else {
                     return beat;
                 };
-                let cost = beat.cost.max(self.direct_store(core, dst, &loaded.data));
+                let act = Act::Direct { at: dst.tagged(), lines: 1, data: loaded.data };
+                let stored = self.transition(
+                    self.actor_of_guest(core),
+                    core,
+                    Purpose::Operation,
+                    |_| act,
+                    |m| Beat::over(Outcome::Done, m.direct_store(core, dst, &loaded.data)),
+                );
+                let cost = beat.cost.max(stored.cost);
                 Beat { outcome: Outcome::Done, cost, ..beat }
             }
             (op, None) => {
                 let mapped = op.try_map(|_: Addr| Ok::<Addr, ()>(here), Ok, Ok);
                 mapped.map_or_else(
                     |()| none(),
-                    |op| self.act_as(AgentKind::Td, core, &typed(op, shared), done),
+                    |op| self.act_of_guest(core, &typed(op, shared), done),
                 )
             }
             (Op::Load { bytes, ty, .. }, Some((next, _))) => {
@@ -486,7 +526,13 @@ impl Machine {
                 self.load_pages(core, [here, next], bytes, ty)
             }
             (Op::LockXadd { bytes, value, .. }, Some((next, _))) => {
-                let fence = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
+                let fence = self.transition(
+                    self.actor_of_guest(core),
+                    core,
+                    Purpose::Operation,
+                    |_| Act::Op(Op::Mfence),
+                    |m| m.fence(core, FenceKind::Locked, m.spec.latency.mfence),
+                );
                 let loaded = self.load_pages(core, [here, next], bytes, MemType::Wb);
                 let (Outcome::Data(old), None) = (loaded.outcome, loaded.poison) else {
                     return loaded;
@@ -509,8 +555,8 @@ impl Machine {
     fn load_pages(&mut self, core: u16, [here, next]: [Addr; 2], bytes: u32, ty: MemType) -> Beat {
         let split = rest_of_page(here.hpa.0);
         let part = |at, bytes| Op::Load { at, bytes, ty };
-        let low = self.act_as(AgentKind::Td, core, &part(here, split), 0);
-        let high = self.act_as(AgentKind::Td, core, &part(next, bytes - split), 0);
+        let low = self.act_of_guest(core, &part(here, split), 0);
+        let high = self.act_of_guest(core, &part(next, bytes - split), 0);
         let outcome = match (low.outcome, high.outcome) {
             (Outcome::Data(low), Outcome::Data(high)) => {
                 let mut data = low.data;
@@ -546,11 +592,11 @@ impl Machine {
             }
         };
         let (low, high) = (part(here, 0, split), part(next, split, op.bytes() - split));
-        let low = self.act_as(AgentKind::Td, core, &low, 0);
+        let low = self.act_of_guest(core, &low, 0);
         if low.poison.is_some() {
             return low;
         }
-        let high = self.act_as(AgentKind::Td, core, &high, 0);
+        let high = self.act_of_guest(core, &high, 0);
         both(low, high)
     }
 }

@@ -19,6 +19,7 @@ mod bus;
 mod check;
 mod exec;
 mod guest;
+mod journal;
 mod seam;
 mod time;
 mod tlb;
@@ -30,6 +31,7 @@ pub use agent::{AgentId, AgentKind, AgentSpec, Item, Order, Program, StepRecord}
 pub use cache::Level;
 pub use cache::transaction::TRANSACTION_ROWS;
 pub use exec::Counts;
+pub use journal::{Act, Actor, Mark, Met, Purpose, Transition};
 pub use mktme::CryptoKind;
 pub use seam::{exit_of, is_seam_msr, reset_msr};
 pub use time::Run;
@@ -141,6 +143,8 @@ pub struct Machine {
     streams: Vec<window::Stream>,
     /// Streams that ended waiting for what never came: a defect.
     stuck: u64,
+    /// What is done to memory, for who asked for it.
+    journal: Option<Box<journal::Journal>>,
 }
 
 /// Why a machine cannot be built.
@@ -171,7 +175,7 @@ impl Machine {
         let packages = spec.cpu.packages;
         let subchannels = usize::from(packages) * usize::from(spec.dram.channels) * 2;
         Ok(Machine {
-            caches: Hierarchy::new(&spec.cpu, spec.latency.write_post)?,
+            caches: Hierarchy::new(&spec.cpu, spec.latency.write_post)?.with_planted(spec.planted),
             memory: Controller::new(controller)?,
             dram: Dram::new(&spec.dram, packages)?,
             trace: Trace::new(options.log),
@@ -200,6 +204,7 @@ impl Machine {
             direct_lines: vec![uncore::DirectLines::new(spec); packages.into()],
             streams: Vec::new(),
             stuck: 0,
+            journal: None,
             options,
             spec: spec.clone(),
         })
@@ -220,6 +225,10 @@ impl Machine {
     /// Whether ordinary events are recorded from now on, or only those of poison and machine checks.
     pub fn set_log(&mut self, on: bool) {
         self.trace.set_on(on);
+    }
+    /// Forgets all ordinary events that were recorded, as if the log had been off all the time.
+    pub fn forget_events(&mut self) {
+        self.trace.forget_ordinary();
     }
     /// The caches.
     pub const fn caches(&self) -> &Hierarchy {

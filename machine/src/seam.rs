@@ -3,16 +3,17 @@
 use crate::agent::{AgentId, Consumed};
 use crate::bus::Bus;
 use crate::exec::Beat;
+use crate::journal::{Act, Actor, Mark, Purpose};
 use crate::{Machine, Speed};
 use cache::FenceKind;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::event::EventKind;
 use sim_core::mca::{McAccess, McRecord};
-use sim_core::op::{CallRegs, IrqKind, PconfigCmd, Source};
+use sim_core::op::{CallRegs, IrqKind, MemType, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
-use sim_core::{Addr, Hpa, LINE_BYTES, Outcome, Page, PlatformSpec, Ps};
+use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Page, PlatformSpec, Ps};
 use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Reply, Touch, VmExit};
 
 /// What a logical processor has to do with the module.
@@ -119,9 +120,15 @@ impl Machine {
         if done == 0 {
             self.tdx_used = true;
             let call = op.call();
+            let (rax, regs) = (call.rax, op.regs);
             if self.begin_call(core, &call).is_err() {
+                self.mark(|m| {
+                    let module = Box::new(m.module.clone());
+                    Mark::Refused { core, rax, regs, module }
+                });
                 return Beat::over(Outcome::VmFailInvalid, self.spec.latency.issue);
             }
+            self.mark(|_| Mark::Began { core, vcpu: None, rax, regs });
             self.trace.emit(EventKind::Call { core, guest: false, leaf: op.leaf.0 });
             if let Some(seam) = self.seam_mut(core) {
                 (seam.reply, seam.work, seam.over, seam.leaving) = (Reply::Done, None, None, None);
@@ -149,6 +156,7 @@ impl Machine {
     }
 
     fn abandon_call(&mut self, core: u16) -> Beat {
+        self.mark(|_| Mark::Lost { core });
         if let Some(seam) = self.seam_mut(core) {
             (seam.guest, seam.host, seam.inside) = (None, None, None);
         }
@@ -177,18 +185,22 @@ impl Machine {
         // An interrupt that came meanwhile is taken when the host runs again.
         self.take_irq(core);
         let Answer { status, out } = answer;
-        Beat::over(Outcome::Call(CallResult { guest: false, leaf, status, out }), cost)
+        let result = CallResult { guest: false, leaf, status, out };
+        self.mark(|_| Mark::Returned { core, result });
+        Beat::over(Outcome::Call(result), cost)
     }
 
     fn enter_guest(&mut self, core: u16, guest: GuestEntry, cost: Ps) -> Beat {
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
         seam.inside = Some(guest.tdvpr);
         let (td, vcpu) = (guest.tdr, guest.tdvpr);
+        self.mark(|_| Mark::Entered { core, vcpu });
         self.trace.emit(EventKind::TdEnter { core, td, vcpu });
         let Some(seam) = self.seam_mut(core) else { return Beat::over(Outcome::Done, cost) };
         if let Some(irq) = seam.irq {
             // It was pending all the time: the guest does not get to its first instruction.
             seam.leaving = Some(exit_of(irq));
+            self.mark(|_| Mark::Exit { core, check: false });
             return Beat { more: true, ..Beat::over(Outcome::Done, cost) };
         }
         seam.guest = Some(guest);
@@ -201,8 +213,7 @@ impl Machine {
     pub(crate) fn take_irq(&mut self, core: u16) {
         let Some(seam) = self.seam_mut(core) else { return };
         if seam.irq.take().is_some() {
-            let (mut bus, caches) = self.bus();
-            caches.interrupt(core, &mut bus);
+            self.drain_core(core);
         }
     }
 
@@ -216,10 +227,20 @@ impl Machine {
         if let Some(host) = seam.host {
             self.resumed.push(host);
         }
+        let check = matches!(exit, VmExit::MachineCheck | VmExit::Smi { msmi: true });
+        self.mark(|_| Mark::Exit { core, check });
     }
 
     /// A guest asks the module for something: `exit` says what.
     pub(crate) fn guest_asks(&mut self, core: u16, exit: VmExit) {
+        let vcpu = self.seam(core).and_then(|s| s.guest).map(|g| g.tdvpr);
+        self.mark(|_| match exit {
+            VmExit::Tdcall { leaf, version, regs } => {
+                let rax = u64::from(version) << 16 | u64::from(leaf.0);
+                Mark::Began { core, vcpu, rax, regs: CallRegs(regs) }
+            }
+            _ => Mark::Exit { core, check: false },
+        });
         if let Some(seam) = self.seam_mut(core) {
             (seam.reply, seam.asking) = (Reply::Exit(exit), true);
         }
@@ -228,7 +249,9 @@ impl Machine {
     /// The module has sent the guest of a core back to the host, whose call is over.
     pub(crate) fn guest_left(&mut self, core: u16, answer: Answer) -> ExitReason {
         self.guest_ends(core, Over::Answer(answer));
-        ExitReason(answer.status.0 as u32)
+        let reason = ExitReason(answer.status.0 as u32);
+        self.mark(|_| Mark::Left { core, reason });
+        reason
     }
     /// The model does not know what the module does for the guest of a core: neither does the host's call go on.
     pub(crate) fn guest_lost(&mut self, core: u16) -> Beat {
@@ -301,20 +324,31 @@ impl Machine {
 
     fn module_step(&mut self, core: u16) -> Action {
         let now = self.trace.now;
+        // A touch that waits to be done is no step of the leaf.
+        let waits = self.journal.is_some()
+            && self
+                .lps
+                .get_mut(usize::from(core))
+                .is_some_and(|lp| self.module.next_touch(&mut lp.seam.flight).is_some());
+        let before = if waits { None } else { self.before_step() };
         let Some(lp) = self.lps.get_mut(usize::from(core)) else { return Action::Fatal };
         let Seam { flight, reply, irq, msrs, tsc_shift, .. } = &mut lp.seam;
         let (irq, tsc) = (irq.is_some(), tsc_of(now, *tsc_shift));
         let env = Env { lp: core, package: lp.package, irq, now, tsc, msrs, cpuid: 0 };
         // Most actions are answered by nothing, and a reply is as large as a line.
         let reply = if *reply == Reply::Done { Reply::Done } else { std::mem::take(reply) };
-        self.module.step(flight, reply, &env, &mut self.trace)
+        let action = self.module.step(flight, reply, &env, &mut self.trace);
+        self.after_step(core, before);
+        action
     }
 
     /// Goes on with what the module is at on a core: one touch, or in functional mode all of them.
     pub(crate) fn seam_beat(&mut self, core: u16) -> SeamBeat {
         let timed = self.options.speed == Speed::Timed;
         loop {
-            if !timed && let Some(poison) = self.touch_at_once(core) {
+            // Who keeps a journal wants every touch in it: they are done one by one.
+            let at_once = !timed && self.journal.is_none();
+            if at_once && let Some(poison) = self.touch_at_once(core) {
                 let beat = Beat::over(Outcome::Done, Ps::ZERO);
                 return SeamBeat::Touched(Beat { poison: Some(poison), ..beat });
             }
@@ -377,7 +411,11 @@ impl Machine {
                         caches.fence(core, FenceKind::Locked, &mut bus);
                     }
                     let (data, mask) = words(at.hpa.offset_in_line(), *bytes, *value);
-                    let hit = caches.store(core, tagged, &data, mask, &mut bus);
+                    let hit = if locked {
+                        caches.store_locked(core, tagged, &data, mask, &mut bus)
+                    } else {
+                        caches.store(core, tagged, &data, mask, &mut bus)
+                    };
                     flight.touched(None);
                     (tagged, hit.level, if locked { caches.loaded(hit.slot).2 } else { None })
                 }
@@ -397,24 +435,30 @@ impl Machine {
         let timed = self.options.speed == Speed::Timed;
         match touch {
             Touch::Load { at, bytes } => {
-                let beat = self.load(core, at, u32::from(bytes), McAccess::DataLoad);
+                let bytes = u32::from(bytes);
+                let act = Act::Op(Op::Load { at, bytes, ty: MemType::Wb });
+                let beat =
+                    self.module_act(core, act, |m| m.load(core, at, bytes, McAccess::DataLoad));
                 if let (Outcome::Data(loaded), Some(seam)) = (beat.outcome, self.seam_mut(core)) {
                     seam.reply = Reply::Data(loaded.data);
                 }
                 beat
             }
             Touch::Store { at, value, bytes, locked } => {
-                let mut before = Beat::over(Outcome::Done, Ps::ZERO);
-                if locked {
-                    before = self.fence(core, FenceKind::Locked, self.spec.latency.mfence);
-                }
                 let (data, mask) = words(at.hpa.offset_in_line(), bytes, value);
-                let beat = self.store_line(core, at.tagged(), &data, mask, locked);
-                Beat {
-                    cost: before.cost + beat.cost,
-                    after_read: before.after_read.max(beat.after_read),
-                    ..beat
-                }
+                let tagged = at.tagged();
+                self.module_act(core, Act::Store { at: tagged, mask, data, locked }, |m| {
+                    let mut before = Beat::over(Outcome::Done, Ps::ZERO);
+                    if locked {
+                        before = m.fence(core, FenceKind::Locked, m.spec.latency.mfence);
+                    }
+                    let beat = m.store_line(core, tagged, &data, mask, locked);
+                    Beat {
+                        cost: before.cost + beat.cost,
+                        after_read: before.after_read.max(beat.after_read),
+                        ..beat
+                    }
+                })
             }
             Touch::Fill { at, lines, word } => {
                 self.fill(core, at, &LineData([word; 8]), line, lines)
@@ -438,14 +482,16 @@ impl Machine {
                 let mut beat = Beat::over(Outcome::Done, Ps::ZERO);
                 for i in line..last {
                     let at = |a: Addr| Addr::new(Hpa(a.hpa.0 + 64 * u64::from(i)), a.keyid);
-                    beat = self.movdir64b(core, at(to), Source::Mem(at(from)));
+                    let (dst, src) = (at(to), Source::Mem(at(from)));
+                    let act = Act::Op(Op::Movdir64b { dst, src });
+                    beat = self.module_act(core, act, |m| m.movdir64b(core, dst, src));
                     if beat.poison.is_some() {
                         return beat;
                     }
                 }
                 beat.more = last < 64;
                 if !beat.more {
-                    beat.cost += self.fence(core, FenceKind::Mfence, Ps::ZERO).cost;
+                    beat.cost += self.module_fence(core, Ps::ZERO).cost;
                 }
                 beat
             }
@@ -453,31 +499,41 @@ impl Machine {
                 let last = if timed { line + 1 } else { 64 };
                 let now = self.trace.now;
                 for i in line..last {
-                    let tagged = at.tagged().offset(u64::from(i));
-                    let (mut bus, caches) = self.bus();
-                    caches.clflushopt(core, tagged, now, &mut bus);
+                    let at = Addr::new(Hpa(at.hpa.0 + 64 * u64::from(i)), at.keyid);
+                    self.module_act(core, Act::Op(Op::Clflushopt { at }), |m| {
+                        let (mut bus, caches) = m.bus();
+                        caches.clflushopt(core, at.tagged(), now, &mut bus);
+                        Beat::over(Outcome::Done, Ps::ZERO)
+                    });
                 }
                 let mut cost = self.spec.latency.clflushopt;
                 if last == 64 {
-                    cost += self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+                    cost += self.module_fence(core, self.spec.latency.mfence).cost;
                 }
                 Beat { more: last < 64, ..Beat::over(Outcome::Done, cost) }
             }
             Touch::WriteBackBlock(block) => {
-                let package = self.spec.package_of(core);
-                let (mut bus, caches) = self.bus();
-                let walked = caches.wbnoinvdp(package, block, &mut bus).map_or(0, |f| f.walked);
-                Beat::over(Outcome::Done, self.spec.latency.flush_walk.times(walked))
+                self.module_act(core, Act::Op(Op::Wbnoinvdp { block }), |m| {
+                    let package = m.spec.package_of(core);
+                    let (mut bus, caches) = m.bus();
+                    // WRMSR is serialising: what the core has waiting leaves first (architecture.md §13 MC-28).
+                    caches.fence(core, FenceKind::Locked, &mut bus);
+                    let walked = caches.wbnoinvdp(package, block, &mut bus).map_or(0, |f| f.walked);
+                    Beat::over(Outcome::Done, m.spec.latency.flush_walk.times(walked))
+                })
             }
             Touch::Pconfig { keyid, alg } => {
                 let starved = self.draw_fails(core);
-                let package = self.spec.package_of(core);
-                let status = if starved {
-                    PconfigStatus::NoEntropy
-                } else {
+                let mut status = PconfigStatus::NoEntropy;
+                if !starved {
                     let (cmd, alg) = (PconfigCmd::SetRandom, Some(alg));
-                    self.memory.pconfig_on(package, keyid, cmd, alg, true, &mut self.trace)
-                };
+                    let act = Act::Op(Op::Pconfig { keyid, cmd, alg });
+                    self.module_act(core, act, |m| {
+                        let package = m.spec.package_of(core);
+                        status = m.memory.pconfig_on(package, keyid, cmd, alg, true, &mut m.trace);
+                        Beat::over(Outcome::Pconfig(status), Ps::ZERO)
+                    });
+                }
                 if let Some(seam) = self.seam_mut(core) {
                     seam.reply = Reply::Pconfig(status);
                 }
@@ -510,13 +566,18 @@ impl Machine {
     /// One MOVDIR64B of `lines`; behind the last stands MFENCE.
     fn direct_line(&mut self, core: u16, at: Addr, data: &LineData, line: u32, lines: u32) -> Beat {
         let (now, tagged) = (self.trace.now, at.tagged().offset(u64::from(line)));
-        let (mut bus, caches) = self.bus();
-        caches.movdir64b(core, tagged, data, now, &mut bus);
+        let act = Act::Direct { at: tagged, lines: 1, data: *data };
+        let mut cost = self
+            .module_act(core, act, |m| {
+                let (mut bus, caches) = m.bus();
+                caches.movdir64b(core, tagged, data, now, &mut bus);
+                Beat::over(Outcome::Done, m.direct_cost(core, tagged))
+            })
+            .cost;
         let more = line + 1 < lines;
-        let mut cost = self.direct_cost(core, tagged);
         if !more {
             // The fence waits for this store as well, its wait for a place included.
-            cost = self.fence(core, FenceKind::Mfence, self.spec.latency.mfence).cost;
+            cost = self.module_fence(core, self.spec.latency.mfence).cost;
         }
         Beat { more, ..Beat::over(Outcome::Done, cost) }
     }
@@ -527,7 +588,18 @@ impl Machine {
             return self.direct_line(core, at, data, line, lines);
         }
         self.fill_pages(core, at, data, lines);
-        self.fence(core, FenceKind::Mfence, Ps::ZERO)
+        self.module_fence(core, Ps::ZERO)
+    }
+
+    /// MFENCE of the module.
+    fn module_fence(&mut self, core: u16, cost: Ps) -> Beat {
+        self.module_act(core, Act::Op(Op::Mfence), |m| m.fence(core, FenceKind::Mfence, cost))
+    }
+
+    /// An act of the module, which a journal has as SEAM root's.
+    #[inline]
+    fn module_act(&mut self, core: u16, act: Act, make: impl FnOnce(&mut Machine) -> Beat) -> Beat {
+        self.transition(Actor::SeamRoot, core, Purpose::Module, |_| act, make)
     }
 
     /// MOVDIR64B of many lines alike, page by page.
@@ -539,21 +611,24 @@ impl Machine {
             let skip = first.line().index_in_page();
             let count = (lines - done).min(64 - skip);
             done += count;
-            if count < 64 {
-                // Not the whole page: other lines of it stay as they are.
-                for line in 0..count {
-                    let tagged = Addr::new(first, at.keyid).tagged().offset(u64::from(line));
-                    let now = self.trace.now;
-                    let (mut bus, caches) = self.bus();
-                    caches.movdir64b(core, tagged, data, now, &mut bus);
+            let tagged = Addr::new(first, at.keyid).tagged();
+            let act = Act::Direct { at: tagged, lines: count, data: *data };
+            self.module_act(core, act, |m| {
+                let now = m.trace.now;
+                let (mut bus, caches) = m.bus();
+                if count < 64 {
+                    // Not the whole page: other lines of it stay as they are.
+                    for line in 0..count {
+                        let line = tagged.offset(u64::from(line));
+                        caches.movdir64b(core, line, data, now, &mut bus);
+                    }
+                } else {
+                    caches.bypass_page(core, page, at.keyid, &mut bus);
+                    m.counts.controller_writes += u64::from(count);
+                    m.memory.write_lines(page, u64::MAX, at.keyid, data, &mut m.trace);
                 }
-                continue;
-            }
-            let mask = u64::MAX;
-            let (mut bus, caches) = self.bus();
-            caches.bypass_page(core, page, at.keyid, &mut bus);
-            self.counts.controller_writes += u64::from(count);
-            self.memory.write_lines(page, mask, at.keyid, data, &mut self.trace);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            });
         }
     }
 

@@ -19,6 +19,7 @@ use sim_core::keyid::{KeyId, KeyIdLayout, LayoutError};
 use sim_core::mca::{McStatus, UcnaRecord};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::{DataClass, PconfigStatus};
+use sim_core::planted::{Fault, Planted};
 use sim_core::platform::{DramSpec, HOME_BYTES, IntegrityMode, MceSpec, MemorySpec, PlatformSpec};
 use sim_core::port::Fill;
 use std::ops::Range;
@@ -42,6 +43,9 @@ pub struct ControllerSpec {
     pub crypto: CryptoKind,
     /// Where keys and the content at power-on come from.
     pub seed: u64,
+    /// A fault planted by a test.
+    #[serde(skip)]
+    pub planted: Planted,
 }
 
 /// Why a [`ControllerSpec`] is refused.
@@ -69,6 +73,7 @@ impl ControllerSpec {
             packages: platform.cpu.packages,
             crypto,
             seed,
+            planted: platform.planted,
         }
     }
 
@@ -96,13 +101,24 @@ impl ControllerSpec {
         // Not tampered with: the MAC, if there is one, was made for exactly this line, and matches its own key alone.
         let header = view.header;
         let ours = header.material() == key.material;
-        let mac_ok = header.mac() && ours;
+        let mac_ok = header.mac() && ours || self.planted.is(Fault::MacNotChecked);
         let mode = self.memory.integrity;
         let row = read_row(mode, key.class, header.td(), mac_ok, view.poison.is_some());
         match row.data {
+            Returned::Zeros if self.shows(row, key) => Some((row, DataClass::Plain)),
             Returned::Zeros => Some((row, DataClass::Blocked)),
             Returned::Plaintext => ours.then_some((row, DataClass::Plain)),
         }
+    }
+}
+
+impl ControllerSpec {
+    /// Whether a planted fault shows what the row blocks.
+    #[inline]
+    const fn shows(&self, row: &ReadRow, key: Key) -> bool {
+        self.planted.is(Fault::SharedReadShowsData)
+            && matches!(key.class, KeyClass::Shared)
+            && !row.poison
     }
 }
 
@@ -315,13 +331,14 @@ impl Controller {
         let key = self.keys.key(at);
         let memory = &self.spec.memory;
         let (mode, erratum) = (memory.integrity, memory.erratum_pw_mce);
+        let poison = self.also_kept(line, poison);
         // Whole-line rows do not look at the TD bit.
         let row = write_row(WriteSize::Full, mode, key.class, false, erratum, poison.is_some());
         self.stats.full_writes += 1;
         let old = if trace.is_on() || self.spec.crypto == CryptoKind::Real {
             self.write_in_full(at, row, data, poison, trace)
         } else {
-            let header = self.header(key, row);
+            let header = self.header_at(line, key, row);
             let new = NewLine { header, data, mac_bits: 0, poison, shareable: true };
             self.store.set_line(line, &new)
         };
@@ -371,6 +388,7 @@ impl Controller {
         let memory = self.spec.memory;
         let view = self.store.visit(line);
         let (td, old) = (view.header.td(), view.poison);
+        let td = td || self.spec.planted.is(Fault::ErratumIgnoresTd);
         let row = write_row(
             WriteSize::Partial,
             memory.integrity,
@@ -395,6 +413,7 @@ impl Controller {
                 Some(cause) => Some(self.bear(at, cause, false, trace)),
                 None => judged.poison,
             };
+            let poison = poison.filter(|_| !self.spec.planted.is(Fault::PartialClearsPoison));
             let mut merged = judged.data;
             merged.merge(data, mask);
             self.put(line, key, row, &merged, poison);
@@ -677,7 +696,9 @@ impl Controller {
         let image = self.image(line, view);
         let real = self.spec.crypto == CryptoKind::Real;
         let mac_ok = read_checks_mac(mode, key.class, image.td)
-            && if real {
+            && if self.spec.planted.is(Fault::MacNotChecked) {
+                true
+            } else if real {
                 image.mac.is_some_and(|mac| {
                     mac.bits == self.real().mac(key.material, line, &image.data, image.td)
                 })
@@ -686,8 +707,8 @@ impl Controller {
             };
         let row = read_row(mode, key.class, image.td, mac_ok, view.poison.is_some());
         let (data, class) = match row.data {
-            Returned::Zeros => (LineData::ZERO, DataClass::Blocked),
-            Returned::Plaintext => {
+            Returned::Zeros if !self.spec.shows(row, key) => (LineData::ZERO, DataClass::Blocked),
+            Returned::Zeros | Returned::Plaintext => {
                 let data = if real {
                     self.real().decrypt(key.material, line, &image.data)
                 } else {
@@ -719,6 +740,26 @@ impl Controller {
         Header::new(key.material, Some(key.keyid), td, mac)
     }
 
+    /// [`Controller::header`] of a write to this line.
+    #[inline]
+    fn header_at(&self, line: Line, key: Key, row: &WriteRow) -> Header {
+        let header = self.header(key, row);
+        if self.spec.planted.is(Fault::WriteKeepsTd) {
+            let td = self.store.view(line).header.td();
+            return Header::new(header.material(), header.writer(), td, header.mac());
+        }
+        header
+    }
+
+    /// The poison that a whole-line write stores: that of the copy that it comes from.
+    #[inline]
+    fn also_kept(&self, line: Line, source: Option<BirthId>) -> Option<BirthId> {
+        if self.spec.planted.is(Fault::WriteKeepsPoison) {
+            return source.or(self.store.view(line).poison);
+        }
+        source
+    }
+
     /// Stores a whole line. Returns the poison that was there.
     fn put(
         &mut self,
@@ -728,7 +769,7 @@ impl Controller {
         data: &LineData,
         poison: Option<BirthId>,
     ) -> Option<BirthId> {
-        let header = self.header(key, row);
+        let header = self.header_at(line, key, row);
         if self.spec.crypto == CryptoKind::Symbolic {
             return self
                 .store
@@ -782,7 +823,8 @@ impl Controller {
         let (image, writer) = (self.image(line, &view), view.header.writer());
         let birth = trace.born(at, cause);
         self.stats.count_birth(cause);
-        self.put_image(line, &image, writer, Some(birth));
+        let lost = signalled && self.spec.planted.is(Fault::PoisonNotStored);
+        self.put_image(line, &image, writer, Some(birth).filter(|_| !lost));
         let mce = &self.spec.mce;
         let mscod = match birth_signal(cause) {
             UcnaCode::Td if signalled => mce.mscod_td,

@@ -176,6 +176,30 @@ impl Hints {
     }
 }
 
+/// The run that was looked at last: a place to look at before the runs are searched. Not state.
+#[derive(Clone, Copy, Debug)]
+struct NearRun {
+    start: u64,
+    end: u64,
+    content: Content,
+}
+
+impl NearRun {
+    /// No run.
+    const NONE: NearRun = NearRun { start: 0, end: 0, content: Content::POWER_ON };
+}
+impl Default for NearRun {
+    fn default() -> Self {
+        NearRun::NONE
+    }
+}
+impl PartialEq for NearRun {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for NearRun {}
+
 /// How arrays that serde does not know are saved: as lists.
 mod list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -206,6 +230,8 @@ pub(crate) struct Store {
     index: FxHashMap<u64, u32>,
     #[serde(skip)]
     hints: Hints,
+    #[serde(skip)]
+    near_run: NearRun,
 }
 
 /// A store as it is saved: without what can be found again.
@@ -226,7 +252,8 @@ impl From<Saved> for Store {
             }
         }
         let (runs, regions, free, odd) = (s.runs, s.regions, s.free, s.odd);
-        Store { runs, regions, free, odd, index, hints: Hints::default() }
+        let (hints, near_run) = (Hints::default(), NearRun::NONE);
+        Store { runs, regions, free, odd, index, hints, near_run }
     }
 }
 
@@ -237,6 +264,24 @@ impl Store {
             Some((_, run)) if key < run.end => &run.content,
             _ => &Content::POWER_ON,
         }
+    }
+
+    /// [`Store::below`], which remembers the run.
+    #[inline]
+    fn visit_below(&mut self, key: u64) -> &Content {
+        if !(self.near_run.start..self.near_run.end).contains(&key) {
+            self.remember_run(key);
+        }
+        &self.near_run.content
+    }
+    #[inline(never)]
+    fn remember_run(&mut self, key: u64) {
+        self.near_run = match self.runs.range(..=key).next_back() {
+            Some((&start, run)) if key < run.end => {
+                NearRun { start, end: run.end, content: run.content }
+            }
+            _ => NearRun { start: key, end: key + 1, content: Content::POWER_ON },
+        };
     }
 
     fn slot(&self, key: u64) -> Option<u32> {
@@ -262,6 +307,9 @@ impl Store {
     }
     #[inline(never)]
     fn look_up(&mut self, key: u64) -> Option<u32> {
+        if self.index.is_empty() {
+            return None;
+        }
         let slot = *self.index.get(&key)?;
         self.hints.set(key, slot);
         Some(slot)
@@ -272,14 +320,13 @@ impl Store {
     pub(crate) fn visit(&mut self, line: Line) -> View<'_> {
         let page = line.page();
         let key = page.0 / REGION_PAGES;
-        match self.locate(key).and_then(|slot| self.regions.get(slot as usize)) {
-            Some(region) => region.view(page.0 % REGION_PAGES, line.index_in_page()),
-            None => self.view_below(key),
+        match self.locate(key) {
+            Some(slot) if (slot as usize) < self.regions.len() => {
+                let region = &self.regions[slot as usize];
+                region.view(page.0 % REGION_PAGES, line.index_in_page())
+            }
+            _ => View::of_content(self.visit_below(key)),
         }
-    }
-    #[inline(never)]
-    fn view_below(&self, key: u64) -> View<'_> {
-        View::of_content(self.below(key))
     }
 
     /// The region, made if it is not there.
@@ -323,6 +370,7 @@ impl Store {
     }
 
     fn set_run(&mut self, keys: Range<u64>, content: Content) {
+        self.near_run = NearRun::NONE;
         // What overlaps is cut, what touches and is alike is joined.
         let (mut start, mut end) = (keys.start, keys.end);
         if let Some((&k, &run)) = self.runs.range(..keys.start).next_back()
@@ -419,10 +467,10 @@ impl Store {
         old.poison
     }
     /// Makes a region that is not there, unless the line to be written is what it holds already.
-    #[cold]
+    #[inline]
     fn open_unless(&mut self, key: u64, new: &NewLine<'_>) -> Option<u32> {
         let shareable = new.shareable && new.poison.is_none();
-        let there = shareable && self.below(key).is(new.header, new.data);
+        let there = shareable && self.visit_below(key).is(new.header, new.data);
         (!there).then(|| self.open(key))
     }
     /// Says what attacks did to a line that has been written with [`Store::set_line`] just now.

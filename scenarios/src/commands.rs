@@ -176,8 +176,21 @@ impl CommandCheck {
 
 impl CommandSink for CommandCheck {
     fn put(&mut self, record: &CommandRecord) -> io::Result<()> {
+        self.checker.check(&self.record(record));
+        Ok(())
+    }
+
+    fn end(&mut self, at: Ps) -> io::Result<()> {
+        self.checker.finish(at.0.checked_div(self.tck.0).unwrap_or(0));
+        Ok(())
+    }
+}
+
+impl CommandCheck {
+    /// A command as the checker takes it.
+    pub(crate) fn record(&self, record: &CommandRecord) -> ddr5::Record {
         let p = &record.place;
-        self.checker.check(&ddr5::Record {
+        ddr5::Record {
             clock: record.at.0.checked_div(self.tck.0).unwrap_or(0),
             place: ddr5::Place {
                 package: record.package.into(),
@@ -200,13 +213,7 @@ impl CommandSink for CommandCheck {
             bank: p.bank,
             row: u32::try_from(p.row).unwrap_or(u32::MAX),
             column: p.column.into(),
-        });
-        Ok(())
-    }
-
-    fn end(&mut self, at: Ps) -> io::Result<()> {
-        self.checker.finish(at.0.checked_div(self.tck.0).unwrap_or(0));
-        Ok(())
+        }
     }
 }
 

@@ -23,13 +23,14 @@ use crate::commands::CommandSink;
 use crate::platform::Platform;
 use crate::replay::Place;
 use crate::trace::{TraceError, TraceReader};
-use drive::{Drive, Integrity, Requests, Taken, Tally};
+use drive::{Drive, Integrity, Requests, Tally};
 use mktme::dram::{AddressMap, Dram, SpecError as DramSpecError, Timing};
 use mktme::{Controller, ControllerSpec, CryptoKind};
 use pattern::PatternRequests;
 use records::TraceRequests;
 use sim_core::data::LineData;
 use sim_core::event::Trace;
+use sim_core::planted::Fault;
 use sim_core::{LINE_BYTES, PAGE_BYTES, Page, PlatformSpec, Ps};
 use std::io::{self, Read};
 use thiserror::Error;
@@ -45,9 +46,6 @@ pub struct Settings {
     pub every_edge: bool,
     /// Requests in flight at most; none for as many as the queues take, or what the pattern says.
     pub outstanding: Option<u64>,
-    /// A fault planted on purpose, to see that the rules of [`crate::stats::RULES`] find it.
-    #[cfg(feature = "planted-fault")]
-    pub lose_completion: bool,
 }
 
 /// A named pattern and how much of it.
@@ -223,12 +221,10 @@ fn run<R: Requests>(
         sinks: outside.sinks,
         progress: outside.progress,
         tally: Tally::default(),
-        taken: Taken::default(),
         idle_steps: 0,
     };
     drive.run(source)?;
-    #[cfg(feature = "planted-fault")]
-    if settings.lose_completion {
+    if spec.planted.is(Fault::CompletionNotCounted) {
         drive.tally.completed = drive.tally.completed.saturating_sub(1);
     }
     let Drive { dram, integrity, tally, .. } = drive;

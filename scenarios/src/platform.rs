@@ -19,6 +19,7 @@ use sim_core::platform::XorMasks;
 use sim_core::units::{self, UnitError};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// A preset: a platform file that is part of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -291,6 +292,41 @@ pub fn load_with(origin: &Origin, overrides: &[Override]) -> Result<Platform, Di
         draft.rows.insert(param.key, Row { setting, row, at: None });
     }
     draft.finish(src, overrides)
+}
+
+/// The platform of a preset with values put on top, without the sources of its numbers: much faster than [`load`], for runs
+/// by the thousand.
+///
+/// # Errors
+/// Whatever is wrong with a value, at its place.
+pub(crate) fn preset_with(
+    name: &str,
+    overrides: &[(String, String)],
+) -> Result<PlatformSpec, Diag> {
+    static BASES: LazyLock<BTreeMap<&str, serde_json::Map<String, serde_json::Value>>> =
+        LazyLock::new(|| {
+            let base = |p: &Preset| {
+                let platform = load(&Origin::Preset(p.name.to_owned()), &[]).ok()?;
+                match serde_json::to_value(platform.spec) {
+                    Ok(serde_json::Value::Object(map)) => Some((p.name, map)),
+                    _ => None,
+                }
+            };
+            PRESETS.iter().filter_map(base).collect()
+        });
+    let whole = || load(&Origin::Preset(name.to_owned()), overrides).map(|platform| platform.spec);
+    // What is not a preset, or does not fit, is said by the reader of files.
+    let Some(base) = BASES.get(name) else { return whole() };
+    let mut map = base.clone();
+    for (key, value) in overrides {
+        let change = Override::set(key, value);
+        let (param, setting) = change.check()?;
+        insert(&mut map, param.key, setting.json());
+    }
+    match serde_json::from_value::<PlatformSpec>(map.into()) {
+        Ok(spec) if spec.validate().is_ok() => Ok(spec),
+        _ => whole(),
+    }
 }
 
 pub(crate) fn preset_list() -> String {

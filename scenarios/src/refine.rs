@@ -1,37 +1,67 @@
 //! The machine against the reference model: every timed run must be one of the runs that the reference allows
 //! (verification.md §5.1, Q17).
 //!
-//! The machine's log tells what it chose: which lines left for lack of room, which buffers and weakly ordered operations
-//! left by themselves, in which order a fence or a flush of a package let go. These are made on the reference as
-//! [`Choice`]s, in the order of the log and at their place between the lines of the operation. Whatever an operation must
-//! do the reference does itself, and the log must say the same. After every operation all of the following is equal:
+//! The machine keeps a journal of what was done to memory, by whom and in which order ([`machine::Transition`]): operations
+//! of a program, reads of page walks, loads and stores of the TDX module, drains by interrupts. Its log tells what it chose
+//! besides: which lines left for lack of room, which buffers and weakly ordered operations left by themselves, in which order
+//! a fence or a flush of a package let go. Transitions are made on the reference in the order of the journal, choices as
+//! [`Choice`]s at their place between and within them. Whatever a transition must do the reference does itself, and the log
+//! must say the same. Compared is:
 //!
-//! - what the agent saw, and for a machine check which poison it names;
+//! - of every transition what it returned, and which poison it met;
 //! - the requests at the controller in their order (architecture.md §13 MC-31): line, KeyID, bytes, row, and TD bit, MAC,
-//!   poison and writer before and after;
-//! - births and deaths, what was logged as UCNA, and who can run no more (architecture.md §6.3);
+//!   poison and writer before and after; births and deaths; what was logged as UCNA;
+//! - of an operation that is over that its outcome is what its transitions returned, and who can run no more
+//!   (architecture.md §6.3);
 //! - of every line touched: its state, and what a read would return under every KeyID in use, and by which row;
-//! - every cached copy: which cores and packages hold it, whether it is dirty, bytes, class, poison;
-//! - every write-combining buffer and pending weakly ordered operation.
+//! - the cached copies: which cores and packages hold them, whether they are dirty, bytes, class, poison;
+//! - the write-combining buffers and pending weakly ordered operations.
+//!
+//! States are compared whenever an operation is over, in a concurrent run after every event: what was touched, and
+//! everything while the caches hold little ([`EVERYTHING`]) and at the end. [`Depth::Everything`] compares everything always:
+//! what [`crate::run::run`] does to find the shortest prefix.
+//!
+//! What the TDX module decides is no business of the reference: what it stores is taken from the journal. Its decisions are
+//! judged beside ([`crate::view`]).
 //!
 //! One thing is looked up in the machine instead of its log, since nothing but residency depends on it: that the LLC of a
 //! package dropped a clean copy while another package kept its own. Within a package the reference may have a copy in the
 //! LLC that the machine has in a core only: no operation can tell the difference.
 
-use machine::{AgentId, AgentKind, AgentSpec, Item, Machine, Program, StepRecord};
-use sim_core::event::{EventKind, LineState, Rule, WeakKind, Why};
-use sim_core::mca::{McConsequence, McContext};
-use sim_core::outcome::{DataClass, NotRun};
+mod checker;
+mod compare;
+mod fate;
+mod judge;
+mod log;
+
+pub use checker::Checker;
+
+use compare::{Sides, holders};
+use fate::Fate;
+use judge::{Judge, Seen};
+use log::{Record, Seal, next_choice};
+use machine::{
+    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, Run, StepRecord,
+    Transition,
+};
+use serde::{Deserialize, Serialize};
+use sim_core::event::{Event, EventKind};
+use sim_core::mca::McConsequence;
 use sim_core::port::McHandler;
-use sim_core::{BirthId, ByteMask, KeyId, Line, Op, Outcome, Tagged};
-use std::collections::{BTreeSet, VecDeque};
+use sim_core::{KeyId, Line, Op, Outcome, Tagged};
+use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
-use verify::reference::tables::read_row;
+use verify::monitor::{Memory, Unknown};
 use verify::reference::{
-    Agent, Bytes, Choice, Coherence, NotAllowed, Place, Progress, Reference, Request, Seen, Spec,
-    Step, StepOutcome,
+    self, Agent, Choice, NotAllowed, Place, Progress, Reference, Request, Spec, Step, StepOutcome,
 };
+
+/// Up to how many cached (line, KeyID)s everything is compared whenever an operation is over.
+pub const EVERYTHING: usize = 64;
+
+/// Up to how many operations a [`Disagreement`] tells.
+const TOLD: usize = 4096;
 
 /// In what machine and reference differ.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -63,6 +93,14 @@ pub enum Difference {
         /// On the reference.
         reference: String,
     },
+    /// The monitor of the TDX module does not allow an answer, or what a call changed.
+    #[error("{call} is not what architecture.md has: {complaints}")]
+    Module {
+        /// Which call.
+        call: String,
+        /// What the monitor complains of.
+        complaints: String,
+    },
     /// The log is off or overflowed: nothing can be said.
     #[error("the machine's log is not complete")]
     NoLog,
@@ -78,99 +116,7 @@ pub struct Disagreement {
     pub program: Vec<String>,
 }
 
-/// What the machine chose, until it has been made on the reference.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Want {
-    /// All copies go; written back if `dirty`.
-    Leave { at: Tagged, dirty: bool },
-    /// The dirty copy is written back; copies stay.
-    Clean { at: Tagged },
-    /// As [`Want::Clean`], by a flush of this package.
-    Flushed { at: Tagged, package: u8 },
-    /// A core's copy goes to the LLC of its package, from where it may go on.
-    Sink { core: u16, at: Tagged },
-    /// A write-combining buffer leaves.
-    Buffer { core: u16, at: Tagged },
-    /// The oldest weakly ordered operation of that kind on the line becomes visible.
-    Weak { core: u16, at: Tagged, kind: WeakKind },
-}
-
-impl fmt::Display for Want {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Want::Leave { at, dirty: true } => write!(f, "evicts modified {at}"),
-            Want::Leave { at, dirty: false } => write!(f, "drops clean {at}"),
-            Want::Clean { at } => write!(f, "writes {at} back"),
-            Want::Flushed { at, package } => {
-                write!(f, "writes {at} back in a flush of package {package}")
-            }
-            Want::Sink { core, at } => write!(f, "lets {at} leave core {core}"),
-            Want::Buffer { core, at } => {
-                write!(f, "lets core {core}'s write-combining buffer for {at} leave")
-            }
-            Want::Weak { core, at, kind } => {
-                write!(f, "lets core {core}'s {kind:?} on {at} become visible")
-            }
-        }
-    }
-}
-
-/// A choice at its place: after so many requests and stores of the operation, or after all of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Due {
-    requests: usize,
-    stores: usize,
-    after: bool,
-    want: Want,
-}
-
-/// A request at the controller, as both sides have it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Seal {
-    at: Tagged,
-    /// `None` for a read.
-    mask: Option<ByteMask>,
-    rule: Rule,
-    /// Before and after, where the log has them.
-    states: Option<(LineState, LineState)>,
-}
-
-/// What the log says of one operation.
-#[derive(Default)]
-struct Record {
-    choices: VecDeque<Due>,
-    requests: Vec<Seal>,
-    ucna: Vec<BirthId>,
-}
-
-/// Who can run no more (architecture.md §6.3).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Fate {
-    panicked: bool,
-    tdx_disabled: bool,
-    dead: BTreeSet<AgentId>,
-    shut_down: BTreeSet<u16>,
-}
-
-/// A reference that follows a machine, operation by operation.
-#[derive(Clone, Debug)]
-pub struct Refinement {
-    reference: Reference,
-    agents: Vec<AgentSpec>,
-    fate: Fate,
-    lmce: bool,
-    /// Events read.
-    read: usize,
-    /// Lines touched, and the KeyIDs in use.
-    lines: BTreeSet<Line>,
-    keyids: BTreeSet<KeyId>,
-    program: Vec<String>,
-}
-
 type Checked = Result<(), Difference>;
-
-/// Stands for an operation where there is none.
-const NOTHING: Op = Op::Delay { time: sim_core::Ps::ZERO };
 
 fn same<T: PartialEq + fmt::Debug>(
     what: impl FnOnce() -> String,
@@ -184,175 +130,442 @@ fn same<T: PartialEq + fmt::Debug>(
     Err(Difference::State { what: what(), machine, reference })
 }
 
-/// Why a program that needs the TDX module cannot be checked.
-pub const NO_MODULE: &str = "it has no TDX module, which this program needs";
-
-/// Why a program cannot be checked against the reference model; `None` if it can.
-pub fn not_checkable(program: &Program) -> Option<&'static str> {
-    if program.order == machine::Order::Concurrent {
-        return Some("that is not built yet for order = \"concurrent\"");
-    }
-    let calls = program.items.iter().any(|i| matches!(i, Item::Op(_, op) if op.needs_module()));
-    let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
-    (calls || guests).then_some(NO_MODULE)
+/// What was compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Compared {
+    /// Operations that are over.
+    pub operations: u64,
+    /// Transitions made on the reference, and choices between them that were not part of one.
+    pub transitions: u64,
+    /// Requests at the controllers.
+    pub requests: u64,
+    /// Comparisons of a line in DRAM.
+    pub lines: u64,
+    /// Comparisons of the whole state.
+    pub states: u64,
+    /// Calls, exits from TDs and machine checks that the monitor of the TDX module judged.
+    pub judged: u64,
+    /// Calls that it does not judge, or whose change could not be told from that of others.
+    pub not_judged: u64,
 }
 
-/// Runs a program whose operations follow each other ([`machine::Order::Program`], whatever `program.order` says) as
-/// [`Machine::run`] does, and checks every operation. After a disagreement the machine runs on, unchecked.
+/// How much of the state is compared when an operation is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Depth {
+    /// What was touched since, and everything while the caches hold little.
+    #[default]
+    Touched,
+    /// Everything.
+    Everything,
+}
+
+/// Looks on while transitions are made on the reference.
+pub trait Observer {
+    /// Whether it wants to see any: the state before a transition is copied for it.
+    const WANTED: bool = true;
+    /// A transition was made.
+    fn made(
+        &mut self,
+        before: &Reference,
+        transition: &Transition,
+        outcome: &StepOutcome,
+        after: &Reference,
+    );
+}
+
+/// Nobody looks on.
+impl Observer for () {
+    const WANTED: bool = false;
+    fn made(&mut self, _: &Reference, _: &Transition, _: &StepOutcome, _: &Reference) {}
+}
+
+/// A reference that follows a machine.
+#[derive(Clone, Debug)]
+pub struct Refinement {
+    reference: Reference,
+    agents: Vec<AgentSpec>,
+    fate: Fate,
+    depth: Depth,
+    /// Events read.
+    read: usize,
+    /// What was touched since states were compared last.
+    touched: BTreeSet<Tagged>,
+    /// Every line touched so far, and the KeyIDs in use.
+    lines: BTreeSet<Line>,
+    keyids: BTreeSet<KeyId>,
+    program: Vec<String>,
+    compared: Compared,
+    judge: Judge,
+    /// Several agents act at once: operands in memory may change while a call reads them.
+    concurrent: bool,
+}
+
+/// A program under way that is being followed. Plain data, as the machine is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Followed {
+    run: Run,
+    /// The machine's number of the program's first agent.
+    base: u16,
+    /// Records that have been looked at.
+    seen: usize,
+}
+
+impl Followed {
+    /// Begins a program.
+    pub fn start<H: McHandler>(machine: &mut Machine, program: &Program, os: &mut H) -> Followed {
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+    /// The run.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
+}
+
+/// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
 pub fn run<H: McHandler>(
     machine: &mut Machine,
     program: &Program,
     os: &mut H,
 ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
     let mut refinement = Refinement::new(machine);
-    let base = machine.agents().count() as u16;
-    for agent in &program.agents {
-        machine.add_agent(agent.clone());
-    }
-    let mut records = Vec::with_capacity(program.items.len());
-    let mut verdict = Ok(());
-    for (item, step) in program.items.iter().enumerate() {
-        let Item::Op(agent, op) = step else { continue };
-        let id = AgentId(base + agent.0);
-        let mut record = machine.execute(id, op, item as u32, os);
-        if verdict.is_ok() {
-            verdict = refinement.follow(machine, id, op, &record);
-        }
-        record.agent = *agent;
-        records.push(record);
-    }
-    machine.settle();
-    let verdict = verdict.and_then(|()| refinement.finish(machine));
+    let (records, verdict) = refinement.run(machine, program, os, &mut ());
     (records, verdict)
 }
 
 impl Refinement {
-    /// For a machine at power-on, whose log is on.
-    pub fn new(machine: &Machine) -> Refinement {
+    /// For a machine at power-on, whose log is on. The machine keeps a journal from now on.
+    pub fn new(machine: &mut Machine) -> Refinement {
+        machine.record_transitions(true);
         Refinement {
             reference: Reference::new(Spec::new(machine.spec())),
             agents: Vec::new(),
             fate: Fate::default(),
-            lmce: machine.spec().mce.lmce,
+            depth: Depth::default(),
             read: machine.trace().events().len(),
+            touched: BTreeSet::new(),
             lines: BTreeSet::new(),
             keyids: BTreeSet::from([KeyId::TME]),
             program: Vec::new(),
+            compared: Compared::default(),
+            judge: Judge::new(machine),
+            concurrent: false,
         }
+    }
+    /// How much is compared.
+    #[must_use]
+    pub fn with_depth(self, depth: Depth) -> Refinement {
+        Refinement { depth, ..self }
     }
     /// The reference as it stands.
     pub const fn reference(&self) -> &Reference {
         &self.reference
     }
+    /// What has been compared so far.
+    pub const fn compared(&self) -> &Compared {
+        &self.compared
+    }
+    fn heed(&mut self, marks: &[Mark]) -> Result<(), Disagreement> {
+        for mark in marks {
+            let memory: &dyn Memory = &Seen(&self.reference);
+            let memory = if self.concurrent { &Unknown } else { memory };
+            if let Err(verdict) = self.judge.mark(mark, memory) {
+                let all: Vec<String> = verdict.complaints.iter().map(ToString::to_string).collect();
+                let (call, complaints) = (verdict.call, all.join("; "));
+                let difference = Difference::Module { call: call.clone(), complaints };
+                return Err(self.disagreement(difference, Some(call)));
+            }
+        }
+        (self.compared.judged, self.compared.not_judged) =
+            (self.judge.judged.judged, self.judge.judged.not_judged);
+        Ok(())
+    }
 
-    /// Checks the operation that the machine has just executed.
+    /// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
+    pub fn run<H: McHandler, O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        program: &Program,
+        os: &mut H,
+        observer: &mut O,
+    ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
+        let mut verdict = Ok(());
+        for item in &program.items {
+            if let Item::Op(_, op) = item {
+                self.judge.expect(op);
+            }
+        }
+        self.concurrent = program.order == Order::Concurrent;
+        if self.concurrent {
+            self.judge.expect_interrupts();
+        }
+        let mut followed = Followed::start(machine, program, os);
+        loop {
+            let more = machine.advance(&mut followed.run, program, os);
+            if verdict.is_ok() {
+                verdict = self.advanced(machine, &mut followed, program, more, observer);
+            }
+            if !more {
+                break;
+            }
+        }
+        let verdict = verdict.and_then(|()| self.finish(machine));
+        machine.record_transitions(false);
+        (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
+    /// two of these the machine and the run can be saved and restored, and the machine's speed may change.
     ///
     /// # Errors
     /// What machine and reference differ in. Nothing can be checked after that.
-    pub fn follow(
+    pub fn advance<H: McHandler, O: Observer>(
         &mut self,
-        machine: &Machine,
-        agent: AgentId,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        os: &mut H,
+        observer: &mut O,
+    ) -> Result<bool, Disagreement> {
+        let more = machine.advance(&mut followed.run, program, os);
+        self.advanced(machine, followed, program, more, observer)?;
+        Ok(more)
+    }
+
+    fn advanced<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        more: bool,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.catch_up(machine, observer)?;
+        let Followed { run, base, seen } = followed;
+        for record in run.records().get(*seen..).unwrap_or_default() {
+            let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
+                continue;
+            };
+            let mut record = *record;
+            if !more {
+                // At its end a run has its agents by the program's numbers.
+                record.agent.0 += *base;
+            }
+            self.over(machine, op, &record)?;
+        }
+        *seen = run.records().len();
+        self.compare(machine)
+    }
+
+    /// Checks the operation that the machine has just executed by itself ([`Machine::execute`]).
+    ///
+    /// # Errors
+    /// What machine and reference differ in. Nothing can be checked after that.
+    pub fn follow<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
         op: &Op,
         record: &StepRecord,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.judge.expect(op);
+        self.catch_up(machine, observer)?;
+        self.over(machine, op, record)?;
+        self.compare(machine)
+    }
+
+    /// As [`Refinement::follow`], with the transitions that the machine is said to have made.
+    ///
+    /// # Errors
+    /// As [`Refinement::follow`].
+    pub fn follow_made<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        transitions: &[Transition],
+        op: &Op,
+        record: &StepRecord,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.make_told(machine, transitions, observer)?;
+        self.over(machine, op, record)?;
+        self.compare(machine)
+    }
+
+    /// What was done so far is told as one line from now on.
+    pub fn sum_up(&mut self, what: &str) {
+        let n = self.compared.operations;
+        self.program.clear();
+        self.program.push(format!("({what}: {n} operations)"));
+    }
+
+    /// The machine's log has been cut ([`Machine::forget_events`]): what is left has been read.
+    pub fn log_was_cut(&mut self, machine: &Machine) {
+        self.read = machine.trace().events().len();
+    }
+
+    /// Makes on the reference what the machine has done since the last time.
+    fn catch_up<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        let transitions = machine.take_transitions();
+        let marks = machine.take_marks();
+        self.make_told(machine, &transitions, observer)?;
+        self.heed(&marks)
+    }
+
+    fn make_told<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        transitions: &[Transition],
+        observer: &mut O,
     ) -> Result<(), Disagreement> {
         for spec in machine.agents().skip(self.agents.len()) {
             self.agents.push(spec.clone());
         }
-        let name = self.agents.get(usize::from(agent.0)).map_or("?", |a| a.name.as_str());
-        self.program.push(format!("{name}: {op}"));
-        self.operation(machine, agent, op, record).map_err(|d| self.disagreement(d))
+        // Which core a guest is on changes.
+        for (ours, spec) in self.agents.iter_mut().zip(machine.agents()) {
+            ours.core = spec.core;
+        }
+        let made = self.make_all(machine, transitions, observer);
+        made.map_err(|(at, difference)| {
+            let extra = at.map(|t| self.told(&t));
+            self.disagreement(difference, extra)
+        })
     }
 
-    /// Checks what happened since the last operation: what [`Machine::settle`] let become visible. Compares everything.
-    ///
-    /// # Errors
-    /// What machine and reference differ in.
-    pub fn finish(&mut self, machine: &Machine) -> Result<(), Disagreement> {
-        let mut all = std::mem::take(&mut self.lines);
-        let checked = self
-            .replay(machine, Agent::Kernel, 0, &NOTHING, None, &mut all)
-            .and_then(|()| self.compare(machine, &all));
-        self.lines = all;
-        checked.map_err(|d| self.disagreement(d))
-    }
-
-    fn disagreement(&self, difference: Difference) -> Disagreement {
-        Disagreement { difference, program: self.program.clone() }
-    }
-
-    fn operation(
+    fn make_all<O: Observer>(
         &mut self,
         machine: &Machine,
-        id: AgentId,
-        op: &Op,
-        record: &StepRecord,
+        transitions: &[Transition],
+        observer: &mut O,
+    ) -> Result<(), (Option<Transition>, Difference)> {
+        let trace = machine.trace();
+        if !trace.is_on() || trace.lost() != 0 {
+            return Err((None, Difference::NoLog));
+        }
+        for t in transitions {
+            self.between(machine, t.from).map_err(|d| (None, d))?;
+            self.make(machine, t, observer).map_err(|d| (Some(*t), d))?;
+        }
+        self.between(machine, trace.events().len()).map_err(|d| (None, d))
+    }
+
+    /// What happened between two transitions: nobody acts, hardware may choose.
+    fn between(&mut self, machine: &Machine, to: usize) -> Checked {
+        let events = machine.trace().events().get(self.read..to).unwrap_or_default();
+        self.read = to;
+        if events.iter().any(|e| e.kind == EventKind::Consequence(McConsequence::Panic)) {
+            self.fate.kernel_panicked();
+        }
+        let record = self.record(machine, events, 0);
+        if record.is_empty() {
+            return Ok(());
+        }
+        self.replay(machine, Agent::Kernel, 0, &reference::Act::Op(NOTHING), record, None)
+            .map(|_| ())
+    }
+
+    fn make<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        t: &Transition,
+        observer: &mut O,
     ) -> Checked {
-        let Some(spec) = self.agents.get(usize::from(id.0)).cloned() else {
-            return Err(Difference::NoLog);
+        let events = machine.trace().events().get(t.from..t.to).unwrap_or_default();
+        self.read = t.to;
+        self.fate.made(t, &self.agents)?;
+        let who = match t.actor {
+            // What hardware does by itself is not looked at for who does it.
+            Actor::Kernel | Actor::Hardware => Agent::Kernel,
+            Actor::User => Agent::User,
+            Actor::SeamRoot => Agent::SeamRoot,
+            Actor::Td(hkid) => Agent::Td(hkid),
+            Actor::Device => Agent::Device,
         };
-        let who = match spec.kind {
-            // Its operations are not looked at for who does them.
-            AgentKind::Kernel | AgentKind::Hardware => Agent::Kernel,
-            AgentKind::User => Agent::User,
-            AgentKind::Seam => Agent::SeamRoot,
-            AgentKind::Td => Agent::Td(spec.keyid),
-            AgentKind::Device => Agent::Device,
-            AgentKind::Guest => return Err(Difference::Refused(NotAllowed::NotModelled)),
+        let act = match t.act {
+            Act::Op(op) => {
+                for at in op.addresses().into_iter().flatten() {
+                    self.touch(at.tagged());
+                }
+                reference::Act::Op(op)
+            }
+            Act::Store { at, mask, data, locked } => {
+                self.touch(at);
+                reference::Act::Store { at, mask, data, locked }
+            }
+            Act::Direct { at, lines, data } => {
+                self.touch(at);
+                reference::Act::Direct { at, lines, data }
+            }
         };
-        let mut touched = BTreeSet::new();
-        for at in op.addresses().into_iter().flatten() {
-            self.keyids.insert(at.keyid);
-            touched.insert(at.hpa.line());
+        let before = O::WANTED.then(|| self.reference.clone());
+        let record = self.record(machine, events, t.core);
+        let made = (t.purpose != Purpose::Drain).then_some(t);
+        let done = self.replay(machine, who, t.core, &act, record, made)?;
+        if let Some(before) = before {
+            observer.made(&before, t, &done, &self.reference);
         }
-        let late = Outcome::NotRun(NotRun::Horizon);
-        let late = (record.outcome == late && machine.now().is_horizon()).then_some(late);
-        if let Some(refusal) = late.or_else(|| self.fate.refusal(id, &spec)) {
-            same(|| "whether it runs".to_owned(), &record.outcome, &refusal)?;
-            self.replay(machine, who, spec.core, &NOTHING, None, &mut touched)?;
-        } else {
-            self.replay(machine, who, spec.core, op, Some(&record.outcome), &mut touched)?;
-            self.suffer(machine, id, &spec, &record.outcome)?;
-        }
-        self.compare(machine, &touched)?;
-        self.lines.extend(touched);
         Ok(())
     }
 
-    /// Makes one operation on the reference, with the choices that the log has for it, and compares what can be compared of
-    /// the operation itself.
+    fn touch(&mut self, at: Tagged) {
+        self.keyids.insert(at.keyid());
+        self.touched.insert(at);
+    }
+
+    fn record(&self, machine: &Machine, events: &[Event], core: u16) -> Record {
+        let is_operation =
+            |id| machine.trace().event(id).is_some_and(|c| matches!(c.kind, EventKind::Op { .. }));
+        Record::read(events, core, self.reference.spec.package_of(core), is_operation)
+    }
+
+    /// Makes one act on the reference, with the choices that the log has for it, and compares what can be compared of the act
+    /// itself.
     fn replay(
         &mut self,
         machine: &Machine,
         who: Agent,
         core: u16,
-        op: &Op,
-        outcome: Option<&Outcome>,
-        touched: &mut BTreeSet<Line>,
-    ) -> Checked {
-        let Record { mut choices, requests, ucna } = self.read_log(machine, core, op, touched)?;
+        act: &reference::Act,
+        record: Record,
+        made: Option<&Transition>,
+    ) -> Result<StepOutcome, Difference> {
+        let Record { mut choices, requests, ucna, tags } = record;
+        for at in tags {
+            self.touch(at);
+        }
         let sub_block = |at: Tagged| machine.caches().sub_block_of(at.line());
-        let flushed = |at: Tagged| match op {
-            Op::Wbinvd | Op::Wbnoinvd => true,
-            Op::Wbinvdp { block } | Op::Wbnoinvdp { block } => *block == sub_block(at),
+        let flushed = |at: Tagged| match act {
+            reference::Act::Op(Op::Wbinvd | Op::Wbnoinvd) => true,
+            reference::Act::Op(Op::Wbinvdp { block } | Op::Wbnoinvdp { block }) => {
+                *block == sub_block(at)
+            }
             _ => false,
         };
-        let choose = |model: &Reference, progress: Progress| {
+        let mut choose = |model: &Reference, progress: Progress| {
             next_choice(&mut choices, model, progress, flushed)
         };
-        let step = Step::Op(who, core, *op);
-        let done = self.reference.step_among(&step, sub_block, choose);
-        let StepOutcome { seen, traffic, ucna: logged, .. } = done.map_err(Difference::Refused)?;
+        let mut done = StepOutcome::default();
+        let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);
+        issued.map_err(Difference::Refused)?;
+        self.compared.transitions += 1;
+        self.compared.requests += requests.len() as u64;
         if let Some(due) = choices.front() {
             return Err(Difference::Choice { choice: due.want.to_string() });
         }
-        if let Some(outcome) = outcome
-            && !admits(&seen, outcome)
+        if let Some(t) = made
+            && !admits(&done.seen, t)
         {
-            let (machine, reference) = (format!("{outcome} ({outcome:?})"), format!("{seen:?}"));
-            return Err(Difference::Outcome { machine, reference });
+            let machine = match t.met {
+                Some(met) => format!("mc of {met:?}"),
+                None => format!("{} ({:?})", t.outcome, t.outcome),
+            };
+            return Err(Difference::Outcome { machine, reference: format!("{:?}", done.seen) });
         }
-        let theirs = traffic.iter().map(|t| Seal {
+        let theirs = done.traffic.iter().map(|t| Seal {
             at: t.at,
             mask: match t.request {
                 Request::Read { .. } => None,
@@ -371,378 +584,141 @@ impl Refinement {
             let what = || format!("request {} at the controller", n + 1);
             same(what, &requests.get(n), &theirs.get(n))?;
         }
-        same(|| "UCNA entries".to_owned(), &ucna, &logged)?;
-        self.forget_llcs(machine);
+        same(|| "UCNA entries".to_owned(), &ucna, &done.ucna)?;
+        Ok(done)
+    }
+
+    /// An operation is over.
+    fn over(
+        &mut self,
+        machine: &Machine,
+        op: &Op,
+        record: &StepRecord,
+    ) -> Result<(), Disagreement> {
+        self.compared.operations += 1;
+        if self.program.len() < TOLD {
+            let name =
+                self.agents.get(usize::from(record.agent.0)).map_or("?", |a| a.name.as_str());
+            self.program.push(format!("{name}: {op}"));
+        }
+        let over = self.fate.over(machine, &self.agents, op, record);
+        over.map_err(|d| self.disagreement(d, None))
+    }
+
+    /// Compares the states: what was touched since the last time, or everything.
+    fn compare(&mut self, machine: &Machine) -> Result<(), Disagreement> {
+        let touched = std::mem::take(&mut self.touched);
+        let lines: BTreeSet<Line> = touched.iter().map(|at| at.line()).collect();
+        let few = self.reference.state().caches.len() <= EVERYTHING;
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let compared = if few || self.depth == Depth::Everything {
+            self.compare_all(machine, &lines)
+        } else {
+            self.compare_some(machine, &touched, &lines)
+        };
+        self.lines.extend(lines);
+        compared.map_err(|d| self.disagreement(d, None))
+    }
+
+    /// Compares everything once more. Nothing may be under way.
+    ///
+    /// # Errors
+    /// What machine and reference differ in.
+    pub fn finish(&mut self, machine: &mut Machine) -> Result<(), Disagreement> {
+        self.catch_up(machine, &mut ())?;
+        let lines = std::mem::take(&mut self.lines);
+        let compared = self.compare_all(machine, &lines);
+        self.lines = lines;
+        compared.map_err(|d| self.disagreement(d, None))
+    }
+
+    fn compare_some(
+        &mut self,
+        machine: &Machine,
+        touched: &BTreeSet<Tagged>,
+        lines: &BTreeSet<Line>,
+    ) -> Checked {
+        for &at in touched {
+            self.forget_llcs(machine, at);
+        }
+        let sides = Sides { machine, reference: &self.reference, keyids: &self.keyids };
+        sides.births()?;
+        lines.iter().try_for_each(|line| sides.line(*line))?;
+        touched.iter().try_for_each(|at| sides.copies(*at))?;
+        self.compared.lines += lines.len() as u64;
         Ok(())
     }
 
-    /// Reads the events since the last operation: choices, and requests to be compared. Whatever else the log has is a
-    /// consequence that the reference must come to by itself.
-    fn read_log(
-        &mut self,
-        machine: &Machine,
-        core: u16,
-        op: &Op,
-        touched: &mut BTreeSet<Line>,
-    ) -> Result<Record, Difference> {
-        let trace = machine.trace();
-        if !trace.is_on() || trace.lost() != 0 {
-            return Err(Difference::NoLog);
+    fn compare_all(&mut self, machine: &Machine, lines: &BTreeSet<Line>) -> Checked {
+        let sides = Sides { machine, reference: &self.reference, keyids: &self.keyids };
+        let cached = sides.cached();
+        for &at in &cached {
+            self.forget_llcs(machine, at);
         }
-        let events = trace.events().get(self.read..).unwrap_or_default();
-        self.read = trace.events().len();
-        // In functional mode 64 direct stores to a page are one event, which follows what they displace.
-        let page_at_once = events.iter().any(|e| matches!(e.kind, EventKind::DramWritePage { .. }));
-        // Time passes after an operation, or between the lines of one that takes them one by one.
-        let line_by_line = matches!(op, Op::RepStosb { .. } | Op::Movdir64bPage { .. });
-        let package = self.reference.spec.package_of(core);
-        let mut out = Record::default();
-        let (mut stores, mut checked) = (0, false);
-        for event in events {
-            let requests = out.requests.len();
-            let timed = matches!(
-                event.kind,
-                EventKind::WcLeave { why: Why::Time, .. }
-                    | EventKind::WeakDone { why: Why::Time, .. }
-            );
-            let after = checked || timed && !line_by_line;
-            // What the page displaces, not what a buffer displaces that leaves before or after.
-            let displaced = page_at_once
-                && trace.event(event.cause).is_some_and(|c| matches!(c.kind, EventKind::Op { .. }));
-            let mut choose =
-                |want: Want| out.choices.push_back(Due { requests, stores, after, want });
-            match event.kind {
-                EventKind::CacheStore { .. } => stores += 1,
-                // It ends the operation.
-                EventKind::MachineCheck(_) => checked = true,
-                EventKind::WriteBack { at, why, kept } => match why {
-                    Why::Capacity if kept => choose(Want::Clean { at }),
-                    Why::Capacity => choose(Want::Leave { at, dirty: true }),
-                    // Whether a dirty line is shared across packages is the reference's `Choice::WriteBack`.
-                    Why::Snoop => choose(Want::Clean { at }),
-                    // The order is hardware's (architecture.md §13 MC-12), the extent is not.
-                    Why::FlushAll => choose(Want::Flushed { at, package }),
-                    Why::Bypass if displaced => choose(Want::Leave { at, dirty: true }),
-                    _ => {}
-                },
-                EventKind::Dropped { at, why } => match why {
-                    Why::Capacity => choose(Want::Leave { at, dirty: false }),
-                    Why::Bypass if displaced => choose(Want::Leave { at, dirty: false }),
-                    _ => {}
-                },
-                EventKind::LeftCore { core, at } => choose(Want::Sink { core, at }),
-                EventKind::WcLeave { core, at, why, .. } => match why {
-                    // In which order a drain lets go is hardware's choice, also between buffers and weak operations.
-                    Why::Time | Why::Fence | Why::Interrupt => choose(Want::Buffer { core, at }),
-                    Why::OwnAccess if page_at_once => choose(Want::Buffer { core, at }),
-                    _ => {}
-                },
-                EventKind::WeakDone { core, at, kind, why } => match why {
-                    Why::Time | Why::Fence | Why::Interrupt | Why::Capacity => {
-                        choose(Want::Weak { core, at, kind });
-                    }
-                    Why::OwnAccess if page_at_once => choose(Want::Weak { core, at, kind }),
-                    _ => {}
-                },
-                EventKind::DramRead { at, rule, before, after } => {
-                    touched.insert(at.line());
-                    let states = Some((before, after));
-                    out.requests.push(Seal { at, mask: None, rule, states });
-                }
-                EventKind::DramWrite { at, mask, rule, before, after } => {
-                    touched.insert(at.line());
-                    let states = Some((before, after));
-                    out.requests.push(Seal { at, mask: Some(mask), rule, states });
-                }
-                EventKind::DramWritePage { page, keyid, lines, rule } => {
-                    for i in (0..sim_core::LINES_PER_PAGE).filter(|i| lines >> i & 1 != 0) {
-                        let (at, requests) = (Tagged::new(page.line(i), keyid), out.requests.len());
-                        let want = Want::Weak { core, at, kind: WeakKind::Movdir64b };
-                        out.choices.push_back(Due { requests, stores, after, want });
-                        touched.insert(at.line());
-                        let mask = Some(ByteMask::FULL);
-                        out.requests.push(Seal { at, mask, rule, states: None });
-                    }
-                }
-                EventKind::Ucna(record) => out.ucna.push(record.birth),
-                _ => {}
-            }
-        }
-        Ok(out)
-    }
-
-    /// A machine check's consequences for who runs on.
-    fn suffer(
-        &mut self,
-        machine: &Machine,
-        id: AgentId,
-        spec: &AgentSpec,
-        outcome: &Outcome,
-    ) -> Checked {
-        if let Outcome::MachineCheck { record, consequence } = outcome {
-            let context = match spec.kind {
-                AgentKind::User => McContext::User,
-                AgentKind::Seam => McContext::SeamRoot,
-                AgentKind::Td | AgentKind::Guest => McContext::SeamNonRoot,
-                AgentKind::Kernel | AgentKind::Device | AgentKind::Hardware => McContext::Kernel,
-            };
-            same(|| "context of the machine check".to_owned(), &record.context, &context)?;
-            if spec.kind == AgentKind::Seam {
-                self.fate.shut_down.insert(spec.core);
-                self.fate.tdx_disabled = true;
-            }
-            if spec.kind == AgentKind::Td || *consequence == McConsequence::Sigbus {
-                self.fate.dead.insert(id);
-            }
-            self.fate.panicked |= *consequence == McConsequence::Panic;
-            if !self.lmce {
-                let tds = self.agents.iter().enumerate().filter(|(_, a)| a.kind == AgentKind::Td);
-                self.fate.dead.extend(tds.map(|(i, _)| AgentId(i as u16)));
-            }
-        }
-        same(|| "kernel panic".to_owned(), &machine.is_panicked(), &self.fate.panicked)?;
-        let disabled = machine.is_tdx_disabled();
-        same(|| "TDX disabled".to_owned(), &disabled, &self.fate.tdx_disabled)
+        let sides = Sides { machine, reference: &self.reference, keyids: &self.keyids };
+        sides.births()?;
+        lines.iter().try_for_each(|line| sides.line(*line))?;
+        cached.iter().try_for_each(|at| sides.copies(*at))?;
+        (0..self.reference.spec.cores).try_for_each(|core| sides.pending(core))?;
+        self.compared.lines += lines.len() as u64;
+        self.compared.states += 1;
+        Ok(())
     }
 
     /// Drops clean copies of LLCs whose package holds the line no more, while another does: the log has no event for that.
     /// What does not fit is left as it is, for the comparison to find.
-    fn forget_llcs(&mut self, machine: &Machine) {
+    fn forget_llcs(&mut self, machine: &Machine, at: Tagged) {
         let spec = self.reference.spec;
-        let all = self.reference.state().caches.iter();
-        let in_llc = all.filter_map(|((at, place), copy)| match place {
-            Place::Llc(package) if !copy.state.is_dirty() => Some((*at, *package)),
+        if spec.packages < 2 {
+            return;
+        }
+        let Some(view) = machine.caches().inspect(at) else { return };
+        let here = holders(view.cores, view.llc, &spec);
+        let gone = self.reference.copies(at).filter_map(|(place, copy)| match place {
+            Place::Llc(package) if !copy.state.is_dirty() && !here.contains(&package) => {
+                Some(place)
+            }
             _ => None,
         });
-        let gone = in_llc.filter(|(at, package)| {
-            let view = machine.caches().inspect(*at);
-            view.is_some_and(|v| !holders(v.cores, v.llc, &spec).contains(package))
-        });
-        for (at, package) in gone.collect::<Vec<_>>() {
+        for place in gone.collect::<Vec<_>>() {
             // The copy is there and clean: always allowed.
-            let _ = self.reference.step(&Step::Choice(Choice::Evict(Place::Llc(package), at)));
+            let _ = self.reference.step(&Step::Choice(Choice::Evict(place, at)));
         }
     }
 
-    /// Compares the states: DRAM of the lines given, all that is cached and pending.
-    fn compare(&self, machine: &Machine, lines: &BTreeSet<Line>) -> Checked {
-        let model = &self.reference;
-        let births = (machine.trace().births().len() as u32, machine.trace().deaths());
-        same(|| "births and deaths".to_owned(), &births, &model.births_and_deaths())?;
-        for (id, birth) in &model.state().births {
-            let ours = machine.trace().birth(*id).map(|b| (b.at, b.cause));
-            same(|| format!("birth {}", id.0), &ours, &Some((birth.at, birth.cause)))?;
-        }
-        for &line in lines {
-            same(|| format!("line {line}"), &machine.memory().line(line), &model.line(line))?;
-            for &keyid in &self.keyids {
-                self.compare_read(machine, Tagged::new(line, keyid))?;
-            }
-        }
-        self.compare_copies(machine)?;
-        self.compare_pending(machine)
+    fn disagreement(&self, difference: Difference, within: Option<String>) -> Disagreement {
+        let mut program = self.program.clone();
+        program.extend(within);
+        Disagreement { difference, program }
     }
 
-    /// What a read would return now.
-    fn compare_read(&self, machine: &Machine, at: Tagged) -> Checked {
-        let model = &self.reference;
-        let line = model.dram(at.line());
-        let mode = model.spec.memory.integrity;
-        let row =
-            read_row(mode, model.class(at), line.td, model.mac_valid(at), line.poison.is_some());
-        let (bytes, class) = if row.plaintext {
-            line.decrypt(at.line(), model.key(at).key)
-        } else {
-            (Bytes::ZERO, DataClass::Blocked)
-        };
-        let probe = machine.memory().probe(at);
-        let ours = (probe.rule, probe.class, probe.poisoned, probe.birth);
-        let what = || format!("a read of {at}");
-        same(what, &ours, &(row.rule, class, row.poison, row.birth))?;
-        same_bytes(what, &probe.data, &bytes)
-    }
-
-    fn compare_copies(&self, machine: &Machine) -> Checked {
-        let spec = &self.reference.spec;
-        let ours = machine.caches().resident_lines().map(|l| l.tag);
-        let theirs = self.reference.state().caches.keys().map(|(at, _)| *at);
-        let all: BTreeSet<Tagged> = ours.chain(theirs).collect();
-        for at in all {
-            let mut cores = 0u128;
-            let mut packages = BTreeSet::new();
-            let mut dirty = BTreeSet::new();
-            for (place, copy) in self.reference.copies(at) {
-                let package = match place {
-                    Place::Core(c) => {
-                        cores |= 1 << (c & 127);
-                        spec.package_of(c)
-                    }
-                    Place::Llc(p) => p,
-                };
-                packages.insert(package);
-                if matches!(copy.state, Coherence::Modified | Coherence::Owned) {
-                    dirty.insert(package);
-                }
-            }
-            let view = machine.caches().inspect(at);
-            let here = view.map(|v| holders(v.cores, v.llc, spec)).unwrap_or_default();
-            same(|| format!("packages that hold {at}"), &here, &packages)?;
-            let Some(view) = view else { continue };
-            same(|| format!("cores that hold {at}"), &view.cores, &cores)?;
-            // A dirty line of the machine has all its holders in one package.
-            let duty = if view.dirty { here } else { BTreeSet::new() };
-            same(|| format!("packages where {at} is dirty"), &duty, &dirty)?;
-            for (place, copy) in self.reference.copies(at) {
-                let what = || format!("copy of {at} in {place:?}");
-                same(what, &(view.class, view.poison), &(copy.class, copy.poison))?;
-                same_bytes(what, &view.data, &copy.data)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_pending(&self, machine: &Machine) -> Checked {
-        for core in 0..self.reference.spec.cores {
-            let theirs = self.reference.state().pending.get(&core);
-            let (wc, weak) = theirs.map_or((&[][..], &[][..]), |p| (&p.wc, &p.weak));
-            let ours: Vec<_> = machine.caches().wc_buffers(core).map(|b| (b.at, b.mask)).collect();
-            let model: Vec<_> = wc.iter().map(|b| (b.at, ByteMask(b.mask))).collect();
-            let what = || format!("write-combining buffers of core {core}");
-            same(what, &ours, &model)?;
-            for (ours, theirs) in machine.caches().wc_buffers(core).zip(wc) {
-                same_masked(what, &ours.data, &theirs.data, ours.mask)?;
-            }
-            let ours: Vec<_> =
-                machine.caches().weak_ops(core).map(|w| (w.at, w.kind, w.mask)).collect();
-            let model: Vec<_> = weak.iter().map(|w| (w.at, w.kind, ByteMask(w.mask))).collect();
-            let what = || format!("weakly ordered operations of core {core}");
-            same(what, &ours, &model)?;
-            for (ours, theirs) in machine.caches().weak_ops(core).zip(weak) {
-                same_masked(what, &ours.data, &theirs.data, ours.mask)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Fate {
-    /// What an agent's operation gets that is not run.
-    fn refusal(&self, id: AgentId, spec: &AgentSpec) -> Option<Outcome> {
-        if self.panicked && spec.kind != AgentKind::Hardware {
-            Some(Outcome::NotRun(NotRun::Panic))
-        } else if self.dead.contains(&id) {
-            Some(Outcome::NotRun(NotRun::Killed))
-        } else if spec.kind.has_core() && self.shut_down.contains(&spec.core) {
-            Some(Outcome::NotRun(NotRun::Shutdown))
-        } else if self.tdx_disabled && matches!(spec.kind, AgentKind::Seam | AgentKind::Td) {
-            Some(Outcome::VmFailInvalid)
-        } else {
-            None
+    /// A transition within an operation that is not over, in words.
+    fn told(&self, t: &Transition) -> String {
+        let agent = t.agent.and_then(|id| self.agents.get(usize::from(id.0)));
+        let name = agent.map_or("hw", |a| a.name.as_str());
+        match (t.purpose, t.act) {
+            (Purpose::Operation, Act::Op(op)) => format!("{name}: {op}"),
+            (Purpose::Walk, Act::Op(op)) => format!("{name}: (page walk) {op}"),
+            (Purpose::Module, Act::Op(op)) => format!("{name}: (module) {op}"),
+            (_, act) => format!("{name}: {act:?}"),
         }
     }
 }
 
-/// What the agent saw, the poison named included: both sides number births in the order of their requests.
-fn admits(seen: &Seen, outcome: &Outcome) -> bool {
-    let same_birth = match (seen, outcome) {
-        (Seen::MachineCheck { birth, .. }, Outcome::MachineCheck { record, .. }) => {
-            *birth == record.birth
+/// Stands for an operation where there is none.
+const NOTHING: Op = Op::Delay { time: sim_core::Ps::ZERO };
+
+/// Whether the reference saw what the transition returned, the poison named included: both sides number births in the order
+/// of their requests.
+fn admits(seen: &reference::Seen, t: &Transition) -> bool {
+    match (seen, t.met, t.outcome) {
+        (reference::Seen::MachineCheck { access, at, birth }, Some(met), _) => {
+            (*access, *at, *birth) == (met.access, met.at, met.birth)
         }
-        (Seen::DmaPoison(a), Outcome::DmaPoison(b)) => a == b,
-        _ => true,
-    };
-    same_birth && seen.admits(outcome)
-}
-
-/// The packages with a copy.
-fn holders(cores: u128, llc: u8, spec: &Spec) -> BTreeSet<u8> {
-    let of_cores = (0..spec.cores.min(128)).filter(|c| cores >> c & 1 != 0);
-    let of_llcs = (0..8).filter(|p| llc >> p & 1 != 0);
-    of_cores.map(|c| spec.package_of(c)).chain(of_llcs).collect()
-}
-
-fn same_bytes(
-    what: impl FnOnce() -> String,
-    machine: &sim_core::LineData,
-    reference: &Bytes,
-) -> Checked {
-    if reference.admits(machine) {
-        return Ok(());
+        (reference::Seen::MachineCheck { .. }, None, _) | (_, Some(_), _) => false,
+        (reference::Seen::DmaPoison(a), None, Outcome::DmaPoison(b)) => *a == b,
+        (seen, None, outcome) => seen.admits(&outcome),
     }
-    let (machine, reference) = (format!("{machine:?}"), format!("{reference:?}"));
-    Err(Difference::State { what: what(), machine, reference })
-}
-
-/// Only the bytes that will be written count.
-fn same_masked(
-    what: impl FnOnce() -> String,
-    machine: &sim_core::LineData,
-    reference: &Bytes,
-    mask: ByteMask,
-) -> Checked {
-    let mut ours = sim_core::LineData::ZERO;
-    ours.merge(machine, mask);
-    let mut theirs = Bytes::ZERO;
-    theirs.merge(reference, mask);
-    same_bytes(what, &ours, &theirs)
-}
-
-/// The next choice whose place has come and that can be made. One that cannot be made yet waits: what it is about (a weakly
-/// ordered operation of the line just posted, say) may come with the operation's next line. `flushed` says which lines the
-/// operation flushes.
-fn next_choice(
-    choices: &mut VecDeque<Due>,
-    model: &Reference,
-    progress: Progress,
-    flushed: impl Fn(Tagged) -> bool,
-) -> Option<Choice> {
-    let due = choices.front()?;
-    let come = !due.after && due.requests <= progress.requests && due.stores <= progress.stores;
-    if !come && !progress.over {
-        return None;
-    }
-    let modified = |at| model.copies(at).find(|(_, c)| c.state.is_dirty()).map(|(place, _)| place);
-    let mut last = true;
-    let choice = match due.want {
-        Want::Leave { at, dirty } => {
-            let duty = modified(at);
-            if duty.is_some() != dirty {
-                return None;
-            }
-            // The modified copy goes last, so that it is known to the end what the line was.
-            let clean = model.copies(at).map(|(place, _)| place).find(|p| Some(*p) != duty);
-            last = model.copies(at).count() == 1;
-            Choice::Evict(clean.or(duty)?, at)
-        }
-        Want::Clean { at } => Choice::WriteBack(modified(at)?, at),
-        Want::Flushed { at, package } => {
-            let place = modified(at)?;
-            let there = match place {
-                Place::Core(core) => model.spec.package_of(core),
-                Place::Llc(package) => package,
-            };
-            if there != package || !flushed(at) {
-                return None;
-            }
-            Choice::WriteBack(place, at)
-        }
-        Want::Sink { core, at } => {
-            model.copies(at).find(|(place, _)| *place == Place::Core(core))?;
-            Choice::ToLlc(core, at)
-        }
-        Want::Buffer { core, at } => {
-            let held = model.state().pending.get(&core)?;
-            held.wc.iter().find(|b| b.at == at)?;
-            Choice::WcLeave(core, at)
-        }
-        Want::Weak { core, at, kind } => {
-            let held = model.state().pending.get(&core)?;
-            let index = held.weak.iter().position(|w| w.at == at && w.kind == kind)?;
-            Choice::WeakComplete(core, index)
-        }
-    };
-    if last {
-        choices.pop_front();
-    }
-    Some(choice)
 }

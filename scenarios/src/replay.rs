@@ -46,6 +46,8 @@ pub struct Settings {
     pub place: Place,
     /// How much of time is modelled.
     pub speed: Speed,
+    /// Whether every clock edge of DRAM is looked at, not only those at which something can happen.
+    pub every_edge: bool,
     /// Seed of keys and power-on content.
     pub seed: u64,
     /// Stop after so many records.
@@ -399,6 +401,7 @@ pub fn replay_with<R: Read>(
     let spec = &platform.spec;
     let mut machine = Machine::new(spec, options)
         .map_err(|error| reader.refuse(format!("platform {}", spec.name), error))?;
+    machine.look_at_every_edge(settings.every_edge);
     let (Place::Host(keyid) | Place::Td(keyid)) = settings.place;
     let td = matches!(settings.place, Place::Td(_));
     let kind = if td { AgentKind::Td } else { AgentKind::Kernel };

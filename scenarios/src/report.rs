@@ -114,6 +114,8 @@ pub struct RunReport {
     pub ucna: Vec<UcnaReport>,
     /// What was counted.
     pub counts: CountsReport,
+    /// What was compared with the reference model, if that was asked for.
+    pub check: Option<CheckReport>,
     /// Things that a reader of the verdict may want to know.
     pub notes: Vec<String>,
     /// The DDR5 commands, if they were asked for.
@@ -337,4 +339,26 @@ pub struct CountsReport {
     pub poison_locations: u64,
     /// Machine checks.
     pub machine_checks: u64,
+}
+
+/// What was compared with the reference model, and judged by the monitor of the TDX module (`run --check`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, JsonSchema)]
+pub struct CheckReport {
+    /// Operations of the program that were over and agreed.
+    pub operations: u64,
+    /// Operations before the program: of `[tdx]` and `[td]`.
+    pub setup_operations: u64,
+    /// Transitions made on the reference: operations line by line, reads of page walks, loads and stores of the TDX module,
+    /// and what hardware chose between them.
+    pub transitions: u64,
+    /// Requests at the memory controllers.
+    pub requests: u64,
+    /// Comparisons of a line in DRAM: its state, and what a read would return under every KeyID in use.
+    pub lines: u64,
+    /// Comparisons of everything: caches, buffers and births besides.
+    pub states: u64,
+    /// SEAMCALLs and TDCALLs that the monitor judged.
+    pub calls_judged: u64,
+    /// Calls that it does not judge, or could not.
+    pub calls_not_judged: u64,
 }

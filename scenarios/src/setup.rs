@@ -7,7 +7,7 @@
 use crate::format::tdx::{Misplaced, Shape};
 use crate::format::{Content, How, ModuleState, Place, Region, Scenario, Space, TdState};
 use crate::format::{Regions, Trouble};
-use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed};
+use machine::{AgentId, AgentKind, AgentSpec, Machine, Speed, StepRecord};
 use serde::{Deserialize, Serialize};
 use sim_core::op::{AddrExpr, Base, CallRegs, KeyRef, MemType, Value};
 use sim_core::outcome::{CallResult, NotRun};
@@ -333,6 +333,18 @@ fn default_tdmr(spec: &PlatformSpec) -> Option<Area> {
 
 // ------------------------------------------------------------------------------------------------------------- running
 
+/// A stage of a setup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The module is brought up, on a machine that has no agents yet.
+    Module,
+    /// The TDs are built.
+    Tds,
+}
+
+/// Looks on while a setup runs: called behind every operation.
+pub type Watch<'a> = dyn FnMut(&mut Machine, &Op, &StepRecord) + 'a;
+
 /// Whoever runs what a VMM does: an operation of the kernel on a core, and what came of it.
 pub(crate) type Executor<'a> = dyn FnMut(u16, &Op) -> Outcome + 'a;
 
@@ -418,33 +430,80 @@ impl Setup {
     /// # Errors
     /// The first leaf that did not succeed.
     pub fn run<H: McHandler>(&self, machine: &mut Machine, os: &mut H) -> Result<(), SetupError> {
-        let (speed, log) = (machine.options().speed, machine.trace().is_on());
-        machine.set_speed(Speed::Functional);
+        let log = machine.trace().is_on();
         machine.set_log(false);
-        let cores = machine.spec().cpu.cores;
-        let packages = machine.spec().cpu.packages.max(1);
-        let cpu = |core| AgentSpec {
-            name: format!("setup{core}"),
-            kind: AgentKind::Kernel,
-            core,
-            keyid: KeyId::TME,
-            vcpu: None,
-        };
-        let cpus: Vec<AgentId> = (0..cores).map(|core| machine.add_agent(cpu(core))).collect();
-        let mut execute = |core: u16, op: &Op| {
-            let Some(agent) = cpus.get(usize::from(core)).copied() else {
-                return Outcome::NotRun(NotRun::NotEntered);
-            };
-            machine.execute(agent, op, u32::MAX, os).outcome
-        };
-        let done = self.run_on(cores, packages, &mut execute);
-        machine.settle();
-        machine.set_speed(speed);
+        let done = self
+            .run_watched(Stage::Module, machine, os, None)
+            .and_then(|()| self.run_watched(Stage::Tds, machine, os, None));
         machine.set_log(log);
         done
     }
 
-    /// Makes the calls on whatever executes operations of the kernel on so many cores.
+    /// As [`Setup::run`] for one stage of it, but the log stays as it is, and somebody may look on.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub fn run_watched<H: McHandler>(
+        &self,
+        stage: Stage,
+        machine: &mut Machine,
+        os: &mut H,
+        mut watch: Option<&mut Watch<'_>>,
+    ) -> Result<(), SetupError> {
+        let speed = machine.options().speed;
+        machine.set_speed(Speed::Functional);
+        let cores = machine.spec().cpu.cores;
+        let packages = machine.spec().cpu.packages;
+        if stage == Stage::Module {
+            for core in 0..cores {
+                let (name, kind) = (format!("setup{core}"), AgentKind::Kernel);
+                machine.add_agent(AgentSpec { name, kind, core, keyid: KeyId::TME, vcpu: None });
+            }
+        }
+        let mut execute = |core: u16, op: &Op| {
+            // The machine had no agents before: those of the setup are numbered as the cores.
+            let record = machine.execute(AgentId(core), op, u32::MAX, os);
+            if let Some(watch) = &mut watch {
+                watch(machine, op, &record);
+            }
+            record.outcome
+        };
+        let done = self.run_stage(stage, cores, packages, &mut execute);
+        if stage == Stage::Tds || done.is_err() {
+            machine.settle();
+        }
+        machine.set_speed(speed);
+        done
+    }
+
+    /// Whether the module is brought up alike: [`Stage::Module`] makes the same calls on the same platform.
+    pub fn has_module_of(&self, other: &Setup) -> bool {
+        let part = |s: &Setup| (s.tdmrs.clone(), s.global, s.own, s.pairs.clone());
+        part(self) == part(other)
+    }
+
+    /// Makes the calls of one stage on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_stage(
+        &self,
+        stage: Stage,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        let packages = packages.max(1);
+        let per_package = cores / u16::from(packages);
+        // The executor lives as long as the VMM does.
+        let mut run = |core: u16, op: &Op| run(core, op);
+        let mut vmm = Vmm { run: &mut run, cores, per_package, packages };
+        match stage {
+            Stage::Module => self.module(&mut vmm),
+            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        }
+    }
+    /// Makes all calls on whatever executes operations of the kernel on so many cores.
     ///
     /// # Errors
     /// The first leaf that did not succeed.
@@ -454,12 +513,8 @@ impl Setup {
         packages: u8,
         run: &mut Executor<'_>,
     ) -> Result<(), SetupError> {
-        let per_package = cores / u16::from(packages.max(1));
-        // The executor lives as long as the VMM does.
-        let mut run = |core: u16, op: &Op| run(core, op);
-        let mut vmm = Vmm { run: &mut run, cores, per_package, packages };
-        self.module(&mut vmm)?;
-        self.tds.iter().try_for_each(|td| self.td(&mut vmm, td))
+        self.run_stage(Stage::Module, cores, packages, run)?;
+        self.run_stage(Stage::Tds, cores, packages, run)
     }
     /// The host's own memory, from its first byte on.
     pub(crate) const fn own(&self) -> (u64, u64) {

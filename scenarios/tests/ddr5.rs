@@ -49,14 +49,7 @@ impl Seen {
     }
 }
 
-const BARE: Settings = Settings {
-    integrity: None,
-    seed: 1,
-    every_edge: false,
-    outstanding: None,
-    #[cfg(feature = "planted-fault")]
-    lose_completion: false,
-};
+const BARE: Settings = Settings { integrity: None, seed: 1, every_edge: false, outstanding: None };
 
 // ---- Patterns --------------------------------------------------------------------------------------------------------
 
@@ -160,6 +153,7 @@ fn every_sample_trace_keeps_the_rules_of_ddr5_when_replayed() {
             let platform = platform(&[("dram.refresh", refresh)]);
             let mut reader: TraceReader<_> = open_read(name, bytes, None).unwrap();
             let settings = replay::Settings {
+                every_edge: false,
                 place: Place::Host(KeyId(0)),
                 speed: Speed::Timed,
                 seed: 0,

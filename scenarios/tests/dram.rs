@@ -14,6 +14,7 @@ use scenarios::report::Verdict;
 use scenarios::run::Speed;
 use scenarios::stats::{RULES, STATISTICS, Values};
 use scenarios::trace::{TraceReader, open_read};
+use sim_core::planted::{Fault, Planted};
 use sim_core::{KeyId, Ps};
 use std::collections::BTreeSet;
 use std::io;
@@ -30,8 +31,6 @@ const HOST: Settings = Settings {
     seed: 1,
     every_edge: false,
     outstanding: None,
-    #[cfg(feature = "planted-fault")]
-    lose_completion: false,
 };
 
 fn with(
@@ -277,6 +276,18 @@ fn a_sink_that_cannot_write_ends_the_run_with_its_error() {
 }
 
 #[test]
+fn a_run_whose_counter_is_off_by_one_is_broken() {
+    let mut faulty = platform(&[]);
+    faulty.spec.planted = Planted::fault(Fault::CompletionNotCounted);
+    let pattern =
+        PatternSettings { pattern: Pattern::Mix, requests: 500, footprint: 1 << 24, gap: None };
+    let report = with(&faulty, &pattern, &HOST, None);
+    assert_eq!(report.verdict, Verdict::Broken);
+    let line = "accepted is completed: run.accepted = run.completed does not hold: 500 against 499";
+    assert_eq!(report.broken.first().map(String::as_str), Some(line), "{report}");
+}
+
+#[test]
 fn a_report_with_a_broken_rule_says_so() {
     let report = drive(Pattern::Mix, 500, &HOST);
     let mut values = Values::default();
@@ -294,6 +305,7 @@ fn replayed() -> Vec<(&'static str, u64)> {
     let text = include_bytes!("../data/dramsim3.trace");
     let mut reader: TraceReader<_> = open_read("t", &text[..], None).unwrap();
     let settings = replay::Settings {
+        every_edge: false,
         place: Place::Host(KeyId(0)),
         speed: Speed::Timed,
         seed: 0,

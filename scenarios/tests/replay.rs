@@ -23,7 +23,8 @@ fn instruction(reads: u8, writes: u8, load: u64) -> [u8; 64] {
 fn run(bytes: &[u8], format: Format, place: Place, speed: Speed) -> ReplayReport {
     let spr = platform::load(&Origin::Preset("spr".to_owned()), &[]).unwrap();
     let mut reader = open_read("t", bytes, Some(format)).unwrap();
-    let settings = Settings { place, speed, seed: 0, limit: None, allow_truncated: false };
+    let settings =
+        Settings { place, speed, every_edge: false, seed: 0, limit: None, allow_truncated: false };
     let report = replay(&mut reader, "t", "test", &spr, &settings, |_| ()).unwrap();
     assert_eq!(report.broken, [""; 0]);
     report
@@ -121,7 +122,14 @@ fn an_access_that_reaches_beyond_the_platforms_memory_is_refused() {
         let trace = gem5(addr, bytes);
         let mut reader = open_read("t", &trace[..], Some(Format::Gem5)).unwrap();
         let (place, speed) = (HOST, Speed::Timed);
-        let settings = Settings { place, speed, seed: 0, limit: None, allow_truncated: false };
+        let settings = Settings {
+            place,
+            speed,
+            every_edge: false,
+            seed: 0,
+            limit: None,
+            allow_truncated: false,
+        };
         let error = replay(&mut reader, "t", "test", &spr, &settings, |_| ()).unwrap_err();
         assert!(error.to_string().contains("below"), "{error}");
     }

@@ -506,6 +506,25 @@ impl Trace {
         }
         old
     }
+    /// Forgets all ordinary events, as if the log had been off all the time.
+    pub fn forget_ordinary(&mut self) {
+        let events = std::mem::take(&mut self.events);
+        // Old ids of what is left, in order: its place says the new one.
+        let mut old: Vec<EventId> = Vec::new();
+        let renamed = |old: &[EventId], id: EventId| {
+            old.binary_search(&id).map_or(EventId::NONE, |at| EventId(at as u32 + 1))
+        };
+        for event in events.into_iter().filter(|e| e.kind.is_essential()) {
+            old.push(event.id);
+            let (id, cause) = (EventId(old.len() as u32), renamed(&old, event.cause));
+            self.events.push(Event { id, cause, ..event });
+        }
+        for birth in &mut self.births {
+            birth.event = renamed(&old, birth.event);
+        }
+        self.cause = renamed(&old, self.cause);
+        self.lost = 0;
+    }
     /// All events, in order; an event's place is its id less one.
     pub fn events(&self) -> &[Event] {
         &self.events
@@ -607,6 +626,28 @@ mod tests {
         assert_eq!((trace.events().len(), trace.lost()), (5, 7));
         assert_eq!(trace.events()[4].cause, root);
         assert!(matches!(trace.events()[4].kind, EventKind::Birth { .. }));
+    }
+
+    #[test]
+    fn a_trace_that_has_forgotten_what_is_ordinary_is_one_that_was_quiet() {
+        let at = Tagged::new(Line(4), KeyId(1));
+        let [quiet, mut loud] = [false, true].map(|on| {
+            let mut trace = Trace::new(on);
+            for _ in 0..2 {
+                trace.cause = trace.emit(EventKind::Op { agent: 0, step: 0 });
+                trace.emit(EventKind::Dropped { at, why: Why::Flush });
+                trace.born(at, BirthCause::PartialWrite);
+                let old = trace.emit_cause(EventKind::Consequence(McConsequence::Panic));
+                trace.emit(EventKind::Consequence(McConsequence::Survived));
+                trace.cause = old;
+            }
+            trace.cause = EventId::NONE;
+            trace
+        });
+        assert_ne!(loud, quiet);
+        loud.forget_ordinary();
+        loud.set_on(false);
+        assert_eq!(loud, quiet);
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub struct McStatus(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct McgStatus(pub u64);
 
+/// IA32_MCi_MISC of a recoverable error. The layout is the SDM's (vol. 3B, "IA32_MCi_MISC MSRs"); the sheets give no value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct McMisc(pub u64);
+
 /// A named bit or field of a machine-check register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Field {
@@ -54,6 +58,13 @@ pub const MCG_FIELDS: &[Field] = &[
     field(2,  1, "MCIP",    "a machine check is in progress"),
     field(3,  1, "LMCES",   "delivered to this logical processor only"),
     field(12, 1, "SEAM_NR", "hit in SEAM non-root, that is, in a TD"),
+];
+
+/// The fields of [`McMisc`].
+#[rustfmt::skip]
+pub const MISC_FIELDS: &[Field] = &[
+    field(6, 3, "ADDR_MODE", "what MCi_ADDR holds: 0 segment offset, 1 linear, 2 physical, 3 memory address, 7 generic"),
+    field(0, 6, "ADDR_LSB",  "the least significant valid bit of MCi_ADDR"),
 ];
 
 /// MCACOD of a recoverable data load (architecture.md §6.2).
@@ -135,6 +146,24 @@ impl McStatus {
             mscod,
             mcacod,
         })
+    }
+}
+
+impl McMisc {
+    /// ADDR_MODE of a physical address.
+    pub const PHYSICAL: u8 = 2;
+
+    /// Packs the fields; of `mode` bits 2:0 count and of `lsb` bits 5:0.
+    pub const fn pack(mode: u8, lsb: u8) -> McMisc {
+        McMisc((mode as u64 & 7) << 6 | lsb as u64 & 63)
+    }
+    /// What MCi_ADDR holds.
+    pub const fn mode(self) -> u8 {
+        (self.0 >> 6 & 7) as u8
+    }
+    /// The least significant valid bit of MCi_ADDR.
+    pub const fn lsb(self) -> u8 {
+        (self.0 & 63) as u8
     }
 }
 

@@ -16,6 +16,7 @@ pub use uncore::UncoreSpec;
 
 use crate::addr::{Hpa, Line};
 use crate::keyid::{KeyIdLayout, LayoutError};
+use crate::planted::Planted;
 use crate::time::{Clock, Ps};
 use crate::units::serde_text;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct PlatformSpec {
     pub mce: MceSpec,
     /// The TDX module and the firmware's choices for it.
     pub tdx: TdxSpec,
+    /// A fault planted by a test; no parameter of a platform.
+    #[serde(skip)]
+    pub planted: Planted,
 }
 
 /// Encryption and integrity of memory.

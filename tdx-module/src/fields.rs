@@ -644,6 +644,7 @@ mod tests {
             packages: 2,
             lps: 2,
             sub_blocks: 4,
+            planted: sim_core::Planted::NONE,
         })
     }
 

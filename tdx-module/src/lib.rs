@@ -48,6 +48,7 @@ use rustc_hash::FxHashMap;
 use sept::Entry;
 use serde::{Deserialize, Serialize};
 use sim_core::event::Trace;
+use sim_core::planted::Planted;
 use sim_core::platform::{IntegrityMode, PlatformSpec, TdxSpec, XtsWidth};
 use sim_core::{KeyId, Page};
 use std::collections::BTreeMap;
@@ -70,6 +71,9 @@ pub struct Spec {
     pub lps: u16,
     /// Sub-blocks of WBNOINVDP.
     pub sub_blocks: u32,
+    /// A fault planted by a test.
+    #[serde(skip)]
+    pub planted: Planted,
 }
 
 impl Spec {
@@ -83,6 +87,7 @@ impl Spec {
             packages: spec.cpu.packages,
             lps: spec.cpu.cores,
             sub_blocks: spec.cpu.flush_sub_blocks,
+            planted: spec.planted,
         }
     }
 }
@@ -215,6 +220,21 @@ impl Module {
         self.tds.clear();
         self.vcpus.clear();
         self.sept.clear();
+    }
+    /// Packages whose global key is configured: bit i is package i.
+    pub const fn keyed(&self) -> u8 {
+        self.sys.keyed
+    }
+    /// Per package, the HKIDs that were FLUSHED when TDH.PHYMEM.CACHE.WB started that was interrupted there; `None` where
+    /// none is to be resumed.
+    pub fn cache_wbs(&self) -> impl Iterator<Item = Option<Vec<KeyId>>> {
+        let saved =
+            |w: &sys::WbCache| w.resume.map(|_| w.flushed.iter().map(|k| KeyId(*k)).collect());
+        self.sys.wbcache.iter().map(saved)
+    }
+    /// Whether TDH.SYS.LP.INIT is done on a logical processor.
+    pub fn is_lp_initialized(&self, lp: u16) -> bool {
+        self.lps.get(usize::from(lp)).is_some_and(|lp| lp.initialized)
     }
     /// The configured TDMRs.
     pub fn tdmrs(&self) -> &[Tdmr] {

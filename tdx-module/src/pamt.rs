@@ -261,6 +261,36 @@ impl Tdmr {
         }
     }
 
+    /// Every entry that is neither free nor reserved: level, first page and entry, in the order of addresses, larger
+    /// sizes first where two begin at one.
+    pub fn in_use(&self) -> impl Iterator<Item = (Size, Page, PamtEntry)> {
+        let used = |e: &PamtEntry| !matches!(e.page_type(), PageType::Nda | PageType::Rsvd);
+        let gibs = self.gibs.iter().enumerate().filter_map(|(i, gib)| Some((i, gib.as_deref()?)));
+        gibs.flat_map(move |(i, gib)| {
+            let base = Hpa(self.info.base + i as u64 * GIB).page();
+            let huge = used(&gib.entry).then_some((Size::Huge, base, gib.entry));
+            let blocks = gib.blocks.iter().enumerate().flat_map(move |(i, block)| {
+                let base = Page(base.0 + Size::Large.pages() * i as u64);
+                let large = used(&block.entry).then_some((Size::Large, base, block.entry));
+                // Below a free or a reserved block nothing else is looked at.
+                let (alike, each) = match &block.pages {
+                    Pages::Initial => (None, None),
+                    Pages::Alike(entry) => (used(entry).then_some(*entry), None),
+                    Pages::Each(each) => (None, Some(each)),
+                };
+                let missing = self.dynamic && block.entry.page_type() != PageType::Pamt;
+                let alike = alike.into_iter().flat_map(|entry| std::iter::repeat_n(entry, 512));
+                let each = each.into_iter().flat_map(|each| each.iter().copied());
+                let small = alike.chain(each).take(if missing { 0 } else { 512 }).enumerate();
+                let small = small.filter(move |(_, entry)| used(entry));
+                large
+                    .into_iter()
+                    .chain(small.map(move |(i, e)| (Size::Small, Page(base.0 + i as u64), e)))
+            });
+            huge.into_iter().chain(blocks)
+        })
+    }
+
     fn gib_mut(&mut self, gib: usize) -> Option<&mut Gib> {
         let slot = self.gibs.get_mut(gib)?;
         Some(slot.get_or_insert_with(|| {

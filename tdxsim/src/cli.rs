@@ -38,6 +38,10 @@ pub enum Subcommands {
     Platform(Platform),
     /// Hold a platform's memory system against published measurements and its own formulas.
     Validate(Validate),
+    /// Exercise the invariants of verification.md §2, and say how often each had something to say.
+    ///
+    /// Exit code 3 when one is broken, 1 when one was not exercised: a check whose left side never held is none.
+    Invariants(Invariants),
 }
 
 /// Form of a command's output.
@@ -112,6 +116,9 @@ pub struct PlatformChoice {
     /// How much of time is modelled.
     #[arg(long, value_enum, default_value = "timed")]
     pub speed: SpeedArg,
+    /// Look at every clock edge of DRAM instead of at those at which something can happen. Slow; the same bytes come out.
+    #[arg(long)]
+    pub no_skip: bool,
 }
 
 /// `run`.
@@ -287,10 +294,10 @@ pub struct Dram {
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: DramFormat,
-    /// Falsify a counter, to see that the run ends with exit code 3.
+    /// Plant a fault, to see that the run ends with exit code 3.
     #[cfg(feature = "planted-fault")]
-    #[arg(long, hide = true)]
-    pub lose_completion: bool,
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub plant: Option<String>,
 }
 
 /// Form of a table.
@@ -324,6 +331,36 @@ pub struct Validate {
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: TableFormat,
+}
+
+/// `invariants`.
+#[derive(Debug, Args)]
+pub struct Invariants {
+    /// Only this group: L, C, P, S, T, H, E, V, R, Q, N or M.
+    #[arg(long, value_name = "LETTER", value_parser = ["L", "C", "P", "S", "T", "H", "E", "V", "R", "Q", "N", "M"],
+        ignore_case = true, conflicts_with = "id")]
+    pub group: Option<String>,
+    /// Only this invariant, such as T3.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// How much is done: what the command is for, or just enough for each to have something to say.
+    #[arg(long, value_enum, default_value = "full")]
+    pub effort: EffortArg,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// How much `invariants` does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EffortArg {
+    /// Every cell of the library, and long random runs.
+    Full,
+    /// A cell of each scenario, and short ones.
+    Small,
 }
 
 /// `explain`.

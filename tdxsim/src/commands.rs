@@ -3,6 +3,7 @@
 mod dram;
 mod explain;
 mod explore;
+mod invariants;
 mod list;
 mod platform;
 mod replay;
@@ -33,6 +34,7 @@ pub fn dispatch(cli: &Cli) -> Exit {
         Subcommands::Explain(args) => explain::explain(args),
         Subcommands::Platform(args) => platform::platform(args),
         Subcommands::Validate(args) => validate::command(args),
+        Subcommands::Invariants(args) => invariants::invariants(args),
     }
 }
 

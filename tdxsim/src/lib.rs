@@ -8,6 +8,7 @@ pub mod commands;
 mod diagnostics;
 pub mod exit;
 pub mod explain;
+pub mod fuzz;
 pub mod output;
 
 use clap::Parser;

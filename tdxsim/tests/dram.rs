@@ -101,6 +101,12 @@ fn no_skip_gives_the_same_bytes() {
         every.push("--no-skip");
         assert!(good(&run) == good(&every), "{pattern}");
     }
+    let json = ["--format", "json"];
+    for run in [&["replay", "scenarios/data/dramsim3.trace"][..], &["run", "partial-write"]] {
+        let short = [run, &json].concat();
+        let every = [run, &json, &["--no-skip"]].concat();
+        assert!(good(&short) == good(&every), "{run:?}");
+    }
 }
 
 #[test]
@@ -272,7 +278,8 @@ fn the_progress_of_a_run_leaves_stderr_empty_when_it_is_no_terminal() {
 #[cfg(feature = "planted-fault")]
 #[test]
 fn a_counter_that_is_off_by_one_ends_the_run_with_exit_code_3() {
-    let output = tdxsim(&["dram", "--pattern", "mix", "--requests", "500", "--lose-completion"]);
+    let plant = ["--plant", "CompletionNotCounted"];
+    let output = tdxsim(&[&["dram", "--pattern", "mix", "--requests", "500"][..], &plant].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     let line = "  BROKEN: accepted is completed: run.accepted = run.completed does not hold: 500 against 499";

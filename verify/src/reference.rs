@@ -8,11 +8,14 @@
 
 mod line;
 mod run;
+pub mod sorted;
+mod symmetry;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use line::{Bytes, Cipher, DramLine, Key};
+pub use line::{Bytes, Cipher, DramLine, Flips, Key};
+pub use sorted::Sorted;
 
 use run::Run;
 use serde::{Deserialize, Serialize};
@@ -20,8 +23,10 @@ use sim_core::event::{BirthCause, LineState, Rule, WeakKind};
 use sim_core::mca::McAccess;
 use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
 use sim_core::platform::{IntegrityMode, MemorySpec};
-use sim_core::{BirthId, ByteMask, KeyId, KeyIdLayout, Line, Op, Outcome, PlatformSpec, Tagged};
-use std::collections::BTreeMap;
+use sim_core::{
+    BirthId, ByteMask, KeyId, KeyIdLayout, Line, LineData, Op, Outcome, PlatformSpec, Tagged,
+};
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use tables::Class;
 use thiserror::Error;
@@ -154,8 +159,15 @@ pub struct Copy {
     pub poison: Option<BirthId>,
 }
 
+impl Copy {
+    /// Whether there is no other.
+    const fn is_only(&self) -> bool {
+        matches!(self.state, Coherence::Exclusive | Coherence::Modified)
+    }
+}
+
 /// A write-combining buffer.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct WcBuffer {
     /// Its line.
     pub at: Tagged,
@@ -166,7 +178,7 @@ pub struct WcBuffer {
 }
 
 /// A weakly ordered operation that is not visible yet.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Weak {
     /// Which operation.
     pub kind: WeakKind,
@@ -179,7 +191,7 @@ pub struct Weak {
 }
 
 /// Buffers and pending operations of a core, oldest first.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Pending {
     /// Write-combining buffers.
     pub wc: Vec<WcBuffer>,
@@ -188,7 +200,7 @@ pub struct Pending {
 }
 
 /// A birth of poison that is alive.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Birth {
     /// Where, and under which KeyID the access was.
     pub at: Tagged,
@@ -208,26 +220,63 @@ pub struct KeySlot {
 }
 
 /// The whole state, ordered and hashable for exploration.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     /// DRAM; absent lines are as at power-on.
-    pub dram: BTreeMap<Line, DramLine>,
+    pub dram: Sorted<Line, DramLine>,
     /// Cached copies.
-    pub caches: BTreeMap<(Tagged, Place), Copy>,
+    pub caches: Sorted<(Tagged, Place), Copy>,
     /// Per core; absent is empty.
-    pub pending: BTreeMap<u16, Pending>,
+    pub pending: Sorted<u16, Pending>,
     /// Programmed keys, by package.
-    pub keys: BTreeMap<(u8, KeyId), KeySlot>,
+    pub keys: Sorted<(u8, KeyId), KeySlot>,
     /// Keys drawn so far.
     pub drawn: u32,
     /// Lines remembered by a physical attacker: ciphertext with TD bit and MAC.
-    pub saved: BTreeMap<u32, DramLine>,
+    pub saved: Sorted<u32, DramLine>,
     /// Living births.
-    pub births: BTreeMap<BirthId, Birth>,
+    pub births: Sorted<BirthId, Birth>,
     /// Births so far.
     pub born: u32,
     /// Deaths so far.
     pub died: u32,
+}
+
+// By hand, so that a clone into a state that is there takes over its memory: a search makes one for every transition.
+impl Clone for Pending {
+    fn clone(&self) -> Pending {
+        Pending { wc: self.wc.clone(), weak: self.weak.clone() }
+    }
+    fn clone_from(&mut self, source: &Pending) {
+        let Pending { wc, weak } = self;
+        wc.clone_from(&source.wc);
+        weak.clone_from(&source.weak);
+    }
+}
+impl Clone for State {
+    fn clone(&self) -> State {
+        State {
+            dram: self.dram.clone(),
+            caches: self.caches.clone(),
+            pending: self.pending.clone(),
+            keys: self.keys.clone(),
+            drawn: self.drawn,
+            saved: self.saved.clone(),
+            births: self.births.clone(),
+            born: self.born,
+            died: self.died,
+        }
+    }
+    fn clone_from(&mut self, source: &State) {
+        let State { dram, caches, pending, keys, drawn, saved, births, born, died } = self;
+        dram.clone_from(&source.dram);
+        caches.clone_from(&source.caches);
+        pending.clone_from(&source.pending);
+        keys.clone_from(&source.keys);
+        saved.clone_from(&source.saved);
+        births.clone_from(&source.births);
+        (*drawn, *born, *died) = (source.drawn, source.born, source.died);
+    }
 }
 
 /// What hardware decides.
@@ -254,6 +303,33 @@ pub enum Step {
     Op(Agent, u16, Op),
     /// Hardware makes a choice.
     Choice(Choice),
+}
+
+/// What an agent does, as a replay has it: an operation, or what the TDX module does and no operation spells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// An operation.
+    Op(Op),
+    /// A write-back store of any bytes of a line.
+    Store {
+        /// Which line.
+        at: Tagged,
+        /// Which bytes.
+        mask: ByteMask,
+        /// Their values, each at its place.
+        data: LineData,
+        /// A locked read-modify-write: it reads the line first, and writes nothing if that retires on poison.
+        locked: bool,
+    },
+    /// MOVDIR64B of lines alike.
+    Direct {
+        /// The first line.
+        at: Tagged,
+        /// How many.
+        lines: u32,
+        /// What each holds afterwards.
+        data: LineData,
+    },
 }
 
 /// How far an operation has come when hardware may choose within it.
@@ -388,7 +464,7 @@ pub enum Request {
 }
 
 /// A request that reached the controller.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transaction {
     /// Which line, under which KeyID.
     pub at: Tagged,
@@ -415,18 +491,54 @@ pub struct StepOutcome {
     pub ucna: Vec<BirthId>,
 }
 
+impl Default for StepOutcome {
+    /// Of a step that did nothing.
+    fn default() -> StepOutcome {
+        StepOutcome { seen: Seen::Done, traffic: vec![], births: vec![], ucna: vec![] }
+    }
+}
+
+impl StepOutcome {
+    fn clear(&mut self) {
+        self.seen = Seen::Done;
+        self.traffic.clear();
+        self.births.clear();
+        self.ucna.clear();
+    }
+}
+
 /// The reference model.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reference {
     /// The platform.
     pub spec: Spec,
     state: State,
 }
 
+impl Clone for Reference {
+    fn clone(&self) -> Reference {
+        Reference { spec: self.spec, state: self.state.clone() }
+    }
+    fn clone_from(&mut self, source: &Reference) {
+        self.spec = source.spec;
+        self.state.clone_from(&source.state);
+    }
+}
+impl Hash for Reference {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // All models of a search have one platform.
+        self.state.hash(hasher);
+    }
+}
+
 impl Reference {
     /// A machine at power-on.
     pub fn new(spec: Spec) -> Reference {
         Reference { spec, state: State::default() }
+    }
+    /// A machine in this state: what somebody else shows, to be judged.
+    pub const fn of(spec: Spec, state: State) -> Reference {
+        Reference { spec, state }
     }
     /// The state.
     pub const fn state(&self) -> &State {
@@ -438,7 +550,7 @@ impl Reference {
     }
     /// A line of DRAM by provenance.
     pub fn dram(&self, line: Line) -> DramLine {
-        self.state.dram.get(&line).cloned().unwrap_or_default()
+        self.state.dram.get(&line).copied().unwrap_or_default()
     }
     /// Whether a read with this KeyID would find a matching MAC now.
     pub fn mac_valid(&self, at: Tagged) -> bool {
@@ -450,27 +562,52 @@ impl Reference {
     }
     /// All copies of a (line, KeyID).
     pub fn copies(&self, at: Tagged) -> impl Iterator<Item = (Place, &Copy)> {
-        let all = (at, Place::Core(0))..=(at, Place::Llc(u8::MAX));
-        self.state.caches.range(all).map(|((_, place), copy)| (*place, copy))
+        let from = self.state.caches.from(&(at, Place::Core(0)));
+        from.map_while(move |((t, place), copy)| (*t == at).then_some((*place, copy)))
     }
     /// The same state without its history: births renumbered by their first location, dead ones forgotten. Two states
     /// that differ only in history become equal, which is what makes a search end.
     #[must_use]
-    pub fn without_history(self) -> Reference {
-        let mut new = self;
-        let mut names: BTreeMap<BirthId, BirthId> = BTreeMap::new();
-        let s = &mut new.state;
+    pub fn without_history(mut self) -> Reference {
+        self.forget_history();
+        self
+    }
+    /// Makes of the state what [`Reference::without_history`] returns.
+    pub fn forget_history(&mut self) {
+        let s = &mut self.state;
+        (s.born, s.died) = (s.births.len() as u32, 0);
+        if s.births.is_empty() {
+            return;
+        }
+        let places = s.dram.values().map(|l| l.poison).chain(s.caches.values().map(|c| c.poison));
+        // Old names, each in the place of its new one.
+        let mut names: Vec<BirthId> = vec![];
+        let mut known = 0;
+        for id in places.flatten() {
+            let named = if names.is_empty() { id.0.get() <= known } else { names.contains(&id) };
+            if named {
+                continue;
+            }
+            if names.is_empty() && id.0.get() == known + 1 {
+                known += 1; // its name is right, as those of all before it
+                continue;
+            }
+            names.extend((1..=known).filter_map(NonZeroU32::new).map(BirthId));
+            known = 0;
+            names.push(id);
+        }
+        if names.is_empty() {
+            return;
+        }
+        let renamed = |id: BirthId| {
+            let place = names.iter().position(|name| *name == id).unwrap_or(names.len());
+            BirthId(NonZeroU32::MIN.saturating_add(place as u32))
+        };
         let dram = s.dram.values_mut().map(|l| &mut l.poison);
         for slot in dram.chain(s.caches.values_mut().map(|c| &mut c.poison)) {
-            if let Some(id) = *slot {
-                let next = BirthId(NonZeroU32::MIN.saturating_add(names.len() as u32));
-                *slot = Some(*names.entry(id).or_insert(next));
-            }
+            *slot = slot.map(renamed);
         }
-        let old = std::mem::take(&mut s.births);
-        s.births = old.into_iter().filter_map(|(id, b)| Some((*names.get(&id)?, b))).collect();
-        (s.born, s.died) = (names.len() as u32, 0);
-        new
+        s.births.rename(renamed);
     }
 
     /// Makes one step. Sub-blocks of WBINVDP and WBNOINVDP are taken to be line number modulo their number; see
@@ -509,28 +646,64 @@ impl Reference {
         sub_block: impl Fn(Tagged) -> u32,
         mut choose: impl FnMut(&Reference, Progress) -> Option<Choice>,
     ) -> Result<StepOutcome, NotAllowed> {
-        let mut run = Run::new(self, &mut choose);
-        let seen = match step {
-            Step::Choice(choice) => {
-                run.choose(*choice)?;
-                Seen::Done
-            }
+        let mut out = StepOutcome::default();
+        self.step_into(step, &sub_block, &mut choose, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Reference::step_among`], into an outcome whose memory is used again: makes steps without allocating.
+    ///
+    /// # Errors
+    /// As [`Reference::step_among`]; what the outcome says then is nothing.
+    pub fn step_into(
+        &mut self,
+        step: &Step,
+        sub_block: &dyn Fn(Tagged) -> u32,
+        choose: &mut dyn FnMut(&Reference, Progress) -> Option<Choice>,
+        out: &mut StepOutcome,
+    ) -> Result<(), NotAllowed> {
+        out.clear();
+        let mut run = Run::new(self, choose, out);
+        match step {
+            Step::Choice(choice) => run.choose(*choice)?,
             Step::Op(who, core, op) => {
-                run.check(*who, *core, op)?;
-                run.between(false);
-                let seen = run.op(*who, *core, op, &sub_block).unwrap_or_else(|early| early);
-                run.between(true);
+                let seen = run.issue(*who, *core, &Act::Op(*op), sub_block)?;
                 if matches!(seen, Seen::MachineCheck { .. }) {
                     run.drain_wc(*core); // MC-28
                 }
-                seen
+                run.out.seen = seen;
             }
-        };
-        let Run { traffic, births, ucna, refused, .. } = run;
-        match refused {
-            Some(why) => Err(why),
-            None => Ok(StepOutcome { seen, traffic, births, ucna }),
         }
+        run.refused.map_or(Ok(()), Err)
+    }
+
+    /// As [`Reference::step_into`], but where the agent meets poison its machine check is still to come: what that drains
+    /// (architecture.md §13 MC-28) is another step, [`Op::Interrupt`] on the cores that take it.
+    ///
+    /// # Errors
+    /// As those of [`Reference::step_among`].
+    pub fn issue_into(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: &dyn Fn(Tagged) -> u32,
+        choose: &mut dyn FnMut(&Reference, Progress) -> Option<Choice>,
+        out: &mut StepOutcome,
+    ) -> Result<(), NotAllowed> {
+        out.clear();
+        let mut run = Run::new(self, choose, out);
+        run.out.seen = run.issue(who, core, act, sub_block)?;
+        run.refused.map_or(Ok(()), Err)
+    }
+
+    /// As [`Reference::step`], into an outcome whose memory is used again: makes steps without allocating.
+    ///
+    /// # Errors
+    /// As [`Reference::step`].
+    pub fn replay(&mut self, step: &Step, out: &mut StepOutcome) -> Result<(), NotAllowed> {
+        let blocks = u64::from(self.spec.flush_sub_blocks.max(1));
+        self.step_into(step, &|at| (at.line().0 % blocks) as u32, &mut |_, _| None, out)
     }
 
     /// The key slot behind a tagged line: that of the package whose controllers serve the line.
@@ -543,9 +716,12 @@ impl Reference {
     }
     /// The class of a request (architecture.md §2.1 2.1.2, §1.3 1.3.1, 1.3.5).
     pub fn class(&self, at: Tagged) -> Class {
+        self.class_with(at, self.key(at))
+    }
+    fn class_with(&self, at: Tagged, slot: KeySlot) -> Class {
         if self.spec.keyid.is_private(at.keyid()) {
             Class::Private
-        } else if self.spec.memory.integrity == IntegrityMode::Ci && self.key(at).integrity {
+        } else if self.spec.memory.integrity == IntegrityMode::Ci && slot.integrity {
             Class::SharedIntegrity
         } else {
             Class::Shared

@@ -1,6 +1,6 @@
 //! Breadth-first search of small configurations (verification.md §5.3) and the planted mutants (§5.4).
 
-use crate::invariants::{Checker, INVARIANTS, Violation};
+use crate::invariants::{Checker, Feed, INVARIANTS, Violation};
 use crate::reference::tests::{
     H1, H2, K0, Rig, X, any_step, at, load, movdir64b, movnti, spec, store, user_of,
 };
@@ -365,7 +365,7 @@ fn an_inserted_clflush_changes_results_only_where_keyids_alias() {
 /// Which invariants the first move that shows a mutant breaks.
 pub(crate) const KILLERS: [(u8, &[&str]); 11] = [
     (1, &["L1"]),
-    (2, &["L2", "L3"]),
+    (2, &["L2", "L3", "S1", "S4"]),
     (3, &["L2", "L3", "L7", "P4"]),
     (4, &["L7", "P1", "P4", "P8"]),
     (5, &["L4", "L9"]),
@@ -391,6 +391,23 @@ fn every_planted_mutant_is_killed_within_five_moves() {
 }
 
 #[test]
+fn a_line_that_is_dirty_under_two_keyids_is_reachable_unless_a_cache_holds_it_under_one() {
+    // C11: in two moves. Caches that give up a line under one KeyID for another never reach it.
+    let config = Config::new(Li, false, 1, &TWO);
+    let found = search(&config);
+    assert_eq!(found.alias, Some(2));
+    assert!(found.checker.witnesses("C11") > 0);
+    let (mut model, mut checker) = (config.start(), Checker::new());
+    for (keyid, other) in [(K0, H1), (H1, K0)] {
+        let evict = Choice::Evict(Place::Core(0), at(X, other).tagged());
+        let _ = model.step(&Step::Choice(evict)); // there is nothing to evict the first time
+        model.step(&Step::Op(user_of(keyid), 0, store(X, keyid, 1))).unwrap();
+        assert_eq!(checker.check_state(&model), []);
+    }
+    assert_eq!(checker.witnesses("C11"), 0);
+}
+
+#[test]
 fn no_invariant_is_vacuous() {
     let mut runner = TestRunner::deterministic();
     let mut all = Checker::new();
@@ -403,6 +420,9 @@ fn no_invariant_is_vacuous() {
         }
         all.absorb(&rig.checker);
     }
-    let vacuous: Vec<_> = INVARIANTS.iter().filter(|i| all.witnesses(i.id) == 0).collect();
+    let vacuous: Vec<_> = INVARIANTS
+        .iter()
+        .filter(|i| i.feed == Feed::Reference && all.witnesses(i.id) == 0)
+        .collect();
     assert_eq!(vacuous, [] as [&crate::invariants::Invariant; 0]);
 }

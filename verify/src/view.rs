@@ -3,6 +3,9 @@
 //!
 //! Whoever runs a module fills a view from it; nothing here knows how a module keeps its structures. Numbers are those of
 //! architecture.md §7.1, §7.4 and §7.5, as the sheet has them, so that neither side has to share the other's types.
+//!
+//! What a structure said before it had been initialised, and what the TDCS, TDVPS and Secure-EPT of a TD in TEARDOWN say
+//! (their key is gone), means nothing; the judges do not look at it.
 
 use serde::{Deserialize, Serialize};
 use sim_core::tdx::PageType;
@@ -30,6 +33,8 @@ pub struct ModuleView {
     /// Secure-EPT entries that are not FREE, by (Secure-EPT page, index), without the bits TDEL (11) and TDHP (52): those are
     /// locks (architecture.md §7.6).
     pub sept: BTreeMap<(Page, u16), u64>,
+    /// Secure-EPT entries that are kept for the host: those whose bit TDHP (52) is set, FREE ones too (architecture.md §7.2).
+    pub kept: BTreeSet<(Page, u16)>,
     /// Per logical processor, by its number.
     pub lps: Vec<LpView>,
 }
@@ -114,6 +119,8 @@ pub struct TdView {
     pub gpaw: u8,
     /// Levels of the Secure-EPT: 4 or 5.
     pub levels: u8,
+    /// NUM_L2_VMS.
+    pub l2_vms: u8,
     /// MAX_VCPUS.
     pub max_vcpus: u16,
     /// VCPUs created by TDH.VP.INIT.

@@ -281,8 +281,10 @@ pub fn files() -> Vec<(String, String)> {
         (
             "invariants",
             page(
-                "Invariants of the reference model",
-                "The predicates of `verify`, each checked on every state or step of the searches, with a witness that it applied.",
+                "Invariants",
+                "Every invariant of verification.md §2: its kind (S a state, T a step or a trace, X runs compared, Q time), what holds, \
+                 what it is judged on, and the planted bug that it is known to catch. `tdxsim invariants` exercises them and counts \
+                 how often each had something to say.",
                 &[("Invariants", verify::invariants::invariants_markdown())],
             ),
         ),
@@ -295,6 +297,7 @@ pub fn files() -> Vec<(String, String)> {
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
     files.push(schema::<scenarios::validate::ValidateReport>("validate"));
     files.push(schema::<scenarios::dram::DramReport>("dram"));
+    files.push(schema::<scenarios::exercise::InvariantsReport>("invariants"));
     files.push(schema::<tdxsim::commands::Explained>("explain"));
     files.push(schema::<tdxsim::commands::Shown>("platform"));
     files.extend(manual());

@@ -78,6 +78,8 @@ pub struct Completion {
     pub id: u64,
     /// Reads: the last beat of data is there. Writes: admitted to the write queue.
     pub at: Ps,
+    /// When the request was taken.
+    pub arrived: Ps,
     /// Of the request.
     pub kind: Kind,
 }
@@ -124,6 +126,7 @@ fn check_spec(spec: &DramSpec, organisation: &Organisation) -> Result<(), SpecEr
 struct Done {
     id: u64,
     at: Ps,
+    arrived: Ps,
     kind: Kind,
     /// [`REQUEST`] if it came at once with its request.
     source: u16,
@@ -134,14 +137,14 @@ const REQUEST: u16 = u16::MAX;
 
 impl Default for Done {
     fn default() -> Done {
-        Done { id: 0, at: Ps::ZERO, kind: Kind::Read, source: 0 }
+        Done { id: 0, at: Ps::ZERO, arrived: Ps::ZERO, kind: Kind::Read, source: 0 }
     }
 }
 
 /// Where a subchannel's completions go: in order of time and, at one moment, in the order of subchannels.
 fn sink(done: &mut Ring<Done>, source: u16) -> impl FnMut(Completion) {
-    move |Completion { id, at, kind }| {
-        done.push_sorted(Done { id, at, kind, source }, |before, new| {
+    move |Completion { id, at, arrived, kind }| {
+        done.push_sorted(Done { id, at, arrived, kind, source }, |before, new| {
             (before.at, before.source) > (new.at, new.source)
         });
     }
@@ -166,6 +169,8 @@ pub struct Dram {
     /// The clock edge at or after now.
     edge: u64,
     done: Ring<Done>,
+    /// Whether every clock edge is looked at.
+    every_edge: bool,
 }
 
 impl Dram {
@@ -209,6 +214,7 @@ impl Dram {
             now: Ps::ZERO,
             edge: 0,
             done: Ring::new(64),
+            every_edge: false,
         };
         (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
         Ok(dram)
@@ -348,7 +354,7 @@ impl Dram {
         let sub = &mut self.subchannels[index];
         let &Request { id, kind, .. } = request;
         if sub.enqueue(id, kind, bank, place, at, edge)? {
-            sink(&mut self.done, REQUEST)(Completion { id, at, kind });
+            sink(&mut self.done, REQUEST)(Completion { id, at, arrived: at, kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
         if sub.next_edge() <= edge && self.timing.moment(edge) == at {
@@ -432,12 +438,21 @@ impl Dram {
 
     /// Takes the next completion, in order of time.
     pub fn pop_completion(&mut self) -> Option<Completion> {
-        self.done.pop().map(|Done { id, at, kind, .. }| Completion { id, at, kind })
+        self.done.pop().map(|Done { id, at, arrived, kind, .. }| Completion {
+            id,
+            at,
+            arrived,
+            kind,
+        })
     }
 
     /// Takes the next completion, in order of time, moving time to it if there is none yet. None if nothing is on its way
     /// or nothing moves.
     pub fn next_completion(&mut self) -> Option<Completion> {
+        if self.done.is_empty() && self.every_edge {
+            self.walk_to_completion();
+            return self.pop_completion();
+        }
         let mut edge = 0;
         while self.done.is_empty() && self.busy > 0 {
             // The subchannel that comes first runs alone as far as the others let it.
@@ -464,6 +479,17 @@ impl Dram {
             self.edge = self.edge.max(edge);
         }
         self.pop_completion()
+    }
+
+    /// Moves time to the next completion, edge by edge: where every edge is looked at, no subchannel may run ahead.
+    #[cold]
+    fn walk_to_completion(&mut self) {
+        while self.done.is_empty() && self.check_progress().is_ok() {
+            match self.next_event() {
+                Some(at) if !at.is_horizon() => self.advance(at),
+                _ => break,
+            }
+        }
     }
 
     /// Runs until nothing is left to do, or to the horizon, and returns the moment. Ends as well if nothing moves
@@ -529,6 +555,7 @@ impl Dram {
 
     /// Looks at every clock edge instead of skipping to the next that matters (`--no-skip`). The outcome is the same.
     pub fn look_at_every_edge(&mut self, on: bool) {
+        self.every_edge = on;
         for index in 0..self.subchannels.len() {
             self.subchannels[index].look_at_every_edge(on);
             self.renew(index);

@@ -895,7 +895,7 @@ impl Subchannel {
         self.work -= 1;
         let done = self.spec.timing.moment(due);
         self.delivered(done.since(at));
-        out(Completion { id, at: done, kind: Kind::Read });
+        out(Completion { id, at: done, arrived: at, kind: Kind::Read });
     }
 
     /// Underfill data that has come makes its write ready.

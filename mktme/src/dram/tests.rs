@@ -1242,7 +1242,10 @@ fn an_idle_memory_has_no_next_event_and_time_only_moves_forward() {
     assert_eq!(dram.next_event(), Some(Ps(13 * 416)));
     let end = dram.drain();
     assert_eq!(end, Ps((13 + 39 + 40 + 8) * 416));
-    assert_eq!(dram.pop_completion(), Some(Completion { id: 1, at: end, kind: Kind::Read }));
+    assert_eq!(
+        dram.pop_completion(),
+        Some(Completion { id: 1, at: end, arrived: Ps(5000), kind: Kind::Read })
+    );
     assert_eq!(dram.next_event(), None);
 }
 

@@ -8,6 +8,7 @@ use sim_core::event::{BirthId, Trace};
 use sim_core::keyid::{KeyId, KeyIdLayout};
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::PconfigStatus;
+use sim_core::planted::Planted;
 use sim_core::platform::{
     CcdLWrRule, Density, DeviceWidth, DramSpec, FawRule, IntegrityMode, MceSpec, MemorySpec,
     PagePolicy, RefreshMode, RrdLRule, SpeedBin, SpeedGrade, XtsWidth,
@@ -82,6 +83,7 @@ pub fn spec(mode: IntegrityMode, erratum: bool, crypto: CryptoKind) -> Controlle
         packages: 1,
         crypto,
         seed: 7,
+        planted: Planted::NONE,
     }
 }
 

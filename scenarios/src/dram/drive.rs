@@ -8,7 +8,7 @@ use super::latency::Latencies;
 use crate::commands::CommandSink;
 use crate::trace::TraceError;
 use mktme::Controller;
-use mktme::dram::{Dram, Kind, Request};
+use mktme::dram::{Completion, Dram, Kind, Request};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::event::Trace;
 use sim_core::{KeyId, Line, Ps, Tagged};
@@ -94,38 +94,6 @@ pub(super) struct Tally {
     pub(super) stopped: Option<String>,
 }
 
-/// When the requests in flight were taken. A completion brings back the slot of its request.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Taken {
-    slots: Vec<Ps>,
-    free: Vec<u32>,
-}
-
-impl Taken {
-    /// A slot of its own for a request that is about to be offered. As many are made as are ever in flight at once.
-    #[inline]
-    fn open(&mut self) -> u64 {
-        match self.free.pop() {
-            Some(slot) => slot.into(),
-            None => {
-                self.slots.push(Ps::ZERO);
-                self.slots.len() as u64 - 1
-            }
-        }
-    }
-    #[inline]
-    fn set(&mut self, slot: u64, at: Ps) {
-        if let Some(taken) = self.slots.get_mut(slot as usize) {
-            *taken = at;
-        }
-    }
-    #[inline]
-    fn close(&mut self, slot: u64) -> Ps {
-        self.free.push(slot as u32);
-        self.slots.get(slot as usize).copied().unwrap_or(Ps::ZERO)
-    }
-}
-
 /// How often, in requests, progress is told.
 const CHUNK: u64 = 1 << 14;
 /// How often commands are handed on: what is recorded between two times is a few for each.
@@ -133,6 +101,8 @@ const HAND_ON: u64 = 1 << 10;
 /// The longest time that is run at once while commands are recorded, refreshes being commands: far below what
 /// [`mktme::dram::Dram::record_commands`] has room for.
 const STRIDE: Ps = Ps(1_000_000_000);
+/// From here on time is gone through event by event, so that it ends at the horizon and not behind it.
+const LAST: Ps = Ps(Ps::HORIZON.0 / 2);
 /// Steps without a completion after which the watchdog is asked.
 const PATIENCE: u32 = 1 << 10;
 
@@ -146,7 +116,6 @@ pub(super) struct Drive<'a> {
     pub(super) sinks: Vec<&'a mut dyn CommandSink>,
     pub(super) progress: &'a mut dyn FnMut(u64),
     pub(super) tally: Tally,
-    pub(super) taken: Taken,
     /// Steps since the last completion.
     pub(super) idle_steps: u32,
 }
@@ -183,14 +152,14 @@ impl Drive<'_> {
     #[inline]
     fn place(&mut self, wanted: &Wanted) -> Result<bool, DramError> {
         while self.outstanding > 0 && self.in_flight() >= self.outstanding {
-            if !self.step() {
+            if !self.answer() && !self.step() {
                 return Ok(false);
             }
         }
         let mut due = wanted.due;
         if wanted.behind {
             while self.in_flight() > 0 {
-                if !self.step() {
+                if !self.answer() && !self.step() {
                     return Ok(false);
                 }
             }
@@ -207,10 +176,9 @@ impl Drive<'_> {
             self.collect();
             return Ok(false);
         }
-        let id = self.taken.open();
+        let id = self.tally.accepted;
         match self.dram.offer(Request { id, line: wanted.line, kind: wanted.kind, at }) {
             Ok(at) => {
-                self.taken.set(id, at);
                 self.tally.accepted += 1;
                 if let Some(count) = self.tally.by_kind.get_mut(wanted.kind as usize) {
                     *count += 1;
@@ -239,6 +207,19 @@ impl Drive<'_> {
             self.hand_on()?;
         }
         Ok(())
+    }
+
+    /// Goes to the next answer at once. False if none is on its way, or not before time is over or the watchdog barks:
+    /// [`Drive::step`] says what happens then.
+    #[inline]
+    fn answer(&mut self) -> bool {
+        if self.dram.now() >= LAST {
+            return false;
+        }
+        let Some(done) = self.dram.next_completion() else { return false };
+        self.completed(&done);
+        self.collect();
+        true
     }
 
     /// Goes to the next moment at which something changes. False when there is none.
@@ -271,12 +252,16 @@ impl Drive<'_> {
     #[inline]
     fn collect(&mut self) {
         while let Some(done) = self.dram.pop_completion() {
-            self.tally.completed += 1;
-            self.idle_steps = 0;
-            let taken = self.taken.close(done.id);
-            if done.kind == Kind::Read {
-                self.tally.latencies.add(done.at.since(taken));
-            }
+            self.completed(&done);
+        }
+    }
+
+    #[inline]
+    fn completed(&mut self, done: &Completion) {
+        self.tally.completed += 1;
+        self.idle_steps = 0;
+        if done.kind == Kind::Read {
+            self.tally.latencies.add(done.at.since(done.arrived));
         }
     }
 

@@ -100,12 +100,22 @@ pub(super) struct PatternRequests {
     seed: u64,
     gap: Ps,
     next: u64,
+    /// Of patterns in order: the line of the next.
+    line: u64,
 }
 
 impl PatternRequests {
     /// `gap` is the time between two requests, zero for none.
     pub(super) fn new(pattern: Pattern, requests: u64, lines: u64, seed: u64, gap: Ps) -> Self {
-        PatternRequests { row: pattern.row(), requests, lines: lines.max(1), seed, gap, next: 0 }
+        PatternRequests {
+            row: pattern.row(),
+            requests,
+            lines: lines.max(1),
+            seed,
+            gap,
+            next: 0,
+            line: 0,
+        }
     }
 }
 
@@ -117,13 +127,16 @@ impl Requests for PatternRequests {
             return None;
         }
         self.next = i + 1;
-        // High bits choose the line, the lowest the kind.
-        let hash = if self.row.in_order { 0 } else { mix(self.seed, 0, i) };
-        let line = if self.row.in_order {
-            i % self.lines
+        let (hash, line);
+        if self.row.in_order {
+            // i modulo the lines of the footprint, without the division.
+            (hash, line) = (0, self.line);
+            self.line = if line + 1 == self.lines { 0 } else { line + 1 };
         } else {
-            ((u128::from(hash) * u128::from(self.lines)) >> 64) as u64
-        };
+            // High bits choose the line, the lowest the kind.
+            hash = mix(self.seed, 0, i);
+            line = ((u128::from(hash) * u128::from(self.lines)) >> 64) as u64;
+        }
         let [even, odd] = self.row.kinds;
         let kind = if hash & 1 == 0 { even } else { odd };
         let mask = ByteMask(0xff);

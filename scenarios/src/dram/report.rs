@@ -513,20 +513,14 @@ impl DramReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Drive, Taken, Tally};
+    use super::super::{Drive, Tally};
     use super::*;
     use crate::platform::{Origin, load};
     use mktme::dram::{Dram, Kind, Request};
     use sim_core::Line;
 
-    const SETTINGS: Settings = Settings {
-        integrity: None,
-        seed: 0,
-        every_edge: false,
-        outstanding: None,
-        #[cfg(feature = "planted-fault")]
-        lose_completion: false,
-    };
+    const SETTINGS: Settings =
+        Settings { integrity: None, seed: 0, every_edge: false, outstanding: None };
 
     /// The report of a run that ended with this tally, one read having been taken and not answered.
     fn cut_short(stopped: Option<&str>, end: Ps) -> DramReport {
@@ -593,7 +587,6 @@ mod tests {
             progress: &mut |_| (),
             // A request that DRAM knows nothing of is said to be in flight: its answer never comes.
             tally: Tally { accepted: 1, ..Tally::default() },
-            taken: Taken::default(),
             idle_steps: 0,
         };
         let mut source = super::super::PatternRequests::new(Pattern::Chain, 3, 8, 0, Ps::ZERO);

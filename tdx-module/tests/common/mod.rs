@@ -12,6 +12,7 @@ pub mod invariants;
 use sim_core::data::LineData;
 use sim_core::event::Trace;
 use sim_core::outcome::PconfigStatus;
+use sim_core::planted::Planted;
 use sim_core::platform::{IntegrityMode, TdxSpec, XtsWidth};
 use sim_core::tdx::{Leaf, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
@@ -77,6 +78,7 @@ pub fn spec() -> Spec {
         packages: 1,
         lps: 2,
         sub_blocks: 4,
+        planted: Planted::NONE,
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn dram_only(args: &Replay) -> Exit {
         td: args.td,
         keyid: args.keyid,
         no_integrity: false,
-        no_skip: false,
+        no_skip: choice.no_skip,
         check: false,
         commands: args.commands.clone(),
         platform: choice.platform.clone(),
@@ -49,7 +49,7 @@ pub(super) fn dram_only(args: &Replay) -> Exit {
             Format::Json => DramFormat::Json,
         },
         #[cfg(feature = "planted-fault")]
-        lose_completion: false,
+        plant: None,
     })
 }
 
@@ -64,8 +64,6 @@ fn try_dram(args: &Dram) -> Result<Exit, Exit> {
         seed: args.seed,
         every_edge: args.no_skip,
         outstanding: args.outstanding,
-        #[cfg(feature = "planted-fault")]
-        lose_completion: args.lose_completion,
     };
     let mut file = CommandFile::create(&args.commands, &platform.spec)?;
     let bar = ProgressBar::new_spinner().with_style(
@@ -130,7 +128,24 @@ fn platform(args: &Dram) -> Result<Platform, Exit> {
         overrides.push(Override::set("dram.channels", "1"));
     }
     overrides.extend(run::overrides(&args.set)?);
-    load_with(&origin, &overrides).map_err(|diag| refuse(&diag))
+    let platform = load_with(&origin, &overrides).map_err(|diag| refuse(&diag))?;
+    #[cfg(feature = "planted-fault")]
+    let platform = planted(platform, args)?;
+    Ok(platform)
+}
+
+/// The platform with the fault of `--plant`.
+#[cfg(feature = "planted-fault")]
+fn planted(mut platform: Platform, args: &Dram) -> Result<Platform, Exit> {
+    use sim_core::planted::{Fault, Planted};
+    if let Some(name) = &args.plant {
+        let Some(fault) = Fault::named(name) else {
+            output::message(&format!("--plant: found `{}`", units::clip(name)));
+            return Err(Exit::BadInput);
+        };
+        platform.spec.planted = Planted::fault(fault);
+    }
+    Ok(platform)
 }
 
 fn pattern(name: &str, args: &Dram) -> Result<PatternSettings, Exit> {

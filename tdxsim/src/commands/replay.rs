@@ -31,6 +31,7 @@ fn try_replay(args: &Replay) -> Result<Exit, Exit> {
     let settings = Settings {
         place: place(args.td, args.keyid, &platform)?,
         speed: run::speed(&args.platform),
+        every_edge: args.platform.no_skip,
         seed: args.platform.seed,
         limit: args.limit,
         allow_truncated: args.allow_truncated,

@@ -156,6 +156,7 @@ fn request(args: &Run) -> Result<Request, Exit> {
             _ => Crypto::Symbolic,
         }),
         speed: speed(&args.platform),
+        every_edge: args.platform.no_skip,
         seed: args.platform.seed,
         check: args.check,
         commands: args.commands.command_trace.is_some(),

@@ -3,18 +3,29 @@
 //! A check that has nothing to look at is seen by its witnesses, as in [`crate::invariants`].
 
 use super::rules::{Param, Rules, Term};
-use crate::invariants::{Invariant, Violation};
+use crate::invariants::Violation;
 use sim_core::time::Ps;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-const fn inv(id: &'static str, cite: &'static str, text: &'static str) -> Invariant {
-    Invariant { id, cite, text }
+/// A check of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Check {
+    /// Its id in verification.md §2.11.
+    pub id: &'static str,
+    /// Source.
+    pub cite: &'static str,
+    /// What holds.
+    pub text: &'static str,
+}
+
+const fn inv(id: &'static str, cite: &'static str, text: &'static str) -> Check {
+    Check { id, cite, text }
 }
 
 /// The checks of time (verification.md §2.11). Q3 to Q8 are judged by [`super::Checker`] on commands, rule by rule.
 #[rustfmt::skip]
-pub const TIMING: &[Invariant] = &[
+pub const TIMING: &[Check] = &[
     inv("Q1",  "verification.md §2.11", "every request is answered exactly once, no sooner than the documented minimum, and nothing else is answered"),
     inv("Q2",  "verification.md §2.11", "events come in the order of (time, sequence), and nobody schedules in the past"),
     inv("Q3",  "verification.md §2.11; timing.md §2.1", "a command begins when the slots of the one before it are over"),

@@ -6,6 +6,7 @@ use sim_core::outcome::DataClass;
 use sim_core::platform::XtsWidth;
 use sim_core::{BirthId, ByteMask, KeyId, Line, LineData};
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 /// 64 bytes, some of which the reference cannot know: what a wrong key, a tampered ciphertext or power-on content
 /// decrypts to. Unknown bytes are zero in `words`, so that equal means equal.
@@ -45,12 +46,24 @@ impl Bytes {
     /// `len` bytes from `from`, laid into a line of zeros from byte `to` on.
     #[must_use]
     pub fn moved(&self, from: usize, len: usize, to: usize) -> Bytes {
-        let (mut data, mut unknown) = (LineData::ZERO, 0);
-        for i in 0..len.min(64 - to.min(64)).min(64 - from.min(64)) {
-            data.set_byte(to + i, self.data().byte(from + i));
-            unknown |= u64::from(self.unknown().contains(from + i)) << (to + i);
+        let len = len.min(64usize.saturating_sub(to)).min(64usize.saturating_sub(from));
+        if len == 0 {
+            return Bytes::ZERO;
         }
-        Bytes { words: data.0, unknown }
+        let front = self.data().slice(from, len);
+        let unknown = (self.unknown >> from & ByteMask::span(0, len).0) << to;
+        if to == 0 {
+            return Bytes { words: front.0, unknown };
+        }
+        // Up by whole words, and by the bits that are left over.
+        let (up, bits) = (to / 8, 8 * (to % 8));
+        let mut words = [0; 8];
+        let mut carried = 0;
+        for (word, low) in words.iter_mut().skip(up).zip(front.0) {
+            *word = low << bits | carried;
+            carried = if bits == 0 { 0 } else { low >> (64 - bits) };
+        }
+        Bytes { words, unknown }
     }
     /// Whether `data` is one of the values that these bytes may have.
     pub fn admits(&self, data: &LineData) -> bool {
@@ -75,7 +88,7 @@ pub enum Key {
 
 /// Ciphertext by provenance: what was encrypted, with which key, for which address (architecture.md §1.1 1.1.6), and
 /// which of its bits were flipped since.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Cipher {
     /// The plaintext.
     pub plain: Bytes,
@@ -83,13 +96,61 @@ pub struct Cipher {
     pub key: Key,
     /// The line it was encrypted for, which may not be the line it is in.
     pub line: Line,
-    /// Flipped bits, 0 to 511.
-    pub flips: BTreeSet<u16>,
+    /// Flipped bits.
+    pub flips: Flips,
+}
+
+/// Which of the 512 bits of a line are flipped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "BTreeSet<u16>", into = "BTreeSet<u16>")]
+pub struct Flips([u64; 8]);
+
+impl From<BTreeSet<u16>> for Flips {
+    fn from(bits: BTreeSet<u16>) -> Flips {
+        let mut flips = Flips::default();
+        for bit in bits {
+            flips.flip(bit);
+        }
+        flips
+    }
+}
+impl From<Flips> for BTreeSet<u16> {
+    fn from(flips: Flips) -> BTreeSet<u16> {
+        flips.iter().collect()
+    }
+}
+
+impl Flips {
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 8]
+    }
+    /// Flips a bit, 0 to 511: one flipped twice is as it was.
+    pub fn flip(&mut self, bit: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(bit / 64)) {
+            *word ^= 1 << (bit % 64);
+        }
+    }
+    /// The bits that are flipped, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        (0..512u16).filter(|bit| {
+            self.0.get(usize::from(bit / 64)).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+        })
+    }
+}
+
+impl Hash for Flips {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Hardly any line is flipped: one word tells, and only a search for the state itself looks at all of them.
+        state.write_u64(self.0.iter().fold(0, |sum, word| sum.rotate_left(7) ^ word));
+    }
 }
 
 /// A line in DRAM (architecture.md §1.1 1.1.2) and what the reference remembers about it. The default is the state at
 /// power-on (§13 MC-10).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct DramLine {
     /// Ciphertext; `None` is the random content of power-on.
     pub ct: Option<Cipher>,

@@ -1,10 +1,11 @@
 //! One step of the reference being made: controller, caches, buffers, operations.
 
 use super::line::{Bytes, Cipher, DramLine, Key};
+use super::sorted::{Sift, Sorted};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
-    Reference, Request, Seen, Transaction, WcBuffer, Weak,
+    Act, Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
+    Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -38,22 +39,35 @@ pub(super) struct Run<'a> {
     chooser: &'a mut Chooser<'a>,
     stores: usize,
     pub(super) refused: Option<NotAllowed>,
-    pub(super) traffic: Vec<Transaction>,
-    pub(super) births: Vec<BirthId>,
-    pub(super) ucna: Vec<BirthId>,
+    pub(super) out: &'a mut StepOutcome,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(m: &'a mut Reference, chooser: &'a mut Chooser<'a>) -> Run<'a> {
-        let (traffic, births, ucna) = (vec![], vec![], vec![]);
-        Run { m, chooser, stores: 0, refused: None, traffic, births, ucna }
+    pub(super) fn new(
+        m: &'a mut Reference,
+        chooser: &'a mut Chooser<'a>,
+        out: &'a mut StepOutcome,
+    ) -> Run<'a> {
+        Run { m, chooser, stores: 0, refused: None, out }
     }
     /// Between two lines of an operation, before the first or after the last, hardware may choose.
     pub(super) fn between(&mut self, over: bool) {
         while self.refused.is_none() {
-            let progress = Progress { requests: self.traffic.len(), stores: self.stores, over };
+            let progress = Progress { requests: self.out.traffic.len(), stores: self.stores, over };
             let Some(choice) = (self.chooser)(self.m, progress) else { return };
             self.refused = self.choose(choice).err();
+        }
+    }
+}
+
+/// A place that held a poison holds it no more.
+fn lose(births: &mut Sorted<BirthId, Birth>, died: &mut u32, poison: Option<BirthId>) {
+    let Some(id) = poison else { return };
+    if let Some(birth) = births.get_mut(&id) {
+        birth.locations = birth.locations.saturating_sub(1);
+        if birth.locations == 0 {
+            births.remove(&id);
+            *died += 1;
         }
     }
 }
@@ -65,7 +79,7 @@ impl Run<'_> {
         let id = BirthId(NonZeroU32::MIN.saturating_add(s.born));
         s.born = s.born.saturating_add(1);
         s.births.insert(id, Birth { at, cause, locations: 0 });
-        self.births.push(id);
+        self.out.births.push(id);
         id
     }
     fn gained(&mut self, poison: Option<BirthId>) {
@@ -74,41 +88,44 @@ impl Run<'_> {
         }
     }
     fn lost(&mut self, poison: Option<BirthId>) {
-        let Some(id) = poison else { return };
-        if let Some(birth) = self.m.state.births.get_mut(&id) {
-            birth.locations = birth.locations.saturating_sub(1);
-            if birth.locations == 0 {
-                self.m.state.births.remove(&id);
-                self.m.state.died += 1;
-            }
-        }
+        lose(&mut self.m.state.births, &mut self.m.state.died, poison);
     }
     fn set_dram(&mut self, line: Line, new: DramLine) {
-        self.gained(new.poison);
         let dram = &mut self.m.state.dram;
         // Absent is power-on: one state, one value.
         let old =
             if new == DramLine::default() { dram.remove(&line) } else { dram.insert(line, new) };
-        self.lost(old.and_then(|l| l.poison));
+        self.moved(old.and_then(|l| l.poison), new.poison);
+    }
+    /// A place that held one poison holds another.
+    fn moved(&mut self, old: Option<BirthId>, new: Option<BirthId>) {
+        if old != new {
+            self.gained(new);
+            self.lost(old);
+        }
     }
 
     /// A read by the tables, without its effect on DRAM: data, class, poison, row.
-    fn consult(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>, Rule) {
-        let spec = self.m.spec;
-        let line = self.m.dram(at.line());
-        let key = self.m.key(at).key;
-        let mac = line.mac_matches(at.line(), key) || spec.mutant(3);
-        let class = self.m.class(at);
-        let row =
-            tables::read_row(spec.memory.integrity, class, line.td, mac, line.poison.is_some());
+    fn consult(
+        &mut self,
+        at: Tagged,
+        line: &DramLine,
+    ) -> (Bytes, DataClass, Option<BirthId>, Rule) {
+        let spec = &self.m.spec;
+        let slot = self.m.key(at);
+        let mac = line.mac_matches(at.line(), slot.key) || spec.mutant(3);
+        let class = self.m.class_with(at, slot);
+        let mode = spec.memory.integrity;
+        let leak = spec.mutant(2);
+        let row = tables::read_row(mode, class, line.td, mac, line.poison.is_some());
         let poison = match (row.poison, line.poison) {
             (false, _) => None,
             (true, Some(old)) => Some(old),
             (true, None) => row.birth.map(|cause| self.born(at, cause)),
         };
         let (data, class) = if row.plaintext {
-            line.decrypt(at.line(), key)
-        } else if spec.mutant(2) && class == Class::Shared && !row.poison {
+            line.decrypt(at.line(), slot.key)
+        } else if leak && class == Class::Shared && !row.poison {
             (line.ct.as_ref().map_or(Bytes::UNKNOWN, |ct| ct.plain), DataClass::Plain)
         } else {
             (Bytes::ZERO, DataClass::Blocked)
@@ -118,24 +135,27 @@ impl Run<'_> {
 
     fn read(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>) {
         let before = self.m.dram(at.line());
-        let (data, class, poison, rule) = self.consult(at);
-        let mut after = before.clone();
+        let (data, class, poison, rule) = self.consult(at, &before);
+        let mut after = before;
         if !self.m.spec.mutant(4) {
             after.poison = poison; // MC-02
         }
         if before.poison.is_none() {
-            self.ucna.extend(poison);
+            self.out.ucna.extend(poison);
         }
-        self.set_dram(at.line(), after.clone());
+        if after.poison != before.poison {
+            self.set_dram(at.line(), after);
+        }
         let request = Request::Read { data, class };
-        self.traffic.push(Transaction { at, request, rule, before, after });
+        self.out.traffic.push(Transaction { at, request, rule, before, after });
         (data, class, poison)
     }
 
     fn write(&mut self, at: Tagged, data: Bytes, mask: ByteMask, source: Option<BirthId>) {
-        let spec = self.m.spec;
         let before = self.m.dram(at.line());
-        let class = self.m.class(at);
+        let slot = self.m.key(at);
+        let class = self.m.class_with(at, slot);
+        let spec = &self.m.spec;
         let row = tables::write_row(&WriteCase {
             full: mask.is_full(),
             class,
@@ -144,12 +164,13 @@ impl Run<'_> {
             td: before.td || spec.mutant(11),
             erratum: spec.memory.erratum_pw_mce,
         });
+        let cures = spec.mutant(5);
         let (content, poison) = match row.effect {
             WriteEffect::Replace => (Some(data), source),
             WriteEffect::Merge => {
-                let (mut merged, _, poison, _) = self.consult(at);
+                let (mut merged, _, poison, _) = self.consult(at, &before);
                 merged.merge(&data, mask);
-                (Some(merged), poison.filter(|_| !spec.mutant(5)))
+                (Some(merged), poison.filter(|_| !cures))
             }
             WriteEffect::Poison => {
                 let old = before.poison;
@@ -157,23 +178,22 @@ impl Run<'_> {
             }
         };
         let after = match content {
-            Some(plain) => self.encrypt(at, plain, class, row.mac, poison),
-            None => DramLine { poison, ..before.clone() },
+            Some(plain) => self.encrypt(at, plain, (class, slot.key), row.mac, poison),
+            None => DramLine { poison, ..before },
         };
-        self.set_dram(at.line(), after.clone());
+        self.set_dram(at.line(), after);
         let request = Request::Write { mask, data, source };
-        self.traffic.push(Transaction { at, request, rule: row.rule, before, after });
+        self.out.traffic.push(Transaction { at, request, rule: row.rule, before, after });
     }
     /// The line that a whole-line write leaves behind.
     fn encrypt(
         &self,
         at: Tagged,
         plain: Bytes,
-        class: Class,
+        (class, key): (Class, Key),
         mac: Option<bool>,
         poison: Option<BirthId>,
     ) -> DramLine {
-        let key = self.m.key(at).key;
         let td = class == Class::Private; // the state rule of §2.6
         let integrity = class != Class::Shared && self.m.spec.memory.integrity == IntegrityMode::Ci;
         DramLine {
@@ -190,59 +210,100 @@ impl Run<'_> {
 /// The caches.
 impl Run<'_> {
     fn put(&mut self, at: Tagged, place: Place, copy: Copy) {
-        self.gained(copy.poison);
         let old = self.m.state.caches.insert((at, place), copy);
-        self.lost(old.and_then(|c| c.poison));
+        self.moved(old.and_then(|c| c.poison), copy.poison);
     }
     fn take(&mut self, at: Tagged, place: Place) {
         let old = self.m.state.caches.remove(&(at, place));
         self.lost(old.and_then(|c| c.poison));
     }
-    fn all(&self, at: Tagged) -> Vec<(Place, Copy)> {
-        self.m.copies(at).map(|(place, copy)| (place, *copy)).collect()
+    /// The copies of a (line, KeyID), to be changed; not their poison.
+    fn all_mut(&mut self, at: Tagged) -> impl Iterator<Item = &mut Copy> {
+        let from = self.m.state.caches.from_mut((at, Place::Core(0)));
+        from.map_while(move |((t, _), copy)| (*t == at).then_some(copy))
     }
-    fn own(&self, core: u16, at: Tagged) -> Option<Copy> {
-        let own = self.m.state.caches.get(&(at, Place::Core(core)));
-        if own.is_none() && self.m.spec.mutant(9) {
+    /// The core's own copy, or else some other.
+    fn nearest(&self, core: u16, at: Tagged) -> (Option<Copy>, Option<Copy>) {
+        let mut other = None;
+        for (place, copy) in self.m.copies(at) {
+            if place == Place::Core(core) {
+                return (Some(*copy), None);
+            }
+            other = other.or(Some(copy));
+        }
+        if self.m.spec.mutant(9) {
             let mut caches = self.m.state.caches.iter();
             let hit = |t: &Tagged, p: &Place| t.line() == at.line() && *p == Place::Core(core);
-            return caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
+            let alias = caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
+            return (alias, other.copied());
         }
-        own.copied()
+        (None, other.copied())
     }
 
+    /// The write to memory of a dirty copy.
+    fn write_back(&mut self, at: Tagged, copy: &Copy) {
+        if self.m.spec.mutant(1) {
+            let old = self.m.dram(at.line()).td;
+            self.write(at, copy.data, ByteMask::FULL, copy.poison);
+            if let Some(line) = self.m.state.dram.get_mut(&at.line()) {
+                line.td = old;
+            }
+        } else {
+            self.write(at, copy.data, ByteMask::FULL, copy.poison);
+        }
+    }
     /// Writes a dirty copy to memory; it stays, clean.
-    fn clean(&mut self, at: Tagged, place: Place, copy: Copy) {
+    fn clean(&mut self, at: Tagged, place: Place, copy: &Copy) {
         if !copy.state.is_dirty() {
             return;
         }
-        let old_td = self.m.dram(at.line()).td;
-        self.write(at, copy.data, ByteMask::FULL, copy.poison);
-        if self.m.spec.mutant(1)
-            && let Some(line) = self.m.state.dram.get_mut(&at.line())
-        {
-            line.td = old_td;
+        self.write_back(at, copy);
+        if let Some(own) = self.m.state.caches.get_mut(&(at, place)) {
+            own.state = Coherence::of(false, copy.state == Coherence::Modified);
         }
-        let state = Coherence::of(false, copy.state == Coherence::Modified);
-        self.put(at, place, Copy { state, ..copy });
+    }
+    /// Drops a copy, written back if it is dirty; whether there was one.
+    fn drop_copy(&mut self, at: Tagged, place: Place) -> bool {
+        let Some(copy) = self.m.state.caches.remove(&(at, place)) else { return false };
+        if copy.state.is_dirty() {
+            self.write_back(at, &copy);
+        }
+        self.lost(copy.poison);
+        true
     }
     /// Writes back if dirty and drops every copy, in the whole coherence domain.
     fn expel(&mut self, at: Tagged) {
-        for (place, copy) in self.all(at) {
-            self.clean(at, place, copy);
-            self.take(at, place);
+        loop {
+            let first = self.m.copies(at).next().map(|(place, _)| place);
+            let Some(place) = first else { return };
+            self.drop_copy(at, place);
         }
+    }
+    /// Drops every copy but the core's own, dirty or not.
+    fn discard(&mut self, at: Tagged, keep: Option<Place>) {
+        let State { caches, births, died, .. } = &mut self.m.state;
+        caches.sift(&(at, Place::Core(0)), |(tag, place), copy| {
+            if *tag != at {
+                Sift::End
+            } else if Some(*place) == keep {
+                Sift::Keep
+            } else {
+                lose(births, died, copy.poison);
+                Sift::Take
+            }
+        });
     }
     /// The core gets a copy to read; returns it.
     fn share(&mut self, core: u16, at: Tagged) -> Copy {
-        if let Some(own) = self.own(core, at) {
+        let (own, other) = self.nearest(core, at);
+        if let Some(own) = own {
             return own;
         }
-        let others = self.all(at);
-        let copy = if let Some(&(_, found)) = others.first() {
-            for (place, copy) in others {
-                let state = Coherence::of(copy.state.is_dirty(), false);
-                self.put(at, place, Copy { state, ..copy });
+        let copy = if let Some(found) = other {
+            if found.is_only() {
+                for copy in self.all_mut(at) {
+                    copy.state = Coherence::of(copy.state.is_dirty(), false);
+                }
             }
             Copy { state: Coherence::Shared, ..found }
         } else {
@@ -254,60 +315,88 @@ impl Run<'_> {
     }
     /// The core gets the only copy, to write: read for ownership.
     fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
-        let copy = self.share(core, at);
-        let others = self.all(at);
-        let dirty = others.iter().any(|(_, c)| c.state.is_dirty());
+        let own = Place::Core(core);
+        let copy = match self.nearest(core, at) {
+            (Some(copy), _) if copy.is_only() => return copy,
+            (None, None) => return self.share(core, at),
+            (Some(copy), _) | (None, Some(copy)) => copy,
+        };
+        let dirty = self.m.copies(at).any(|(_, c)| c.state.is_dirty());
         let copy = Copy { state: Coherence::of(dirty, true), ..copy };
-        self.put(at, Place::Core(core), copy);
-        for (place, _) in others.into_iter().filter(|(p, _)| *p != Place::Core(core)) {
-            self.take(at, place);
-        }
+        self.put(at, own, copy);
+        self.discard(at, Some(own));
         copy
     }
     /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
     /// verification.md C12).
     fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
-        let mut copy = self.own_exclusively(core, at);
-        copy.state = Coherence::Modified;
-        copy.data.merge(&data, mask);
-        // As the controller will say once the copy has been written back: the line was written under this key.
-        copy.class = DataClass::Plain;
-        if mask.is_full() || self.m.spec.mutant(8) {
-            copy.poison = None;
+        let own = (at, Place::Core(core));
+        if self.m.state.caches.get(&own).is_none_or(|c| !c.is_only()) {
+            let copy = self.own_exclusively(core, at);
+            self.put(at, own.1, copy);
         }
-        self.put(at, Place::Core(core), copy);
+        let cured = mask.is_full() || self.m.spec.mutant(8);
+        let mut old = None;
+        if let Some(copy) = self.m.state.caches.get_mut(&own) {
+            copy.state = Coherence::Modified;
+            copy.data.merge(&data, mask);
+            // As the controller will say once the copy has been written back: the line was written under this key.
+            copy.class = DataClass::Plain;
+            if cured {
+                old = copy.poison.take();
+            }
+        }
+        self.lost(old);
         self.stores += 1;
         self.between(false);
     }
     /// Flushes every copy in a package that `chosen` picks.
     fn flush_all(&mut self, package: u8, keep: bool, chosen: &dyn Fn(Tagged) -> bool) {
-        let spec = self.m.spec;
-        let here = |place: Place| match place {
-            Place::Core(core) => spec.package_of(core) == package,
-            Place::Llc(p) => p == package,
-        };
-        let copies: Vec<_> = self.m.state.caches.iter().map(|(k, c)| (*k, *c)).collect();
-        for ((at, place), copy) in copies.into_iter().filter(|((t, p), _)| here(*p) && chosen(*t)) {
-            self.clean(at, place, copy);
-            if !keep {
-                self.take(at, place);
+        let mut last = None;
+        loop {
+            let spec = &self.m.spec;
+            let here = |place: Place| match place {
+                Place::Core(core) => spec.package_of(core) == package,
+                Place::Llc(p) => p == package,
+            };
+            let caches = &self.m.state.caches;
+            let mut rest = last.map_or(caches.iter(), |key| caches.from(&key));
+            let next = rest.find(|(k, _)| Some(**k) != last && here(k.1) && chosen(k.0));
+            let Some((&(at, place), &copy)) = next else { return };
+            if keep {
+                self.clean(at, place, &copy);
+            } else {
+                self.drop_copy(at, place);
             }
+            last = Some((at, place));
         }
     }
 }
 
 /// Write-combining buffers and weakly ordered operations.
 impl Run<'_> {
-    fn pending(&mut self, core: u16) -> &mut Pending {
-        self.m.state.pending.entry(core).or_default()
+    fn add_pending(&mut self, core: u16, add: impl FnOnce(&mut Pending)) {
+        let pending = &mut self.m.state.pending;
+        if let Some(held) = pending.get_mut(&core) {
+            add(held);
+        } else {
+            let mut new = Pending::default();
+            add(&mut new);
+            pending.insert(core, new);
+        }
     }
-    /// Absent is empty: one state, one value.
-    fn tidy(&mut self, core: u16) {
-        self.m.state.pending.retain(|c, p| *c != core || !p.wc.is_empty() || !p.weak.is_empty());
+    /// Takes something out that is there.
+    fn take_pending<T>(&mut self, core: u16, take: impl FnOnce(&mut Pending) -> T) -> Option<T> {
+        let held = self.m.state.pending.get_mut(&core)?;
+        let taken = take(held);
+        // Absent is empty: one state, one value.
+        if held.wc.is_empty() && held.weak.is_empty() {
+            self.m.state.pending.remove(&core);
+        }
+        Some(taken)
     }
     fn wc_leave(&mut self, core: u16, index: usize) {
-        let buffer = self.pending(core).wc.remove(index);
-        self.tidy(core);
+        let Some(buffer) = self.take_pending(core, |p| p.wc.remove(index)) else { return };
         self.expel(buffer.at); // §3 3.4 for direct stores; a bypassing store must not leave a stale copy either
         self.write(buffer.at, buffer.data, ByteMask(buffer.mask), None);
     }
@@ -317,21 +406,25 @@ impl Run<'_> {
         }
     }
     fn weak_complete(&mut self, core: u16, index: usize) {
-        let weak = self.pending(core).weak.remove(index);
-        self.tidy(core);
-        let (at, spec) = (weak.at, self.m.spec);
+        let Some(weak) = self.take_pending(core, |p| p.weak.remove(index)) else { return };
+        let at = weak.at;
         match weak.kind {
             WeakKind::Clwb => {
-                for (place, copy) in self.all(at) {
-                    self.clean(at, place, copy);
+                let dirty = |m: &Reference| {
+                    let found = m.copies(at).find(|(_, c)| c.state.is_dirty());
+                    found.map(|(place, copy)| (place, *copy))
+                };
+                while let Some((place, copy)) = dirty(self.m) {
+                    self.clean(at, place, &copy);
                 }
             }
             WeakKind::Clflushopt => self.expel(at),
             WeakKind::Movdir64b | WeakKind::Movdiri => {
-                if !spec.mutant(7) {
+                if !self.m.spec.mutant(7) {
                     self.expel(at); // §3 3.4
                 }
-                let source = self.m.dram(at.line()).poison.filter(|_| spec.mutant(6));
+                let poison = self.m.dram(at.line()).poison;
+                let source = poison.filter(|_| self.m.spec.mutant(6));
                 self.write(at, weak.data, ByteMask(weak.mask), source);
             }
         }
@@ -348,8 +441,14 @@ impl Run<'_> {
     }
     /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
     fn own_access(&mut self, core: u16, at: Tagged) {
-        self.wc_of(core, at);
-        self.weak_of(core, at);
+        let Some(held) = self.m.state.pending.get(&core) else { return };
+        let (wc, weak) = (held.wc.iter().any(|b| b.at == at), held.weak.iter().any(|w| w.at == at));
+        if wc {
+            self.wc_of(core, at);
+        }
+        if weak {
+            self.weak_of(core, at);
+        }
     }
     fn wc_of(&mut self, core: u16, at: Tagged) {
         let held = self.m.state.pending.get(&core);
@@ -365,29 +464,28 @@ impl Run<'_> {
     }
     fn weak(&mut self, core: u16, kind: WeakKind, at: Tagged, mask: ByteMask, data: Bytes) {
         self.own_access(core, at);
-        self.pending(core).weak.push(Weak { kind, at, mask: mask.0, data });
+        self.add_pending(core, |p| p.weak.push(Weak { kind, at, mask: mask.0, data }));
     }
     fn wc_store(&mut self, core: u16, at: Tagged, mask: ByteMask, data: Bytes) {
         self.weak_of(core, at);
         let limit = usize::from(self.m.spec.wc_buffers.max(1));
-        let held = &mut self.pending(core).wc;
-        let index = match held.iter().position(|b| b.at == at) {
-            Some(index) => index,
-            None => {
-                if held.len() >= limit {
-                    self.wc_leave(core, 0); // MC-28: no free buffer, the oldest leaves
-                }
-                let held = &mut self.pending(core).wc;
-                held.push(WcBuffer { at, mask: 0, data: Bytes::ZERO });
-                held.len() - 1
-            }
-        };
-        let mut full = false;
-        if let Some(buffer) = self.pending(core).wc.get_mut(index) {
-            buffer.data.merge(&data, mask);
-            buffer.mask |= mask.0;
-            full = ByteMask(buffer.mask).is_full();
+        let held = self.m.state.pending.get(&core);
+        let there = |p: &Pending| p.wc.iter().any(|b| b.at == at);
+        if held.is_some_and(|p| p.wc.len() >= limit && !there(p)) {
+            self.wc_leave(core, 0); // MC-28: no free buffer, the oldest leaves
         }
+        let (mut index, mut full) = (0, false);
+        self.add_pending(core, |p| {
+            index = p.wc.iter().position(|b| b.at == at).unwrap_or(p.wc.len());
+            if index == p.wc.len() {
+                p.wc.push(WcBuffer { at, mask: 0, data: Bytes::ZERO });
+            }
+            if let Some(buffer) = p.wc.get_mut(index) {
+                buffer.data.merge(&data, mask);
+                buffer.mask |= mask.0;
+                full = ByteMask(buffer.mask).is_full();
+            }
+        });
         if full {
             self.wc_leave(core, index);
         }
@@ -396,6 +494,75 @@ impl Run<'_> {
 
 /// Choices and operations.
 impl Run<'_> {
+    /// Makes an act, with choices before it, within it and after it.
+    pub(super) fn issue(
+        &mut self,
+        who: Agent,
+        core: u16,
+        act: &Act,
+        sub_block: &dyn Fn(Tagged) -> u32,
+    ) -> Result<Seen, NotAllowed> {
+        if let Act::Op(op) = act {
+            self.check(who, core, op)?;
+        } else {
+            self.core(core)?;
+        }
+        self.between(false);
+        let seen = match act {
+            Act::Op(op) => self.op(who, core, op, sub_block),
+            Act::Store { at, mask, data, locked } => {
+                self.store_bytes(who, core, *at, *mask, data, *locked)
+            }
+            Act::Direct { at, lines, data } => self.direct(who, core, *at, *lines, data),
+        };
+        let seen = seen.unwrap_or_else(|early| early);
+        self.between(true);
+        Ok(seen)
+    }
+
+    fn store_bytes(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        mask: ByteMask,
+        data: &LineData,
+        locked: bool,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        if locked {
+            self.drain(core);
+        }
+        self.own_access(core, at);
+        let strict = self.m.spec.rfo_poison_mc;
+        let had = strict && self.nearest(core, at).0.is_some();
+        let copy = self.own_exclusively(core, at);
+        if locked || strict && !had {
+            // A locked operation reads; of a store MC-30.
+            self.consume(at, copy.poison, McAccess::DataLoad)?;
+        }
+        self.between(false);
+        self.store(core, at, Bytes::known(*data), mask);
+        Ok(Seen::Done)
+    }
+
+    fn direct(
+        &mut self,
+        who: Agent,
+        core: u16,
+        at: Tagged,
+        lines: u32,
+        data: &LineData,
+    ) -> Flow<Seen> {
+        self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
+        for i in 0..u64::from(lines) {
+            let (line, data) = (at.offset(i), Bytes::known(*data));
+            self.weak(core, WeakKind::Movdir64b, line, ByteMask::FULL, data);
+            self.between(false);
+        }
+        Ok(Seen::Done)
+    }
+
     pub(super) fn choose(&mut self, choice: Choice) -> Result<(), NotAllowed> {
         let s = &self.m.state;
         let copy = |place, at: Tagged| {
@@ -403,16 +570,16 @@ impl Run<'_> {
         };
         match choice {
             Choice::Evict(place, at) => {
-                let found = copy(place, at)?;
-                self.clean(at, place, found);
-                self.take(at, place);
+                if !self.drop_copy(at, place) {
+                    return Err(NotAllowed::NoSuchCopy(place, at));
+                }
             }
             Choice::WriteBack(place, at) => {
                 let found = copy(place, at)?;
                 if !found.state.is_dirty() {
                     return Err(NotAllowed::NotDirty(place, at));
                 }
-                self.clean(at, place, found);
+                self.clean(at, place, &found);
             }
             Choice::ToLlc(core, at) => {
                 let found = copy(Place::Core(core), at)?;
@@ -613,9 +780,10 @@ impl Run<'_> {
         let mut consumed = Ok(());
         for (tag, ..) in spans(at, bytes) {
             self.own_access(core, tag);
-            let had = self.own(core, tag).is_some();
+            let strict = self.m.spec.rfo_poison_mc;
+            let had = strict && self.nearest(core, tag).0.is_some();
             let copy = self.own_exclusively(core, tag);
-            if self.m.spec.rfo_poison_mc && !had {
+            if strict && !had {
                 // MC-30
                 consumed = consumed.and(self.consume(tag, copy.poison, McAccess::DataLoad));
             }
@@ -828,9 +996,7 @@ impl Run<'_> {
                     let mask = ByteMask::span(offset, len);
                     if mask.is_full() {
                         // Nothing of a copy outlives a whole-line write (MC-13): it need not be written back first.
-                        for (place, _) in self.all(tag) {
-                            self.take(tag, place);
-                        }
+                        self.discard(tag, None);
                     } else {
                         self.expel(tag);
                     }
@@ -840,8 +1006,10 @@ impl Run<'_> {
             }
             Op::Evict { at } => self.expel(at.tagged()),
             Op::WriteBack { at } => {
-                for (place, copy) in self.all(at.tagged()) {
-                    self.clean(at.tagged(), place, copy);
+                // At most one copy is dirty (C1).
+                let found = self.m.copies(at.tagged()).find(|(_, c)| c.state.is_dirty());
+                if let Some((place, copy)) = found.map(|(place, copy)| (place, *copy)) {
+                    self.clean(at.tagged(), place, &copy);
                 }
             }
             Op::Drain { core, at } => self.own_access(*core as u16, at.tagged()),
@@ -858,9 +1026,7 @@ impl Run<'_> {
 
     /// Ownership of a whole line without reading it (MC-29).
     fn own_unread(&mut self, core: u16, at: Tagged, data: Bytes) {
-        for (place, _) in self.all(at) {
-            self.take(at, place);
-        }
+        self.discard(at, None);
         let state = Coherence::Modified;
         let copy = Copy { state, data, class: DataClass::Plain, poison: None };
         self.put(at, Place::Core(core), copy);
@@ -914,10 +1080,8 @@ impl Run<'_> {
         match op {
             Op::FlipBit { at, bit } => {
                 let mut line = self.m.dram(at.hpa.line());
-                if let Some(ct) = &mut line.ct
-                    && !ct.flips.remove(&(*bit as u16))
-                {
-                    ct.flips.insert(*bit as u16);
+                if let Some(ct) = &mut line.ct {
+                    ct.flips.flip(*bit as u16);
                 }
                 line.tampered = true;
                 self.set_dram(at.hpa.line(), line);
@@ -932,11 +1096,13 @@ impl Run<'_> {
                 self.overlay(to.hpa.line(), source);
             }
             Op::SaveLine { at, slot } => {
-                let line = DramLine { poison: None, ..self.m.dram(at.hpa.line()) };
+                // What is on the bus; who wrote the line is the reference's own memory.
+                let DramLine { ct, td, mac, .. } = self.m.dram(at.hpa.line());
+                let line = DramLine { ct, td, mac, ..DramLine::default() };
                 self.m.state.saved.insert(*slot, line);
             }
             Op::ReplayLine { slot, at } => {
-                if let Some(source) = self.m.state.saved.get(slot).cloned() {
+                if let Some(source) = self.m.state.saved.get(slot).copied() {
                     self.overlay(at.hpa.line(), source);
                 }
             }

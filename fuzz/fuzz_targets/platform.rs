@@ -1,0 +1,8 @@
+//! See `tdxsim::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Err(finding) = tdxsim::fuzz::run("platform", bytes) {
+        panic!("{finding}");
+    }
+});
