@@ -47,8 +47,9 @@ use machine::{
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
+use sim_core::op::{MemType, Source};
 use sim_core::port::McHandler;
-use sim_core::{KeyId, Line, Op, Outcome, Tagged};
+use sim_core::{KeyId, LINE_BYTES, Line, Op, Outcome, Tagged};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -213,12 +214,6 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Begins a program.
-    pub fn start<H: McHandler>(machine: &mut Machine, program: &Program, os: &mut H) -> Followed {
-        let run = machine.start(program, os);
-        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
-        Followed { run, base, seen: 0 }
-    }
     /// The run.
     pub const fn run(&self) -> &Run {
         &self.run
@@ -234,6 +229,18 @@ pub fn run<H: McHandler>(
     let mut refinement = Refinement::new(machine);
     let (records, verdict) = refinement.run(machine, program, os, &mut ());
     (records, verdict)
+}
+
+/// The first line of a cached access that goes over its end.
+fn first_of_two(op: &Op) -> Option<Tagged> {
+    let (at, bytes) = match *op {
+        Op::Load { at, bytes, ty: MemType::Wb }
+        | Op::Store { at, bytes, ty: MemType::Wb, .. }
+        | Op::LockXadd { at, bytes, .. } => (at, bytes),
+        Op::Movdir64b { src: Source::Mem(at), .. } => (at, 64),
+        _ => return None,
+    };
+    (at.hpa.offset_in_line() + bytes as usize > LINE_BYTES).then(|| at.tagged())
 }
 
 impl Refinement {
@@ -294,16 +301,7 @@ impl Refinement {
         observer: &mut O,
     ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
         let mut verdict = Ok(());
-        for item in &program.items {
-            if let Item::Op(_, op) = item {
-                self.judge.expect(op);
-            }
-        }
-        self.concurrent = program.order == Order::Concurrent;
-        if self.concurrent {
-            self.judge.expect_interrupts();
-        }
-        let mut followed = Followed::start(machine, program, os);
+        let mut followed = self.begin(machine, program, os);
         loop {
             let more = machine.advance(&mut followed.run, program, os);
             if verdict.is_ok() {
@@ -316,6 +314,32 @@ impl Refinement {
         let verdict = verdict.and_then(|()| self.finish(machine));
         machine.record_transitions(false);
         (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Begins a program, as [`Machine::start`] does.
+    pub fn begin<H: McHandler>(
+        &mut self,
+        machine: &mut Machine,
+        program: &Program,
+        os: &mut H,
+    ) -> Followed {
+        for item in &program.items {
+            if let Item::Op(_, op) = item {
+                self.expect(op);
+            }
+        }
+        self.concurrent = program.order == Order::Concurrent;
+        if self.concurrent {
+            self.judge.expect_interrupts();
+        }
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+
+    /// An operation is added to a program that has begun.
+    pub fn expect(&mut self, op: &Op) {
+        self.judge.expect(op);
     }
 
     /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
@@ -554,8 +578,12 @@ impl Refinement {
             }
             _ => false,
         };
+        let first = match act {
+            reference::Act::Op(op) => first_of_two(op),
+            _ => None,
+        };
         let mut choose = |model: &Reference, progress: Progress| {
-            next_choice(&mut choices, model, progress, flushed)
+            next_choice(&mut choices, model, progress, flushed, first)
         };
         let mut done = StepOutcome::default();
         let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);
