@@ -236,7 +236,6 @@ pub fn trace(bytes: &[u8]) -> Result<(), String> {
         seed: 0,
         limit: None,
         allow_truncated: false,
-        every_edge: false,
     };
     let Ok(mut reader) = open_read("fuzz", bytes, format) else {
         return Err("a trace that opens but once".to_owned());
