@@ -193,16 +193,27 @@ impl World {
             Touch::Copy { .. } | Touch::FlushPage { .. } | Touch::WriteBackBlock(_) => {}
             Touch::Spend(_) => {}
             Touch::Pconfig { .. } => {
+                self.starved(lp);
                 return Reply::Pconfig(match self.starve {
                     true => PconfigStatus::NoEntropy,
                     false => PconfigStatus::Ok,
                 });
             }
-            Touch::Random => return Reply::Random(!self.starve),
+            Touch::Random => {
+                self.starved(lp);
+                return Reply::Random(!self.starve);
+            }
             Touch::Invept(None) => self.tlb[lp].clear(),
             Touch::Invept(Some(tdr)) => self.tlb[lp].retain(|(td, ..)| *td != tdr),
         }
         Reply::Done
+    }
+
+    /// An LP asks for entropy.
+    fn starved(&mut self, lp: usize) {
+        if let Lp::Host(doing) = &mut self.lps[lp] {
+            doing.starved |= self.starve;
+        }
     }
 
     /// The view now.
@@ -237,7 +248,7 @@ impl World {
             began: self.now.clone(),
             others: in_flight.collect(),
             irq: self.irq,
-            starved: self.starve,
+            starved: false,
             found: Vec::new(),
             changes: Vec::new(),
         }
@@ -348,7 +359,6 @@ impl World {
         let after = self.now.clone();
         let note = |doing: &mut Doing| {
             doing.irq |= self.irq;
-            doing.starved |= self.starve;
             if doing.found.last() != Some(&before) {
                 doing.found.push(before.clone());
             }
@@ -711,6 +721,7 @@ enum Kind {
     Bit,
     Tdmr,
     Flushed,
+    Unkeyed,
     Zero,
 }
 use Kind::*;
@@ -730,7 +741,7 @@ const KINDS: &[(Leaf, [Kind; 4])] = &[
     (Leaf::MEM_PAGE_AUG,        [Gpa, Tdr, Free, Zero]),
     (Leaf::MEM_RANGE_BLOCK,     [Gpa, Tdr, Zero, Zero]),
     (Leaf::MEM_RANGE_BLOCK,     [Gpa, Tdr, Zero, Zero]),
-    (Leaf::MNG_KEY_CONFIG,      [Tdr, Zero, Zero, Zero]),
+    (Leaf::MNG_KEY_CONFIG,      [Unkeyed, Zero, Zero, Zero]),
     (Leaf::MNG_CREATE,          [Free, Hkid, Zero, Zero]),
     (Leaf::VP_CREATE,           [Free, Tdr, Zero, Zero]),
     (Leaf::MNG_RD,              [Tdr, Zero, Zero, Zero]),
@@ -815,6 +826,7 @@ fn operand(r: &mut Rng, w: &World, pool: &Pool, kind: Kind) -> u64 {
             let any = r.one_in(4);
             of(r, tds().filter(|(_, td)| any || td.op_state == 2).map(|(p, _)| *p).collect())
         }
+        Unkeyed => of(r, tds().filter(|(_, td)| td.life_cycle == 0).map(|(p, _)| *p).collect()),
         Flushed => of(r, tds().filter(|(_, td)| td.life_cycle == 2).map(|(p, _)| *p).collect()),
         Vcpu => of(r, w.now.vcpus.keys().copied().collect()),
         Gpa => gpa(r),
@@ -862,14 +874,13 @@ fn random_call(r: &mut Rng, w: &World, pool: &Pool, lp: usize) -> Call {
     call
 }
 
-/// What a guest does next.
-fn random_exit(r: &mut Rng, w: &World) -> VmExit {
+/// What a guest does next; machine checks only `late` in a run, as they end a TD.
+fn random_exit(r: &mut Rng, late: bool) -> VmExit {
     let tdcall = |leaf: GuestLeaf, rcx: u64| VmExit::Tdcall {
         leaf,
         version: 0,
         regs: [rcx, 0, 0, 0, 0, 0, 0, 0],
     };
-    let _ = w;
     match r.below(16) {
         0..=6 => tdcall(GuestLeaf::MEM_PAGE_ACCEPT, gpa(r) ^ if r.one_in(12) { 8 } else { 0 }),
         7 | 8 => tdcall(GuestLeaf::VP_VMCALL, r.pick(&[0xfc00, 0x0c00, 1, 16, 1 << 32])),
@@ -877,7 +888,9 @@ fn random_exit(r: &mut Rng, w: &World) -> VmExit {
         10 => VmExit::EptViolation { gpa: gpa(r) & !0xfff, access: 1 },
         11 => VmExit::Nmi,
         12 => VmExit::Smi { msmi: false },
-        13 if r.one_in(8) => VmExit::MachineCheck,
+        13 if late => {
+            r.pick(&[VmExit::MachineCheck, VmExit::EntryMachineCheck, VmExit::Smi { msmi: true }])
+        }
         14 if r.one_in(8) => VmExit::TripleFault,
         _ => VmExit::Interrupt,
     }
@@ -914,13 +927,19 @@ fn finish(w: &mut World) {
 fn random_run(w: &mut World, pool: &Pool, seed: u64, calls: usize) {
     let mut r = Rng::new(seed);
     let mut made = 0;
+    let mut last = None;
     while made < calls && w.complaints.is_empty() {
         let lp = r.below(LPS.into()) as usize;
         match w.lps[lp] {
             Lp::Idle => {
                 w.irq = r.one_in(6);
                 w.starve = r.one_in(10);
-                let call = random_call(&mut r, w, pool, lp);
+                // At times what was called last, by whom ever, once more.
+                let call = match last {
+                    Some(call) if r.one_in(6) => Call { lp: lp as u16, ..call },
+                    _ => random_call(&mut r, w, pool, lp),
+                };
+                last = Some(call);
                 w.begin(call);
                 made += 1;
                 // At times alone, to its end.
@@ -932,8 +951,11 @@ fn random_run(w: &mut World, pool: &Pool, seed: u64, calls: usize) {
             }
             Lp::Guest(vcpu) => {
                 touch(&mut r, w, lp, vcpu);
-                let exit = random_exit(&mut r, w);
-                w.exit(lp, exit);
+                // Guests stay for a while, so that epochs pass them.
+                if r.one_in(12) {
+                    let exit = random_exit(&mut r, made > calls * 2 / 3);
+                    w.exit(lp, exit);
+                }
             }
             _ => {
                 for _ in 0..r.below(6) {
