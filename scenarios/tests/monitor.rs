@@ -1006,6 +1006,108 @@ fn whatever_the_host_and_its_guests_call_the_module_does_as_the_sheet_has_it() {
     assert!(missing.is_empty(), "never judged: {missing:?}");
 }
 
+#[test]
+fn whatever_tdmrs_the_host_configures_are_judged_as_the_sheet_has_it() {
+    let mut w = initialized(Planted::NONE);
+    let fresh = w.m.clone();
+    let mut r = Rng::new(7);
+    let mut found: BTreeMap<Status, u32> = BTreeMap::new();
+    for _ in 0..1500 {
+        w.m = fresh.clone();
+        w.now = w.look();
+        let mut infos = tdmrs();
+        if r.one_in(6) {
+            infos.push(info(SECOND + GIB, PAMT + (24 << 20), &[]));
+        }
+        for _ in 0..r.below(3) {
+            let t = r.below(infos.len() as u64) as usize;
+            let k = r.below(infos[t].len() as u64 + 2) as usize;
+            let words = infos[t].len().max(k + 1);
+            infos[t].resize(words, 0);
+            let near = infos[t][k];
+            infos[t][k] = match r.below(8) {
+                0 => near ^ 1 << r.below(64),
+                1 => near ^ 1 << (12 + r.below(20)),
+                2 => r.pick(&[TDMR, SECOND, PAMT, HOST, 0x7780_0000, 0x2_0000_0000]),
+                3 => near.wrapping_add(4096),
+                4 => near.wrapping_sub(4096),
+                5 => r.pick(&[0, GIB, 2 * GIB, GIB - 4096, 512 << 20]),
+                6 => infos[0][r.below(8) as usize],
+                _ => near.wrapping_add(r.pick(&[GIB, MIB2, 64])),
+            };
+        }
+        if r.one_in(8) {
+            infos.swap(0, 1);
+        }
+        write_tdmrs(&mut w, &infos);
+        if r.one_in(20) {
+            w.poke(HOST + 8, 0, HOST + 0x1200 ^ 1 << r.below(52));
+        }
+        w.statuses.clear();
+        let count = if r.one_in(20) { r.below(70) } else { infos.len() as u64 };
+        let hkid = if r.one_in(20) { r.next() >> r.below(64) } else { GLOBAL };
+        let status = w.call(r.below(4) as u16, Leaf::SYS_CONFIG, &[HOST, count, hkid]);
+        *found.entry(Status(status.0 >> 32 << 32)).or_default() += 1;
+        assert!(w.complaints.is_empty(), "{infos:x?}: {}", w.complaints.join("\n"));
+    }
+    // Every rule was met.
+    for status in [
+        Status::SUCCESS,
+        Status::OPERAND_INVALID,
+        Status::INVALID_TDMR,
+        Status::NON_ORDERED_TDMR,
+        Status::NON_ORDERED_RESERVED_IN_TDMR,
+        Status::INVALID_RESERVED_IN_TDMR,
+        Status::INVALID_PAMT,
+        Status::PAMT_OVERLAP,
+        Status::PAMT_OUTSIDE_CMRS,
+        Status::TDMR_OUTSIDE_CMRS,
+    ] {
+        assert!(found.contains_key(&status), "{status} never: {found:?}");
+    }
+}
+
+#[test]
+fn a_module_is_brought_up_by_all_lps_at_once_as_the_sheet_has_it() {
+    for seed in 0..4 {
+        let mut w = World::new(Planted::NONE);
+        write_tdmrs(&mut w, &tdmrs());
+        let mut r = Rng::new(seed);
+        let leaves = [
+            (Leaf::SYS_INIT, [0; 3]),
+            (Leaf::SYS_LP_INIT, [0; 3]),
+            (Leaf::SYS_LP_INIT, [0; 3]),
+            (Leaf::SYS_CONFIG, [HOST, 2, GLOBAL]),
+            (Leaf::SYS_KEY_CONFIG, [0; 3]),
+            (Leaf::SYS_TDMR_INIT, [TDMR, 0, 0]),
+            (Leaf::SYS_TDMR_INIT, [SECOND, 0, 0]),
+            (Leaf::SYS_INFO, [0; 3]),
+            (Leaf::SYS_LP_SHUTDOWN, [0; 3]),
+            (Leaf::MNG_CREATE, [TDMR + (700 << 20), GLOBAL + 1, 0]),
+            (Leaf::PHYMEM_PAGE_RDMD, [TDMR + (700 << 20), 0, 0]),
+        ];
+        let mut made = 0;
+        while made < 1500 && w.complaints.is_empty() {
+            let lp = r.below(LPS.into()) as usize;
+            if matches!(w.lps[lp], Lp::Idle) {
+                w.starve = r.one_in(10);
+                let (leaf, regs) = r.pick(&leaves);
+                // What the module is up to comes more often; it is shut down at the end.
+                let leaf = if made == 1450 { (Leaf::SYS_SHUTDOWN, [0; 3]) } else { (leaf, regs) };
+                w.begin(Call::host(lp as u16, leaf.0, &leaf.1));
+                made += 1;
+            } else {
+                (0..r.below(4)).for_each(|_| w.go(lp));
+            }
+        }
+        finish(&mut w);
+        assert!(w.complaints.is_empty(), "seed {seed}: {}", w.complaints.join("\n"));
+        assert!(w.now.tdmrs.iter().any(|t| t.next > t.base), "seed {seed}: {:?}", w.now.sys);
+        let busy = w.statuses.iter().any(|(_, _, status)| status >> 32 == Status::SYS_BUSY.0 >> 32);
+        assert!(busy, "seed {seed}: nobody met anybody");
+    }
+}
+
 /// Faults of the module that change no metadata and no answer, and what they change instead.
 const NOT_THE_MONITORS: &[(Fault, &str)] = &[
     (Fault::AugClearsPage, "memory"),
