@@ -4,7 +4,7 @@ use super::Expected;
 use super::run::{Ended, GIB, R8, RCX, RDX, Run, Step};
 use crate::view::{KotView, TdmrView};
 use sim_core::KeyId;
-use sim_core::tdx::{Operand, Status};
+use sim_core::tdx::Status;
 
 /// KOT state of the global HKID.
 const RESERVED: u8 = 3;
@@ -162,10 +162,8 @@ const ALL: [Status; 8] = [
 
 /// Every TDMR in order. "KOT\[R8\]:=RESERVED and the global HKID is set before the TDMR checks (stays so if they fail)".
 pub(super) fn tdmrs(run: &mut Run<'_>) -> Step {
-    let address = Expected::Status {
-        status: Status(Status::OPERAND_INVALID.0),
-        low: Some(Operand::TDMR_INFO_PA.0),
-    };
+    // Which operand is named for an address in the array the sheet does not say: RCX or TDMR_INFO_PA.
+    let address = Expected::Status { status: Status::OPERAND_INVALID, low: None };
     let (found, refused) = list(run);
     if found.is_none() {
         // The addresses may be looked at before the HKID is reserved, or after.
