@@ -1155,6 +1155,10 @@ fn killed(fault: Fault, seeds: u64) -> Option<String> {
 
 #[test]
 fn every_fault_of_the_module_s_metadata_dies_by_the_monitor_alone() {
+    // Releases have none.
+    if !Planted::POSSIBLE {
+        return;
+    }
     let living: Vec<&Fault> = FOUND.iter().filter(|fault| killed(**fault, 12).is_none()).collect();
     assert!(living.is_empty(), "{living:?}");
 }
