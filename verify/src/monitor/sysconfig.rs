@@ -4,7 +4,7 @@ use super::Expected;
 use super::run::{Ended, GIB, R8, RCX, RDX, Run, Step};
 use crate::view::{KotView, TdmrView};
 use sim_core::KeyId;
-use sim_core::tdx::{Operand, Status};
+use sim_core::tdx::Status;
 
 /// KOT state of the global HKID.
 const RESERVED: u8 = 3;
@@ -21,30 +21,34 @@ fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
 }
 
 /// A TDMR_INFO: base, size, then base and size of the PAMT for 1 GiB, 2 MiB and 4 KiB pages, then the reserved areas, as Linux's
-/// `struct tdmr_info` has it. `None`: some word is not known.
-fn read(run: &Run<'_>, at: u64) -> Option<TdmrView> {
+/// `struct tdmr_info` has it. `None`: some word is not known. The second value says that something follows the null area that
+/// "ends the list".
+fn read(run: &Run<'_>, at: u64) -> Option<(TdmrView, bool)> {
     let word = |index: u64| run.read(at.wrapping_add(8 * index));
     let mut reserved = Vec::new();
+    let (mut ended, mut more) = (false, false);
     for area in 0..AREAS {
         let (offset, size) = (word(8 + 2 * area)?, word(9 + 2 * area)?);
-        if size == 0 {
-            break;
+        more |= (ended || size == 0) && (offset | size) != 0;
+        ended |= size == 0;
+        if !ended {
+            reserved.push((offset, size));
         }
-        reserved.push((offset, size));
     }
-    Some(TdmrView {
+    let tdmr = TdmrView {
         base: word(0)?,
         size: word(1)?,
         pamt: [(word(6)?, word(7)?), (word(4)?, word(5)?), (word(2)?, word(3)?)],
         reserved,
         next: word(0)?,
         dynamic: run.spec.tdx.dynamic_pamt,
-    })
+    };
+    Some((tdmr, more))
 }
 
 /// The array of TDMR_INFO addresses and what they point to. `None` where a word is not known; the second value says whether an
 /// address is refused.
-fn list(run: &Run<'_>) -> (Option<Vec<TdmrView>>, bool) {
+fn list(run: &Run<'_>) -> (Option<Vec<(TdmrView, bool)>>, bool) {
     let mut all = Vec::new();
     for index in 0..run.reg(RDX) {
         let Some(address) = run.read(run.reg(RCX).wrapping_add(8 * index)) else {
@@ -158,10 +162,8 @@ const ALL: [Status; 8] = [
 
 /// Every TDMR in order. "KOT\[R8\]:=RESERVED and the global HKID is set before the TDMR checks (stays so if they fail)".
 pub(super) fn tdmrs(run: &mut Run<'_>) -> Step {
-    let address = Expected::Status {
-        status: Status(Status::OPERAND_INVALID.0),
-        low: Some(Operand::TDMR_INFO_PA.0),
-    };
+    // Which operand is named for an address in the array the sheet does not say: RCX or TDMR_INFO_PA.
+    let address = Expected::Status { status: Status::OPERAND_INVALID, low: None };
     let (found, refused) = list(run);
     if found.is_none() {
         // The addresses may be looked at before the HKID is reserved, or after.
@@ -186,12 +188,21 @@ pub(super) fn tdmrs(run: &mut Run<'_>) -> Step {
             Ok(())
         }
         Some(all) => {
-            for (index, tdmr) in all.iter().enumerate() {
-                let found = wrong(run, all.get(..index).unwrap_or_default(), tdmr);
+            let mut before = Vec::new();
+            for (tdmr, more) in all {
+                let found = wrong(run, &before, &tdmr);
+                let reserved =
+                    [Status::NON_ORDERED_RESERVED_IN_TDMR, Status::INVALID_RESERVED_IN_TDMR];
+                let earlier = [Status::INVALID_TDMR, Status::NON_ORDERED_TDMR];
+                if more && !found.iter().any(|status| earlier.contains(status)) {
+                    // What follows the end of the list may be refused; the sheet does not say.
+                    reserved.iter().for_each(|status| run.may((*status, None)));
+                }
                 if !found.is_empty() {
                     found.iter().for_each(|status| run.may((*status, None)));
                     return Err(Ended);
                 }
+                before.push(tdmr);
             }
             Ok(())
         }
@@ -203,7 +214,7 @@ pub(super) fn config(run: &mut Run<'_>) -> Step {
     let mut after = run.after();
     after.sys.state = 2;
     after.tdmrs = match list(run).0 {
-        Some(all) => all,
+        Some(all) => all.into_iter().map(|(tdmr, _)| tdmr).collect(),
         None => run.seen.map(|seen| seen.tdmrs.clone()).unwrap_or_default(),
     };
     run.succeed(after)
