@@ -197,8 +197,10 @@ pub struct Refinement {
     program: Vec<String>,
     compared: Compared,
     judge: Judge,
-    /// Several agents act at once: operands in memory may change while a call reads them.
+    /// Several agents act at once: operands in memory may change while a call reads them, and what led to a disagreement is
+    /// the list of transitions.
     concurrent: bool,
+    made: Vec<Transition>,
 }
 
 /// A program under way that is being followed. Plain data, as the machine is.
@@ -258,6 +260,7 @@ impl Refinement {
             compared: Compared::default(),
             judge: Judge::new(machine),
             concurrent: false,
+            made: Vec::new(),
         }
     }
     /// How much is compared.
@@ -500,6 +503,12 @@ impl Refinement {
     ) -> Checked {
         let events = machine.trace().events().get(t.from..t.to).unwrap_or_default();
         self.read = t.to;
+        if self.concurrent {
+            if self.made.len() == TOLD {
+                self.made.drain(..TOLD / 2);
+            }
+            self.made.push(*t);
+        }
         self.fate.made(t, &self.agents)?;
         let who = match t.actor {
             // What hardware does by itself is not looked at for who does it.
@@ -718,7 +727,12 @@ impl Refinement {
 
     fn disagreement(&self, difference: Difference, within: Option<String>) -> Disagreement {
         let mut program = self.program.clone();
-        program.extend(within);
+        if self.concurrent {
+            // Side by side, the operations that are over say little: what was done, in order.
+            program.extend(self.made.iter().map(|t| self.told(t)));
+        } else {
+            program.extend(within);
+        }
         Disagreement { difference, program }
     }
 

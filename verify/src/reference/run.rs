@@ -918,6 +918,17 @@ impl Run<'_> {
                 } else {
                     Bytes::UNKNOWN
                 };
+                if self.m.spec.rfo_poison_mc {
+                    // As any store with MC-30: all lines are owned before the first is written.
+                    for (tag, ..) in spans(*at, *bytes) {
+                        let had = self.nearest(core, tag).0.is_some();
+                        let copy = self.own_exclusively(core, tag);
+                        if !had {
+                            self.consume(tag, copy.poison, McAccess::DataLoad)?;
+                        }
+                        self.between(false);
+                    }
+                }
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = sum.moved(skip, len, offset);
                     self.store(core, tag, data, ByteMask::span(offset, len));
