@@ -696,9 +696,9 @@ platform = "spr"
 integrity = "li"
 set = { "cpu.cores" = "2" }
 program = """
-  cpu1 : tdh.vp.enter rcx=[A_VP0]
+  cpu0 : tdh.vp.enter rcx=[A_VP0]
   g0   : load [0x0] 8
-  cpu1 : load [POOL] 8
+  cpu0 : load [POOL] 8
 """
 [agents]
 g0 = { kind = "guest", vcpu = "A_VP0" }
@@ -711,14 +711,14 @@ hkid = "priv1"
 state = "runnable"
 pages = ["0x0 add POOL fill=0x11"]
 [expect]
-"cpu1.1" = "tdx SUCCESS|1"
+"cpu0.1" = "tdx SUCCESS|1"
 final = ["births 0"]
 "#,
     );
     let steps: Vec<&str> = report.steps.iter().map(|step| step.step.as_str()).collect();
     let ends: Vec<u64> = report.steps.iter().map(|step| step.end_ps).collect();
     assert!(ends.is_sorted(), "{steps:?} {ends:?}");
-    assert_eq!(steps, ["g0.1", "cpu1.1", "cpu1.2"]);
+    assert_eq!(steps, ["g0.1", "cpu0.1", "cpu0.2"]);
 }
 
 /// The same, where the guest's exit met the poison that the host had put into its TDR: the core was shut down before the host's
