@@ -763,6 +763,45 @@ final = ["not panic"]
     checked(text);
 }
 
+/// The monitor knew no exit of a VCPU whose TD another one's machine check had made fatal (verification.md P9).
+#[test]
+fn a_vcpu_leaves_a_fatal_td_with_the_status_of_the_machine_check_at_its_next_exit() {
+    checked(
+        r#"
+[scenario]
+name = "x"
+title = "t"
+cite = ["verification.md P9"]
+platform = "spr"
+integrity = "ci"
+set = { "cpu.cores" = "2" }
+program = """
+  cpu0  : store [POOL+0x40] 8 fill=0xb0
+  cpu1  : wbinvd
+  cpu0  : tdh.vp.enter rcx=[A_VP0]
+  cpu1  : tdh.vp.enter rcx=[A_VP1]
+  g1    : load [0x40] 8
+  cpu0  : tdh.mem.track rcx=[A_TDR]
+"""
+[agents]
+g1 = { kind = "guest", vcpu = "A_VP1" }
+[regions]
+POOL = { base = "0x100800000", size = "4KiB" }
+[tdx]
+state = "ready"
+[td.A]
+hkid = "priv1"
+state = "runnable"
+vcpus = 2
+pages = ["0x0 add POOL fill=0x11"]
+[expect]
+"g1.1" = "mc srar data-load seam-nr td-fatal"
+"cpu0.2" = "tdx NON_RECOVERABLE_TD_NON_ACCESSIBLE|1"
+"cpu0.3" = "tdx TD_FATAL"
+"#,
+    );
+}
+
 /// The seeds in `proptest-regressions/` are those of programs that once showed something: mutants planted on purpose, for
 /// want of disagreements.
 #[test]
