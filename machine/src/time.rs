@@ -665,6 +665,11 @@ impl Machine {
 
     pub(crate) fn advance_dram(&mut self, at: Ps) {
         self.dram.advance(at);
+        self.take_answers();
+    }
+
+    /// Takes what DRAM has answered, and sends what now has room.
+    pub(crate) fn take_answers(&mut self) {
         self.collect();
         self.admit();
     }

@@ -463,3 +463,20 @@ fn a_fault_that_only_the_reference_model_sees_ends_a_checked_run_with_exit_code_
     }
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn invariants_are_exercised_by_group_and_what_is_not_there_is_refused() {
+    let output = tdxsim(&["invariants", "--effort", "small", "--group", "L"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(
+        text.ends_with("13 hold, 0 broken, 0 not exercised, 0 pending, 0 left out\n"),
+        "{text}"
+    );
+    let pending = tdxsim(&["invariants", "--group", "V"]);
+    assert_eq!(pending.status.code(), Some(0));
+    assert!(stdout(&pending).contains("9 pending"), "{}", stdout(&pending));
+    let unknown = tdxsim(&["invariants", "--id", "X9"]);
+    assert_eq!((unknown.status.code(), stdout(&unknown)), (Some(2), String::new()));
+    assert!(stderr(&unknown).contains("found `X9`, expected an invariant"), "{}", stderr(&unknown));
+}

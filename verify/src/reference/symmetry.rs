@@ -7,7 +7,7 @@
 use super::{DramLine, Key, Place, Reference, State};
 use arrayvec::ArrayVec;
 use sim_core::event::BirthCause;
-use sim_core::{KeyId, Tagged};
+use sim_core::{BirthId, KeyId, Tagged};
 use std::cmp::Ordering;
 
 /// Cores that are sorted, at most.
@@ -129,14 +129,27 @@ fn compare_keyids(model: &Reference, a: KeyId, b: KeyId) -> Ordering {
             ct.is_some_and(|ct| ct.key == model.key(Tagged::new(ct.line, keyid)).key)
         })
     };
+    // By whom a birth's own KeyID is, where it is one of the two.
+    let birth = |keyid: KeyId, poison: Option<BirthId>| {
+        let found = poison.and_then(|id| model.state.births.get(&id));
+        found.map(|b| (b.at.keyid() == keyid, b.cause))
+    };
+    let poisons = |keyid: KeyId| model.state.dram.values().map(move |l| birth(keyid, l.poison));
     let copies = |keyid: KeyId| {
         let all = model.state.caches.iter().filter(move |((at, _), _)| at.keyid() == keyid);
-        all.map(|((at, _), copy)| {
-            (at.line(), copy.state, copy.class, copy.poison.is_some(), copy.data)
+        all.map(move |((at, _), copy)| {
+            (at.line(), copy.state, copy.class, birth(keyid, copy.poison), copy.data)
         })
+    };
+    let foreign = |keyid: KeyId| {
+        let all =
+            model.state.caches.iter().filter(|((at, _), _)| !(at.keyid() == a || at.keyid() == b));
+        all.map(move |(_, copy)| birth(keyid, copy.poison))
     };
     lines(a)
         .cmp(lines(b))
         .then_with(|| saved(a).cmp(saved(b)))
         .then_with(|| copies(a).cmp(copies(b)))
+        .then_with(|| poisons(a).cmp(poisons(b)))
+        .then_with(|| foreign(a).cmp(foreign(b)))
 }
