@@ -696,9 +696,9 @@ platform = "spr"
 integrity = "li"
 set = { "cpu.cores" = "2" }
 program = """
-  cpu1 : tdh.vp.enter rcx=[A_VP0]
+  cpu0 : tdh.vp.enter rcx=[A_VP0]
   g0   : load [0x0] 8
-  cpu1 : load [POOL] 8
+  cpu0 : load [POOL] 8
 """
 [agents]
 g0 = { kind = "guest", vcpu = "A_VP0" }
@@ -711,14 +711,14 @@ hkid = "priv1"
 state = "runnable"
 pages = ["0x0 add POOL fill=0x11"]
 [expect]
-"cpu1.1" = "tdx SUCCESS|1"
+"cpu0.1" = "tdx SUCCESS|1"
 final = ["births 0"]
 "#,
     );
     let steps: Vec<&str> = report.steps.iter().map(|step| step.step.as_str()).collect();
     let ends: Vec<u64> = report.steps.iter().map(|step| step.end_ps).collect();
     assert!(ends.is_sorted(), "{steps:?} {ends:?}");
-    assert_eq!(steps, ["g0.1", "cpu1.1", "cpu1.2"]);
+    assert_eq!(steps, ["g0.1", "cpu0.1", "cpu0.2"]);
 }
 
 /// The same, where the guest's exit met the poison that the host had put into its TDR: the core was shut down before the host's
@@ -761,6 +761,45 @@ pages = ["0x0 add POOL+0x3000 fill=0x22"]
 final = ["not panic"]
 "#;
     checked(text);
+}
+
+/// The monitor knew no exit of a VCPU whose TD another one's machine check had made fatal (verification.md P9).
+#[test]
+fn a_vcpu_leaves_a_fatal_td_with_the_status_of_the_machine_check_at_its_next_exit() {
+    checked(
+        r#"
+[scenario]
+name = "x"
+title = "t"
+cite = ["verification.md P9"]
+platform = "spr"
+integrity = "ci"
+set = { "cpu.cores" = "2" }
+program = """
+  cpu0  : store [POOL+0x40] 8 fill=0xb0
+  cpu1  : wbinvd
+  cpu0  : tdh.vp.enter rcx=[A_VP0]
+  cpu1  : tdh.vp.enter rcx=[A_VP1]
+  g1    : load [0x40] 8
+  cpu0  : tdh.mem.track rcx=[A_TDR]
+"""
+[agents]
+g1 = { kind = "guest", vcpu = "A_VP1" }
+[regions]
+POOL = { base = "0x100800000", size = "4KiB" }
+[tdx]
+state = "ready"
+[td.A]
+hkid = "priv1"
+state = "runnable"
+vcpus = 2
+pages = ["0x0 add POOL fill=0x11"]
+[expect]
+"g1.1" = "mc srar data-load seam-nr td-fatal"
+"cpu0.2" = "tdx NON_RECOVERABLE_TD_NON_ACCESSIBLE|1"
+"cpu0.3" = "tdx TD_FATAL"
+"#,
+    );
 }
 
 /// The seeds in `proptest-regressions/` are those of programs that once showed something: mutants planted on purpose, for

@@ -158,6 +158,11 @@ pub(super) fn exit(
         (Status::CROSS_TD_TRAP, VCPU_READY),
         (Status::HOST_PRIORITY_BUSY_TIMEOUT, VCPU_READY),
     ];
+    let inside = before.lps.get(usize::from(lp)).and_then(|l| l.inside);
+    let tdr = inside.and_then(|page| before.vcpus.get(&page)).map(|vcpu| vcpu.tdr);
+    if tdr.and_then(|tdr| before.tds.get(&tdr)).is_some_and(|td| td.fatal) {
+        return fatal_exit(before, lp, result, after);
+    }
     let class = CLASSES.iter().find(|(c, _)| c.0 >> 32 == result.status.0 >> 32);
     let Some((status, state)) = class else {
         let names: Vec<String> = CLASSES.iter().map(|(c, _)| c.to_string()).collect();
@@ -187,6 +192,31 @@ pub(super) fn exit(
     }
     let mut complaints = Vec::new();
     compare::views(&want, after, true, CITE, &mut complaints);
+    if complaints.is_empty() { Ok(()) } else { Err(complaints) }
+}
+
+/// The exit of a VCPU whose TD was made fatal on another LP meanwhile: with the status of a machine check, whatever the
+/// reason, and nothing of the TD is touched, REFCOUNT included (architecture.md §6.3; verification.md P9).
+fn fatal_exit(
+    before: &ModuleView,
+    lp: u16,
+    result: &CallResult,
+    after: &ModuleView,
+) -> Result<(), Vec<Complaint>> {
+    const CITE: &str = "architecture.md §6.3, verification.md P9";
+    let class = Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE;
+    let mut complaints = Vec::new();
+    if result.status.0 >> 32 != class.0 >> 32 {
+        let found = result.status.to_string();
+        complaints.push(complaint("status of a fatal TD's exit", class.to_string(), found, CITE));
+    }
+    match left(before, lp, false) {
+        Some(want) => compare::views(&want, after, true, CITE, &mut complaints),
+        None => {
+            let expected = format!("a VCPU inside its TD on LP {lp}");
+            complaints.push(complaint("TD exit", expected, "none".to_owned(), CITE));
+        }
+    }
     if complaints.is_empty() { Ok(()) } else { Err(complaints) }
 }
 
