@@ -40,8 +40,38 @@ pub struct Source<R: Read>(Kind<R>);
 
 enum Kind<R: Read> {
     Plain(Whole<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Whole<R>>>>),
-    Xz(Box<XzReader<BufReader<Whole<R>>>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Steady<Whole<R>>>>>),
+    Xz(Box<XzReader<BufReader<Steady<Whole<R>>>>>),
+}
+
+/// An input whose every read fills the buffer, but for the last: so that the pieces in which a decoder gets packed data, and
+/// with them what it has given out when it finds damage, do not depend on how the input comes, from a file or a pipe.
+struct Steady<R> {
+    input: R,
+    /// An error behind bytes that are handed out first.
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut filled = 0;
+        while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if filled == 0 => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(filled)
+    }
 }
 
 impl<R: Read> Source<R> {
@@ -54,7 +84,8 @@ impl<R: Read> Source<R> {
         input.by_ref().take(XZ_MAGIC.len() as u64).read_to_end(&mut head)?;
         let (gzip, xz) = (head.starts_with(GZIP_MAGIC), head == XZ_MAGIC);
         let whole = Cursor::new(head).chain(input);
-        let packed = |whole| BufReader::with_capacity(PACKED_BUFFER_BYTES, whole);
+        let packed =
+            |input| BufReader::with_capacity(PACKED_BUFFER_BYTES, Steady { input, failed: None });
         Ok(Source(if gzip {
             Kind::Gzip(Box::new(MultiGzDecoder::new(packed(whole))))
         } else if xz {

@@ -920,6 +920,41 @@ fn no_flipped_bit_of_gzip_data_changes_a_record_silently() {
     assert!(errors > packed.len() * 4, "{errors} errors");
 }
 
+/// Bytes that come one at a time, as from a slow pipe.
+struct OneByOne<'a>(&'a [u8]);
+
+impl Read for OneByOne<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let one = self.0.len().min(1);
+        self.0.read(&mut out[..one])
+    }
+}
+
+/// A fuzzer's finding: the decoder gives out more before it finds the damage if it gets the bytes in pieces.
+#[test]
+fn damaged_gzip_data_end_in_the_same_error_however_the_bytes_come() {
+    let packed = gzip(b"LD 0x40\nST 0x80\nLD 0xc0\nLD 0x12345680\n");
+    for bit in 16..packed.len() * 8 {
+        let mut bad = packed.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let whole = drain(open_read("t", bad.as_slice(), None));
+        assert_eq!(drain(open_read("t", OneByOne(&bad), None)), whole, "bit {bit}");
+    }
+}
+
+#[test]
+fn an_input_that_fails_behind_packed_data_fails_once_they_are_read() {
+    let packed: &'static [u8] = gzip(b"LD 0x40\nST 0x80\n").leak();
+    // As many as are looked at to see how the input is packed.
+    let (head, tail) = packed.split_at(6);
+    let failing = Failing(vec![Ok(head), Ok(tail), Err(io::ErrorKind::Other)]);
+    let mut reader = open_read("t", failing, None).unwrap();
+    assert_eq!(reader.next().map(|access| access.is_some()), Ok(true));
+    assert_eq!(reader.next().map(|access| access.is_some()), Ok(true));
+    let error = reader.next().unwrap_err();
+    assert!(error.found.contains("other error"), "{error}");
+}
+
 #[test]
 fn text_behind_gzip_data_is_an_error() {
     let packed = [gzip(b"LD 0x40\n"), b"ST 0x80\nLD 0xc0\n".to_vec()].concat();
