@@ -10,7 +10,11 @@ mod judge;
 mod lines;
 pub mod report;
 mod seam;
+pub mod study;
 mod world;
+
+#[cfg(test)]
+mod tests;
 
 use crate::diag::Diag;
 use crate::format::{Expectation, Program, ProgramLine, Scenario};
@@ -19,12 +23,13 @@ use crate::run::{Cell, Crypto, Request, plan};
 use crate::setup::SetupError;
 use counterexample::Way;
 use lines::Lines;
-use machine::AgentKind;
+use machine::{AgentKind, Order};
 use report::{
     BoundsReport, CounterexampleReport, Document, ExplorationReport, FinalReport, JudgedReport,
     OutcomeReport, SCHEMA, SeenReport,
 };
-use sim_core::{Op, Outcome};
+use sim_core::tdx::Leaf;
+use sim_core::{Op, Outcome, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use verify::search::{Budget, End, Search};
 use world::{Explorer, World};
@@ -32,13 +37,20 @@ use world::{Explorer, World};
 /// The most outcomes that a report tells one by one.
 pub const OUTCOMES_MAX: usize = 1000;
 
+/// About how much memory a state takes.
+pub const STATE_BYTES: u64 = 4 << 10;
+/// The same of a program that uses the TDX module, which is part of every state.
+pub const MODULE_STATE_BYTES: u64 = 64 << 10;
+
 /// How far an exploration goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// By how many of its first lines a page is represented, 1 to 64, beside those that the program names one by one.
     pub lines_per_page: u32,
-    /// Different states; memory grows with them, by a few kilobytes each.
+    /// Different states.
     pub states: usize,
+    /// Bytes of memory for states, by the room that one takes: [`STATE_BYTES`], [`MODULE_STATE_BYTES`].
+    pub memory: u64,
     /// Transitions made.
     pub transitions: u64,
     /// Whether cores fill lines that nobody asked for.
@@ -47,7 +59,13 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { lines_per_page: 1, states: 200_000, transitions: 5_000_000, prefetch: false }
+        Bounds {
+            lines_per_page: 1,
+            states: 1_000_000,
+            memory: 2 << 30,
+            transitions: 10_000_000,
+            prefetch: false,
+        }
     }
 }
 
@@ -81,10 +99,13 @@ pub fn document(explorations: Vec<ExplorationReport>, bounds: &Bounds, tool: &st
     }
 }
 
+/// How many ways to an ending are tried, shortest first, until one can be written as a program.
+const TRIES: usize = 24;
+
 /// One end that the search has found: what everybody saw, and how it stands with the final checks.
 struct Ending {
-    /// Number of the first state that shows it.
-    state: usize,
+    /// Numbers of the first states that show it, [`TRIES`] of them at most.
+    states: Vec<usize>,
     /// How many states show it.
     ends: u64,
     seen: Vec<u16>,
@@ -104,34 +125,83 @@ struct Explored {
     endings: Vec<Ending>,
     end: End,
     states: usize,
+    /// How many there might have been.
+    bound: usize,
     transitions: u64,
     depth: u32,
 }
 
+/// What is ready to be searched.
+struct Prepared {
+    explorer: Explorer,
+    start: World,
+    watched: Vec<String>,
+}
+
+/// The world as it stands when a program begins; or the leaf that its tables need and the simulator does not model.
+fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, Leaf>, Diag> {
+    let (program, spec) = (cell.program(), cell.platform());
+    let watch = Lines::of(program, spec, bounds.lines_per_page);
+    let watched: Vec<String> = watch.all().map(|line| place(program, line.hpa().0)).collect();
+    let mut explorer = Explorer::new(spec, program, watch, bounds.prefetch);
+    let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
+    let calls = |l: &ProgramLine| matches!(l, ProgramLine::Step(s) if s.op.needs_module());
+    let with_module = program.setup.is_some() || guests || program.lines.iter().any(calls);
+    let mut start = explorer.power_on(with_module);
+    if let Some(setup) = &program.setup {
+        let mut prepare =
+            |core: u16, op: &Op| -> Outcome { explorer.prepare(&mut start, core, op) };
+        match setup.run_on(spec.cpu.cores, spec.cpu.packages, &mut prepare) {
+            Ok(()) => {}
+            Err(SetupError::Refused { at, found, expected }) => {
+                return Err(cell.source().diag(at.span(), found, expected));
+            }
+            Err(SetupError::NotModelled(leaf)) => return Ok(Err(leaf)),
+        }
+    }
+    explorer.not_modelled = None;
+    start.counts = world::Counts::default();
+    explorer.pass_barriers(&mut start);
+    Ok(Ok(Prepared { explorer, start, watched }))
+}
+
+impl Prepared {
+    fn run(self, program: &Program, bounds: &Bounds) -> Explored {
+        run_search(program, self.explorer, self.start, bounds)
+    }
+}
+
 fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Bounds) -> Explored {
+    let each = if start.seam.is_some() { MODULE_STATE_BYTES } else { STATE_BYTES };
+    let room = usize::try_from(bounds.memory / each).unwrap_or(usize::MAX).max(1);
     let mut search = Search::new(explorer, start);
-    let budget = Budget { states: bounds.states, transitions: bounds.transitions, depth: u32::MAX };
+    let states = bounds.states.min(room);
+    let budget = Budget { states, transitions: bounds.transitions, depth: u32::MAX };
     let searched = search.run(budget);
-    let mut found: BTreeMap<(Vec<u16>, Vec<(bool, String)>), (usize, u64)> = BTreeMap::new();
+    let mut found: BTreeMap<(Vec<u16>, Vec<(bool, String)>), (Vec<usize>, u64)> = BTreeMap::new();
     for (number, state) in search.states().iter().enumerate() {
         if !search.system.is_end(state) {
             continue;
         }
         let finals: Vec<(bool, String)> =
             program.finals.iter().map(|f| search.system.judge(state, &f.check)).collect();
-        let entry = found.entry((state.seen.clone(), finals)).or_insert((number, 0));
+        let entry = found.entry((state.seen.clone(), finals)).or_default();
         entry.1 += 1;
+        if entry.0.len() < TRIES {
+            entry.0.push(number);
+        }
     }
     let mut endings: Vec<Ending> = found
         .into_iter()
-        .map(|((seen, finals), (state, ends))| Ending { state, ends, seen, finals })
+        .map(|((seen, finals), (states, ends))| Ending { states, ends, seen, finals })
         .collect();
-    endings.sort_by_key(|e| e.state);
+    endings.sort_by(|a, b| a.states.cmp(&b.states));
     Explored {
         search,
         endings,
         end: searched.end,
         states: searched.states,
+        bound: states,
         transitions: searched.transitions,
         depth: searched.depth,
     }
@@ -148,8 +218,7 @@ pub fn explore_cell(
     bounds: &Bounds,
 ) -> Result<ExplorationReport, Diag> {
     let (program, spec) = (cell.program(), cell.platform());
-    let watch = Lines::of(program, spec, bounds.lines_per_page);
-    let watched: Vec<String> = watch.all().map(|line| place(program, line.hpa().0)).collect();
+    let prepared = prepare(cell, bounds)?;
     let mut report = ExplorationReport {
         scenario: program.name.clone(),
         platform: spec.name.clone(),
@@ -157,7 +226,7 @@ pub fn explore_cell(
         erratum: spec.memory.erratum_pw_mce,
         order: program.order.word().to_owned(),
         verdict: Verdict::NotModelled,
-        watched,
+        watched: Vec::new(),
         states: 0,
         transitions: 0,
         depth: 0,
@@ -168,30 +237,16 @@ pub fn explore_cell(
         counterexamples: Vec::new(),
         notes: Vec::new(),
     };
-    let mut explorer = Explorer::new(spec, program, watch, bounds.prefetch);
-    let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
-    let calls = |l: &ProgramLine| matches!(l, ProgramLine::Step(s) if s.op.needs_module());
-    let with_module = program.setup.is_some() || guests || program.lines.iter().any(calls);
-    let mut start = explorer.power_on(with_module);
-    if let Some(setup) = &program.setup {
-        let mut prepare =
-            |core: u16, op: &Op| -> Outcome { explorer.prepare(&mut start, core, op) };
-        match setup.run_on(spec.cpu.cores, spec.cpu.packages, &mut prepare) {
-            Ok(()) => {}
-            Err(SetupError::Refused { at, found, expected }) => {
-                return Err(cell.source().diag(at.span(), found, expected));
-            }
-            Err(SetupError::NotModelled(leaf)) => {
-                report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
-                return Ok(report);
-            }
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(leaf) => {
+            report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
+            return Ok(report);
         }
-    }
-    explorer.not_modelled = None;
-    start.counts = world::Counts::default();
-    explorer.pass_barriers(&mut start);
-    let start_again = start.clone();
-    let mut explored = run_search(program, explorer, start, bounds);
+    };
+    report.watched = prepared.watched.clone();
+    let start_again = prepared.start.clone();
+    let mut explored = prepared.run(program, bounds);
     let exhausted = explored.end == End::Exhausted;
     (report.states, report.transitions) = (explored.states as u64, explored.transitions);
     (report.depth, report.exhausted) = (explored.depth, exhausted);
@@ -225,16 +280,22 @@ pub fn explore_cell(
             report.notes.push(format!("not modelled: {what}"));
             Verdict::NotModelled
         }
+        None if exhausted && report.endings == 0 => {
+            report.notes.push("broken: the search found no end".to_owned());
+            Verdict::Broken
+        }
         None if violated => Verdict::Fail,
         None if !exhausted => Verdict::Undecided,
         None => Verdict::Pass,
     };
     if !exhausted {
         let why = match explored.end {
-            End::States => format!("there are more than {} states", bounds.states),
+            End::States => format!("there are more than {} states", explored.bound),
             _ => format!("there are more than {} transitions", bounds.transitions),
         };
-        report.notes.push(format!("not everything was seen: {why} (--states, --transitions)"));
+        report
+            .notes
+            .push(format!("not everything was seen: {why} (--states, --memory, --transitions)"));
     }
     Ok(report)
 }
@@ -276,7 +337,7 @@ fn outcome(program: &Program, explored: &Explored, ending: &Ending) -> OutcomeRe
     OutcomeReport {
         steps: steps.collect(),
         finals: finals.collect(),
-        moves: explored.search.depth(ending.state).unwrap_or(0),
+        moves: ending.states.first().and_then(|s| explored.search.depth(*s)).unwrap_or(0),
         ends: ending.ends,
     }
 }
@@ -361,9 +422,6 @@ fn tell(
 ) -> CounterexampleReport {
     let mut report =
         CounterexampleReport { against, moves: Vec::new(), file: None, reproduced: false };
-    let Some(state) = explored.endings.get(number).map(|e| e.state) else { return report };
-    let Some((moves, _)) = explored.search.trace(state) else { return report };
-    report.moves = counterexample::told(&mut explored.search.system, start, &moves);
     let Some(ending) = explored.endings.get(number) else { return report };
     let words: Vec<Option<String>> = ending
         .seen
@@ -371,22 +429,37 @@ fn tell(
         .map(|id| explored.search.system.word(*id).map(|w| w.text.clone()))
         .collect();
     let finals: Vec<bool> = ending.finals.iter().map(|(met, _)| *met).collect();
-    // What happened within a call can be written before it or after it.
-    for way in [Way::Begin, Way::End] {
+    let program = cell.program();
+    let what = counterexample::Shown { words: &words, finals: &finals, nth };
+    for state in ending.states.clone() {
+        let Some((moves, _)) = explored.search.trace(state) else { continue };
         let system = &mut explored.search.system;
-        let ordered = counterexample::ordered(system, start, &moves, way);
-        let what = counterexample::Shown { words: &words, finals: &finals, nth };
-        let Some(text) = counterexample::scenario(scenario, cell, request, system, &ordered, &what)
-        else {
-            continue;
-        };
-        let reproduced = counterexample::reproduces(&text, request);
-        if reproduced || report.file.is_none() {
-            report.file = Some(text);
+        // What happened within a call can be written before it or after it.
+        for way in [Way::Begin, Way::End] {
+            let ordered = counterexample::ordered(system, start, &moves, way);
+            let text = counterexample::scenario(scenario, cell, request, system, &ordered, &what);
+            let reproduced = text.as_ref().is_some_and(|t| counterexample::reproduces(t, request));
+            if reproduced || report.moves.is_empty() {
+                report.moves = counterexample::told(system, start, &moves);
+                (report.file, report.reproduced) = (text, reproduced);
+            }
+            if reproduced {
+                return report;
+            }
         }
-        if reproduced {
-            report.reproduced = true;
-            break;
+    }
+    // Side by side as the scenario has it, with somebody a little later.
+    if program.order == Order::Concurrent && report.file.is_some() {
+        for agent in 0..program.agents.len() {
+            for delay in counterexample::DELAYS {
+                let who = (agent, Ps::ns(delay));
+                let system = &explored.search.system;
+                let text = counterexample::later(scenario, cell, request, system, who, &what);
+                if text.as_ref().is_some_and(|t| counterexample::reproduces(t, request)) {
+                    (report.file, report.reproduced) = (text, true);
+                    return report;
+                }
+            }
         }
     }
     report

@@ -520,6 +520,13 @@ impl Setup {
     pub(crate) const fn own(&self) -> (u64, u64) {
         (self.own, OWN_BYTES)
     }
+    /// Whether the module may use an address under a private KeyID: memory of TDs, and PAMTs.
+    pub(crate) fn may_be_private(&self, at: u64) -> bool {
+        self.tdmrs.iter().any(|t| {
+            (t.area.base..t.area.end).contains(&at)
+                || t.pamt.iter().any(|(base, size)| (*base..base + size).contains(&at))
+        })
+    }
     /// Control pages of TDs.
     pub(crate) fn control_pages(&self) -> impl Iterator<Item = u64> {
         self.tds.iter().flat_map(|td| td.control.iter().copied())

@@ -139,9 +139,13 @@ pub struct Run {
     /// Cryptography, symbolic or real. Replaces the scenario's own.
     #[arg(long, value_name = "KIND", value_parser = ["symbolic", "real"])]
     pub crypto: Option<String>,
-    /// Check every operation against the reference model.
+    /// Check every operation against the reference model, and every call of the TDX module against the monitor.
     #[arg(long)]
     pub check: bool,
+    /// Plant a fault, to see that --check ends with exit code 3.
+    #[cfg(feature = "planted-fault")]
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub plant: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
@@ -167,16 +171,20 @@ pub struct Explore {
     /// By how many of its first lines a page is represented, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub lines_per_page: u32,
-    /// Different states at most; each costs some kilobytes of memory.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    /// Different states at most.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub states: usize,
+    /// Memory for states at most: about 4 KiB each, 64 KiB in a program that uses the TDX module.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    pub memory: String,
     /// Transitions at most.
-    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     pub transitions: u64,
     /// Let cores fill lines that nobody asked for.
     #[arg(long)]
     pub prefetch: bool,
-    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on.
+    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its
+    /// runs into this directory.
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
     /// Platform: spr, emr, gnr or a platform file. Replaces the scenario's own.

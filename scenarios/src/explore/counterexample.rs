@@ -14,7 +14,7 @@ use crate::report::Verdict;
 use crate::run::{Cell, Request, plan, run};
 use machine::{AgentKind, Order};
 use sim_core::op::{AddrExpr, Base, KeyRef, RegBase, RegExpr, TextOp};
-use sim_core::{Addr, KeyId, Op};
+use sim_core::{Addr, KeyId, Op, Ps};
 use std::collections::BTreeMap;
 use verify::search::System;
 
@@ -40,6 +40,9 @@ pub(super) enum Item {
     Forget(usize, u64),
 }
 
+/// What stands behind an operation that had begun before.
+const GOES_ON: &str = " (goes on)";
+
 /// What the program shows.
 pub(super) struct Shown<'a> {
     /// By line: the words that its operation came to.
@@ -61,13 +64,16 @@ pub(super) fn told(x: &mut Explorer, start: &World, moves: &[Move]) -> Vec<Strin
                 let name = x.agents.get(agent).map_or("?", |a| a.name.as_str());
                 let what = line.and_then(|line| x.text_of(line)).unwrap_or("?");
                 match line.is_some_and(|line| x.is_under_way(&now, agent, line)) {
-                    true => format!("{name}: {what} (goes on)"),
+                    true => format!("{name}: {what}{GOES_ON}"),
                     false => format!("{name}: {what}"),
                 }
             }
             _ => told_move(x, mv),
         };
-        out.push(text);
+        // A call's steps, one behind the other, are one thing to a reader.
+        if !(text.ends_with(GOES_ON) && out.last() == Some(&text)) {
+            out.push(text);
+        }
         match x.apply(&now, mv) {
             Some(next) => now = next,
             None => break,
@@ -108,37 +114,8 @@ pub(super) fn ordered(x: &mut Explorer, start: &World, moves: &[Move], way: Way)
     out
 }
 
-/// The program as a scenario file; `None` where the grammar has no words for it.
-pub(super) fn scenario(
-    from: &Scenario,
-    cell: &Cell,
-    request: &Request,
-    x: &Explorer,
-    items: &[Item],
-    shown: &Shown<'_>,
-) -> Option<String> {
-    let spec = cell.platform();
-    let mut s = from.clone();
-    let suffix = format!("-cx{}", shown.nth);
-    s.name = format!("{}{suffix}", from.name.get(..from.name.len().min(40 - suffix.len()))?);
-    s.title = format!("Found by tdxsim explore: {}", from.title);
-    if s.title.len() > 160 {
-        s.title = format!("Found by tdxsim explore in {}", from.name);
-    }
-    if let Some(Origin::Preset(name)) = &request.platform {
-        s.platforms = vec![name.clone()];
-    } else if request.platform.is_none() {
-        s.platforms = vec![spec.name.clone()];
-    }
-    s.integrity = vec![spec.memory.integrity];
-    s.order = Order::Program;
-    s.crypto = vec![Crypto::Symbolic];
-    for over in &request.overrides {
-        s.set.retain(|o| o.key != over.key);
-        s.set.push(over.clone());
-    }
-    let has = |set: &[Override], key: &str| set.iter().any(|o| o.key == key);
-    s.set.retain(|o| o.key != "memory.integrity");
+/// Weakly ordered operations wait until the file says that they are visible.
+fn write_post(s: &mut Scenario, x: &Explorer) {
     let weak = |op: &Op| {
         matches!(
             op,
@@ -150,10 +127,81 @@ pub(super) fn scenario(
         )
     };
     let any_weak = (0..x.lines.len()).any(|i| x.step_of(i).is_some_and(|(_, op)| weak(op)));
-    if any_weak && !has(&s.set, "latency.write_post") {
+    if any_weak && !s.set.iter().any(|o| o.key == "latency.write_post") {
         s.set.push(Override::set("latency.write_post", "1ms"));
     }
+}
 
+/// The file's head: the scenario's own, for this part of its matrix.
+fn head(from: &Scenario, cell: &Cell, request: &Request, nth: usize) -> Option<Scenario> {
+    let spec = cell.platform();
+    let mut s = from.clone();
+    let suffix = format!("-cx{}", nth);
+    s.name = format!("{}{suffix}", from.name.get(..from.name.len().min(40 - suffix.len()))?);
+    s.title = format!("Found by tdxsim explore: {}", from.title);
+    if s.title.len() > 160 {
+        s.title = format!("Found by tdxsim explore in {}", from.name);
+    }
+    if let Some(Origin::Preset(name)) = &request.platform {
+        s.platforms = vec![name.clone()];
+    } else if request.platform.is_none() {
+        s.platforms = vec![spec.name.clone()];
+    }
+    s.integrity = vec![spec.memory.integrity];
+    s.checks = Default::default();
+    s.refinements = Vec::<Refinement>::new();
+    s.crypto = vec![Crypto::Symbolic];
+    for over in &request.overrides {
+        s.set.retain(|o| o.key != over.key);
+        s.set.push(over.clone());
+    }
+    s.set.retain(|o| o.key != "memory.integrity");
+    Some(s)
+}
+
+/// What the file expects: what was seen of each line that is one of the scenario's own, and how it stood at the end.
+fn expect(
+    s: &mut Scenario,
+    from: &Scenario,
+    cell: &Cell,
+    own: &[Option<usize>],
+    shown: &Shown<'_>,
+) {
+    let spec = cell.platform();
+    let part = Part {
+        platform: &spec.name,
+        integrity: spec.memory.integrity,
+        crypto: Crypto::Symbolic,
+        erratum: spec.memory.erratum_pw_mce,
+    };
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for (own, line) in own.iter().zip(&s.program) {
+        let Line::Op { agent, .. } = line else { continue };
+        let count = counts.entry(agent).or_insert(0);
+        *count += 1;
+        let word = own.and_then(|i| shown.words.get(i).cloned().flatten());
+        let Some(pattern) = word.and_then(|w| w.parse::<Pattern>().ok()) else { continue };
+        let step = StepRef { agent: agent.clone(), index: *count };
+        s.checks.expect.insert(step, Located::from(pattern));
+    }
+    for (check, met) in from.checks_for(&part).finals.into_iter().zip(shown.finals) {
+        let check = if *met { Some(check.value) } else { negated(check.value) };
+        s.checks.finals.extend(check.map(Located::from));
+    }
+}
+
+/// The program as a scenario file; `None` where the grammar has no words for it.
+pub(super) fn scenario(
+    from: &Scenario,
+    cell: &Cell,
+    request: &Request,
+    x: &Explorer,
+    items: &[Item],
+    shown: &Shown<'_>,
+) -> Option<String> {
+    let mut s = head(from, cell, request, shown.nth)?;
+    s.order = Order::Program;
+    write_post(&mut s, x);
     let hw = hardware(&mut s)?;
     let mut program = Vec::new();
     let text = |op: Op| text_op(x, cell, op);
@@ -196,33 +244,52 @@ pub(super) fn scenario(
     }
     s.program = program;
 
-    // What the agents see, and how it stands at the end.
-    let part = Part {
-        platform: &spec.name,
-        integrity: spec.memory.integrity,
-        crypto: Crypto::Symbolic,
-        erratum: spec.memory.erratum_pw_mce,
-    };
-    let finals = from.checks_for(&part).finals;
-    s.checks = Default::default();
-    s.refinements = Vec::<Refinement>::new();
-    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for (i, line) in items.iter().zip(&s.program) {
-        let Line::Op { agent, .. } = line else { continue };
-        let count = counts.entry(agent.clone()).or_insert(0);
-        *count += 1;
-        let Item::Line(i) = i else { continue };
-        let word = shown.words.get(*i).cloned().flatten();
-        let Some(pattern) = word.and_then(|w| w.parse::<Pattern>().ok()) else { continue };
-        let step = StepRef { agent: agent.clone(), index: *count };
-        s.checks.expect.insert(step, Located::from(pattern));
-    }
-    for (check, met) in finals.into_iter().zip(shown.finals) {
-        let check = if *met { Some(check.value) } else { negated(check.value) };
-        s.checks.finals.extend(check.map(Located::from));
-    }
+    let own: Vec<Option<usize>> = items
+        .iter()
+        .map(|i| match i {
+            Item::Line(line) => Some(*line),
+            _ => None,
+        })
+        .collect();
+    expect(&mut s, from, cell, &own, shown);
     (!s.checks.is_empty()).then(|| s.to_text())
 }
+
+/// The scenario's own program, side by side, with an agent that begins later: what happens within calls has no line of its
+/// own, but may be a matter of time.
+pub(super) fn later(
+    from: &Scenario,
+    cell: &Cell,
+    request: &Request,
+    x: &Explorer,
+    (agent, delay): (usize, Ps),
+    shown: &Shown<'_>,
+) -> Option<String> {
+    let mut s = head(from, cell, request, shown.nth)?;
+    let name = &x.agents.get(agent)?.name;
+    let mut own = Vec::new();
+    let mut program = Vec::new();
+    let mut waits = false;
+    for (i, line) in from.program.iter().enumerate() {
+        if let Line::Op { agent, .. } = line
+            && agent == name
+            && !waits
+        {
+            waits = true;
+            let (agent, op) = (name.clone(), TextOp::Delay { time: delay });
+            program.push(Line::Op { agent, op, at: Default::default() });
+            own.push(None);
+        }
+        program.push(line.clone());
+        own.push(Some(i));
+    }
+    s.program = program;
+    expect(&mut s, from, cell, &own, shown);
+    (!s.checks.is_empty()).then(|| s.to_text())
+}
+
+/// How much later an agent may begin, in nanoseconds.
+pub(super) const DELAYS: [u64; 14] = [1, 3, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 250, 400];
 
 /// Whether `tdxsim run` shows what the file says.
 pub(super) fn reproduces(text: &str, request: &Request) -> bool {

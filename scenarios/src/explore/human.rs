@@ -54,10 +54,11 @@ fn one(f: &mut fmt::Formatter<'_>, e: &ExplorationReport, document: &Document) -
     let bounds = &document.bounds;
     writeln!(
         f,
-        "  bounds: {} per page, {} prefetches, at most {} and {}",
+        "  bounds: {} per page, {} prefetches, at most {}, {} MiB of them, {}",
         many(bounds.lines_per_page.into(), "line"),
         if bounds.prefetch { "with" } else { "no" },
         many(bounds.states, "state"),
+        bounds.memory >> 20,
         many(bounds.transitions, "transition"),
     )?;
     let watched = match e.watched.as_slice() {

@@ -129,12 +129,13 @@ impl Lines {
             candidates.extend(offsets.map(|i| Line((page >> 6) + i)));
         }
 
-        let mut uses: BTreeMap<Line, Use> = candidates
-            .into_iter()
-            .map(|line| {
-                (line, Use { special: with_module || checked.contains(&line), ..Use::default() })
-            })
-            .collect();
+        let by_module =
+            |line: &Line| with_module && setup.is_none_or(|s| s.may_be_private(line.hpa().0));
+        let fresh = |line: Line| {
+            let special = by_module(&line) || checked.contains(&line);
+            (line, Use { special, ..Use::default() })
+        };
+        let mut uses: BTreeMap<Line, Use> = candidates.into_iter().map(fresh).collect();
         let mut keyed: BTreeSet<KeyId> = BTreeSet::new();
         for line in &program.lines {
             let ProgramLine::Step(step) = line else { continue };
@@ -174,6 +175,17 @@ impl Lines {
             out.kept.push((base >> 6, (base + bytes) >> 6));
         }
         out.kept.sort_unstable();
+        out
+    }
+
+    /// The same with every line watched that anybody names.
+    #[cfg(test)]
+    pub(super) fn every(program: &Program, spec: &PlatformSpec) -> Lines {
+        let mut out = Lines::of(program, spec, LINES_PER_PAGE);
+        for line in &program.lines {
+            let ProgramLine::Step(step) = line else { continue };
+            out.watched.extend(spans(&step.op).flat_map(|(at, bytes)| span_lines(at, bytes)));
+        }
         out
     }
 

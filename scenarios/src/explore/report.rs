@@ -30,6 +30,8 @@ pub struct BoundsReport {
     pub lines_per_page: u32,
     /// Different states.
     pub states: u64,
+    /// Bytes of memory for states.
+    pub memory: u64,
     /// Transitions made.
     pub transitions: u64,
     /// Whether cores fill lines that nobody asked for.
@@ -41,6 +43,7 @@ impl BoundsReport {
         BoundsReport {
             lines_per_page: bounds.lines_per_page,
             states: bounds.states as u64,
+            memory: bounds.memory,
             transitions: bounds.transitions,
             prefetch: bounds.prefetch,
         }

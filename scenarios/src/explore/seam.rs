@@ -314,7 +314,10 @@ impl Explorer {
                 self.over(w, line, (refused, false));
                 return true;
             }
-            self.take_irq(w, core);
+            // A call leaves it to the module to look.
+            if !matches!(op, Op::Seamcall { .. }) {
+                self.take_irq(w, core);
+            }
         }
         let outcome = match (*op, core) {
             (Op::Seamcall { leaf, version, regs }, Some(core)) if kind == AgentKind::Kernel => {
@@ -488,7 +491,7 @@ impl Explorer {
                     let what = (access, at, birth);
                     let context = McContext::SeamRoot;
                     let agent = agent.unwrap_or(usize::MAX);
-                    let outcome = self.machine_check(w, agent, core, context, what);
+                    let outcome = self.machine_check(w, agent, core, (context, false), what);
                     if let Some(lp) = Self::lp(w, core) {
                         (lp.ask, lp.caller) = (asking, caller);
                     }
@@ -505,14 +508,25 @@ impl Explorer {
                     return self.lost(w, core, lost, lost);
                 }
             }
-            if !alone && !through {
+            // What is queued behind a touch says nothing new to anybody: only the leaf's own steps are seen by others.
+            let queued = self
+                .env(w, core, |module, flight, reply, _| {
+                    (module.next_touch(flight).is_some(), reply)
+                })
+                .map(|(queued, reply)| {
+                    if let Some(lp) = Self::lp(w, core) {
+                        lp.reply = reply;
+                    }
+                    queued
+                });
+            if !alone && !through && queued == Some(false) {
                 return Ran::Suspended;
             }
         }
     }
 
     /// The host's call is over.
-    fn host_over(&mut self, w: &mut World, core: u16, outcome: Outcome) {
+    pub(super) fn host_over(&mut self, w: &mut World, core: u16, outcome: Outcome) {
         let Some(lp) = Self::lp(w, core) else { return };
         (lp.guest, lp.next) = (None, None);
         let Some((agent, line)) = lp.caller.take() else { return };
@@ -521,7 +535,7 @@ impl Explorer {
             self.host_handles(w, &record);
         }
         self.over(w, line, (outcome, false));
-        if self.order == Order::Concurrent {
+        if self.order == Order::Concurrent && line < self.lines.len() {
             self.advance(w, agent, line);
         }
     }
@@ -962,6 +976,12 @@ impl Explorer {
                 Err(_) if matches!(op, Op::Prefetch { .. }) => return Ok((Outcome::Done, false)),
                 Err(Refused::Exit(exit, gpa)) => return Err((gpa, exit)),
                 Err(Refused::Reserved) => return Ok((Outcome::PageFaultRsvd, false)),
+                Err(Refused::Seen(Seen::MachineCheck { access, at, birth })) => {
+                    // architecture.md §13 MC-07: nothing can go on behind a page walk's.
+                    let how = (McContext::SeamNonRoot, self.spec.tdx.walk_poison_shutdown);
+                    let what = (access, at, birth);
+                    return Ok((self.machine_check(w, agent, core, how, what), false));
+                }
                 Err(Refused::Seen(seen)) => return Ok(self.outcome(w, agent, core, seen)),
             }
         }

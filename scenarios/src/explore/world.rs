@@ -133,6 +133,9 @@ pub(super) struct Explorer {
     final_lines: Vec<Line>,
     pub(super) counted: bool,
     prefetch: bool,
+    /// Offers every choice in every state: what the reductions are held against.
+    #[cfg(test)]
+    pub(super) everywhere: bool,
     /// Whether at most one agent ever calls the module: then nobody can tell its steps apart.
     pub(super) lone_caller: bool,
     /// Something that a run on the reference cannot show, once it was met.
@@ -184,6 +187,8 @@ impl Explorer {
             final_lines,
             counted,
             prefetch,
+            #[cfg(test)]
+            everywhere: false,
             not_modelled: None,
         }
     }
@@ -527,7 +532,7 @@ impl Explorer {
                     Some(AgentKind::Td | AgentKind::Guest) => McContext::SeamNonRoot,
                     _ => McContext::Kernel,
                 };
-                self.machine_check(w, agent, core, context, (access, at, birth))
+                self.machine_check(w, agent, core, (context, false), (access, at, birth))
             }
             Seen::PageFaultRsvd => Outcome::PageFaultRsvd,
             Seen::GeneralProtection(reason) => Outcome::GeneralProtection(reason),
@@ -544,13 +549,13 @@ impl Explorer {
         linux(&self.spec)
     }
 
-    /// A machine check: its registers, and what becomes of whom (architecture.md §6.2, §6.3).
+    /// A machine check: its registers, and what becomes of whom; `fatal` where the core cannot go on from it (architecture.md §6.2, §6.3).
     pub(super) fn machine_check(
         &mut self,
         w: &mut World,
         agent: usize,
         core: u16,
-        context: McContext,
+        (context, fatal): (McContext, bool),
         (access, at, birth): (McAccess, Tagged, BirthId),
     ) -> Outcome {
         let mce = &self.spec.mce;
@@ -582,6 +587,7 @@ impl Explorer {
         let kind = self.agents.get(agent).map(|a| a.kind);
         let consequence = match context {
             McContext::SeamRoot => self.shut_down(w, core),
+            McContext::SeamNonRoot if fatal => self.shut_down(w, core),
             McContext::SeamNonRoot => {
                 if kind == Some(AgentKind::Guest) {
                     self.guest_dies(w, core, &record)
@@ -617,12 +623,14 @@ impl Explorer {
         consequence
     }
     /// Unbreakable shutdown of a logical processor, and the end of TDX.
-    pub(super) fn shut_down(&self, w: &mut World, core: u16) -> McConsequence {
+    pub(super) fn shut_down(&mut self, w: &mut World, core: u16) -> McConsequence {
         w.fate.shut_down.insert(core);
         w.fate.tdx_disabled = true;
         if let Some(seam) = &mut w.seam {
             Arc::make_mut(seam).shut_down(core);
         }
+        // A host whose call was under way here never gets it back.
+        self.host_over(w, core, Outcome::NotRun(NotRun::Shutdown));
         McConsequence::Shutdown
     }
 
@@ -783,6 +791,10 @@ impl System for Explorer {
             if let Some(linear) = self.forgettable(w, *agent, *line) {
                 out.push(Move::Forget(*agent, linear));
             }
+        }
+        #[cfg(test)]
+        {
+            deps.all |= self.everywhere;
         }
         if !turns.is_empty() {
             self.choices(w, &deps, out);

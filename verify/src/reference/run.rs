@@ -38,6 +38,7 @@ pub(super) struct Run<'a> {
     m: &'a mut Reference,
     chooser: &'a mut Chooser<'a>,
     stores: usize,
+    asked: usize,
     pub(super) refused: Option<NotAllowed>,
     pub(super) out: &'a mut StepOutcome,
 }
@@ -48,12 +49,14 @@ impl<'a> Run<'a> {
         chooser: &'a mut Chooser<'a>,
         out: &'a mut StepOutcome,
     ) -> Run<'a> {
-        Run { m, chooser, stores: 0, refused: None, out }
+        Run { m, chooser, stores: 0, asked: 0, refused: None, out }
     }
     /// Between two lines of an operation, before the first or after the last, hardware may choose.
     pub(super) fn between(&mut self, over: bool) {
+        let (asked, stores) = (self.asked, self.stores);
+        self.asked += 1;
         while self.refused.is_none() {
-            let progress = Progress { requests: self.out.traffic.len(), stores: self.stores, over };
+            let progress = Progress { requests: self.out.traffic.len(), stores, asked, over };
             let Some(choice) = (self.chooser)(self.m, progress) else { return };
             self.refused = self.choose(choice).err();
         }
@@ -923,6 +926,17 @@ impl Run<'_> {
                 } else {
                     Bytes::UNKNOWN
                 };
+                if self.m.spec.rfo_poison_mc {
+                    // As any store with MC-30: all lines are owned before the first is written.
+                    for (tag, ..) in spans(*at, *bytes) {
+                        let had = self.nearest(core, tag).0.is_some();
+                        let copy = self.own_exclusively(core, tag);
+                        if !had {
+                            self.consume(tag, copy.poison, McAccess::DataLoad)?;
+                        }
+                        self.between(false);
+                    }
+                }
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = sum.moved(skip, len, offset);
                     self.store(core, tag, data, ByteMask::span(offset, len));
