@@ -96,7 +96,7 @@ fn x3_breaks_nothing() {
 }
 #[test]
 fn x4_breaks_nothing() {
-    let all = [(0, 0, 0), (228_421, 4_476_560, 22)];
+    let all = [(413_302, 8_109_374, 21), (228_421, 4_476_560, 22)];
     expect![[r#"
         X4: 1 core, 3 KeyIDs, ci, erratum off, replay attacker
         25351 states, 167759 transitions, depth 6

@@ -378,7 +378,7 @@ mod tests {
         #[test]
         fn it_says_what_a_btreemap_says(
             changes in proptest::collection::vec((0u16..300, any::<Option<u8>>()), 0..600),
-            asked in 0u16..300,
+            asked in 0u16..300, cut in 0u16..100,
         ) {
             let (mut ours, mut theirs) = (Sorted::default(), BTreeMap::new());
             for (key, value) in changes {
@@ -392,6 +392,11 @@ mod tests {
                 });
                 prop_assert!(sound, "rows");
             }
+            // Whole rows go.
+            for key in asked..asked + cut {
+                prop_assert_eq!(ours.remove(&key), theirs.remove(&key));
+            }
+            prop_assert!(ours.rows.len() < 2 || ours.rows.iter().all(|r| !r.entries.is_empty()));
             prop_assert!(ours.iter().eq(theirs.iter()));
             prop_assert_eq!((ours.len(), ours.is_empty()), (theirs.len(), theirs.is_empty()));
             prop_assert!(ours.from(&asked).eq(theirs.range(asked..)));
