@@ -268,7 +268,7 @@ impl Checker {
             // A later write of the same step may have ended it: then its cause cannot be asked.
             let born = t.before.poison.is_some()
                 || cause.is_none_or(|b| b.cause == BirthCause::PartialWrite);
-            let same = DramLine { poison: t.before.poison, ..t.after.clone() } == t.before;
+            let same = DramLine { poison: t.before.poison, ..t.after } == t.before;
             self.claim("L8", t.after.poison.is_some() && born && same, || format!("{t:?}"));
             let old = t.before.ct.as_ref().map(|ct| ct.plain);
             let mut unchanged = old.unwrap_or(Bytes::UNKNOWN);
