@@ -135,6 +135,7 @@ pub fn replay_true(speed: Speed, records: u64) -> Result<ReplayReport, SetupErro
     let platform = spr()?;
     let keyid = platform.spec.keyid.private(1).ok_or(SetupError::NoPrivateKeyId)?;
     let settings = Settings {
+        every_edge: false,
         place: Place::Td(keyid),
         speed,
         seed: 0,

@@ -173,6 +173,23 @@ impl Hierarchy {
         any
     }
 
+    /// The hardware's choice: what the core has waiting for the line becomes visible, oldest first.
+    pub fn drain_line<P: LinePort>(&mut self, core: u16, at: Tagged, port: &mut P) {
+        let c = self.core_index(core);
+        while let Some(entry) = self.cores.at(c).waiting.oldest_at(at) {
+            self.finish(c, entry, Why::Chosen, port);
+        }
+    }
+
+    /// The hardware's choice: the line's modified copy is written to memory and stays, clean.
+    pub fn write_back_line<P: LinePort>(&mut self, at: Tagged, port: &mut P) {
+        if let Some(slot) = self.slab.find(at)
+            && self.slab.get(slot).is_dirty()
+        {
+            self.write_back(slot, Why::Chosen, true, port);
+        }
+    }
+
     /// Everything leaves that time alone makes leave by `now`: weak operations after `write_post`, write-combining
     /// buffers after `wc_age` if that is set.
     pub fn drain_due<P: LinePort>(&mut self, core: u16, now: Ps, port: &mut P) -> Drained {

@@ -363,6 +363,16 @@ impl Machine {
                 caches.wc_evict(core as u16, &mut bus);
                 Beat::over(Outcome::Done, Ps::ZERO)
             }
+            Op::WriteBack { at } => {
+                let (mut bus, caches) = self.bus();
+                caches.write_back_line(at.tagged(), &mut bus);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
+            Op::Drain { core, at } => {
+                let (mut bus, caches) = self.bus();
+                caches.drain_line(core as u16, at.tagged(), &mut bus);
+                Beat::over(Outcome::Done, Ps::ZERO)
+            }
             Op::FlipBit { .. }
             | Op::FlipTd { .. }
             | Op::MoveLine { .. }

@@ -33,6 +33,7 @@ pub use cache::transaction::TRANSACTION_ROWS;
 pub use exec::Counts;
 pub use journal::{Act, Actor, Mark, Met, Purpose, Transition};
 pub use mktme::CryptoKind;
+pub use seam::{exit_of, is_seam_msr, reset_msr};
 pub use time::Run;
 pub use tlb::{Tlb, Translation};
 pub use window::{Source, StreamKind, StreamOp, StreamStats};

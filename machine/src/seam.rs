@@ -13,7 +13,7 @@ use sim_core::mca::{McAccess, McRecord};
 use sim_core::op::{CallRegs, IrqKind, MemType, PconfigCmd, Source};
 use sim_core::outcome::{CallResult, NotRun, PconfigStatus};
 use sim_core::tdx::{ExitReason, Leaf};
-use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Page, Ps};
+use sim_core::{Addr, Hpa, LINE_BYTES, Op, Outcome, Page, PlatformSpec, Ps};
 use tdx_module::{Action, Answer, Call, Env, Flight, GuestEntry, Reply, Touch, VmExit};
 
 /// What a logical processor has to do with the module.
@@ -77,8 +77,27 @@ const RESET_MSRS: &[(u32, u64, &str)] = &[
 ];
 
 /// Whether WRMSR outside SEAM raises #GP: WBINVDP, WBNOINVDP, INTR_PENDING (architecture.md §4.1 4.1.10, §8).
-pub(crate) const fn is_seam_msr(msr: u32) -> bool {
+pub const fn is_seam_msr(msr: u32) -> bool {
     matches!(msr, 0x98..=0x9a)
+}
+
+/// What an MSR holds after a reset, as far as somebody looks at it.
+pub fn reset_msr(spec: &PlatformSpec, msr: u32) -> u64 {
+    let (keyid, memory) = (&spec.keyid, &spec.memory);
+    match msr {
+        MSR_KEYID_PARTITIONING => {
+            u64::from(keyid.mktme_kids) | u64::from(keyid.tdx_priv_kids) << 32
+        }
+        // Lock, enable, bypass, KeyID bits, of which private ones.
+        MSR_TME_ACTIVATE => {
+            u64::from(spec.tdx.tme_locked)
+                | 1 << 1
+                | u64::from(memory.tme_bypass) << 31
+                | u64::from(keyid.keyid_bits) << 32
+                | u64::from(keyid.private_bits) << 36
+        }
+        _ => RESET_MSRS.iter().find(|(n, ..)| *n == msr).map_or(0, |(_, value, _)| *value),
+    }
 }
 
 /// What the module is at.
@@ -266,7 +285,7 @@ impl Machine {
 
     /// WRMSR on a core.
     pub(crate) fn wrmsr(&mut self, core: u16, msr: u32, value: u64) {
-        let (now, reset) = (self.trace.now, self.reset_value(msr));
+        let (now, reset) = (self.trace.now, reset_msr(&self.spec, msr));
         let Some(seam) = self.seam_mut(core) else { return };
         if msr == MSR_TSC {
             seam.tsc_shift = value.wrapping_sub(tsc_of(now, 0));
@@ -289,25 +308,6 @@ impl Machine {
                 }
             }
             Err(at) => seam.msrs.insert(at, (msr, value)),
-        }
-    }
-
-    /// What an MSR holds after a reset, as far as somebody looks at it.
-    fn reset_value(&self, msr: u32) -> u64 {
-        let (keyid, memory) = (&self.spec.keyid, &self.spec.memory);
-        match msr {
-            MSR_KEYID_PARTITIONING => {
-                u64::from(keyid.mktme_kids) | u64::from(keyid.tdx_priv_kids) << 32
-            }
-            // Lock, enable, bypass, KeyID bits, of which private ones.
-            MSR_TME_ACTIVATE => {
-                u64::from(self.spec.tdx.tme_locked)
-                    | 1 << 1
-                    | u64::from(memory.tme_bypass) << 31
-                    | u64::from(keyid.keyid_bits) << 32
-                    | u64::from(keyid.private_bits) << 36
-            }
-            _ => RESET_MSRS.iter().find(|(n, ..)| *n == msr).map_or(0, |(_, value, _)| *value),
         }
     }
 
@@ -653,7 +653,7 @@ const fn tsc_of(now: Ps, shift: u64) -> u64 {
 }
 
 /// The exit that an interrupt makes.
-pub(crate) const fn exit_of(kind: IrqKind) -> VmExit {
+pub const fn exit_of(kind: IrqKind) -> VmExit {
     match kind {
         IrqKind::Interrupt => VmExit::Interrupt,
         IrqKind::Nmi => VmExit::Nmi,

@@ -256,12 +256,15 @@ pub struct Checks {
     pub expect: BTreeMap<StepRef, Located<Pattern>>,
     /// `[forbid]`: outcomes that must not.
     pub forbid: BTreeMap<StepRef, Located<Pattern>>,
+    /// `[allow]`: outcomes that may happen. A run asks nothing of them; a search (`tdxsim explore`) must find each possible,
+    /// and takes them for expected.
+    pub allow: BTreeMap<StepRef, Located<Pattern>>,
     /// `final` of `[expect]`.
     pub finals: Vec<Located<FinalCheck>>,
 }
 
 impl Checks {
-    /// Whether there is nothing that can fail.
+    /// Whether there is nothing that can fail in a run.
     pub fn is_empty(&self) -> bool {
         self.expect.is_empty() && self.forbid.is_empty() && self.finals.is_empty()
     }
@@ -282,6 +285,8 @@ pub struct Refinement {
     pub expect: BTreeMap<StepRef, Located<Pattern>>,
     /// Entries that replace or join those of `[forbid]`.
     pub forbid: BTreeMap<StepRef, Located<Pattern>>,
+    /// Entries that replace or join those of `[allow]`.
+    pub allow: BTreeMap<StepRef, Located<Pattern>>,
     /// Replaces the whole list of final checks.
     pub finals: Option<Vec<Located<FinalCheck>>>,
 }
@@ -398,6 +403,7 @@ impl Scenario {
         for r in self.refinements.iter().filter(|r| r.applies(part)) {
             checks.expect.extend(r.expect.clone());
             checks.forbid.extend(r.forbid.clone());
+            checks.allow.extend(r.allow.clone());
             if let Some(finals) = &r.finals {
                 checks.finals.clone_from(finals);
             }

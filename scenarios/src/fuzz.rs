@@ -230,12 +230,12 @@ pub fn trace(bytes: &[u8]) -> Result<(), String> {
     let platform =
         load_with(&Origin::Preset("spr".to_owned()), &small()).map_err(|diag| diag.to_string())?;
     let settings = replay::Settings {
+        every_edge: false,
         place: Place::Host(KeyId::TME),
         speed: Speed::Timed,
         seed: 0,
         limit: None,
         allow_truncated: false,
-        every_edge: false,
     };
     let Ok(mut reader) = open_read("fuzz", bytes, format) else {
         return Err("a trace that opens but once".to_owned());

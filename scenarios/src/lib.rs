@@ -6,6 +6,7 @@ pub mod commands;
 pub mod diag;
 pub mod dram;
 pub mod exercise;
+pub mod explore;
 pub mod format;
 pub mod fuzz;
 pub mod library;

@@ -41,13 +41,15 @@ use fate::Fate;
 use judge::{Judge, Seen};
 use log::{Record, Seal, next_choice};
 use machine::{
-    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, StepRecord, Transition,
+    Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, Run, StepRecord,
+    Transition,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
+use sim_core::op::{MemType, Source};
 use sim_core::port::McHandler;
-use sim_core::{KeyId, Line, Op, Outcome, Tagged};
+use sim_core::{KeyId, LINE_BYTES, Line, Op, Outcome, Tagged};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -195,8 +197,27 @@ pub struct Refinement {
     program: Vec<String>,
     compared: Compared,
     judge: Judge,
-    /// Several agents act at once: operands in memory may change while a call reads them.
+    /// Several agents act at once: operands in memory may change while a call reads them, and what led to a disagreement is
+    /// the list of transitions.
     concurrent: bool,
+    made: Vec<Transition>,
+}
+
+/// A program under way that is being followed. Plain data, as the machine is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Followed {
+    run: Run,
+    /// The machine's number of the program's first agent.
+    base: u16,
+    /// Records that have been looked at.
+    seen: usize,
+}
+
+impl Followed {
+    /// The run.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
 }
 
 /// Runs a program as [`Machine::run`] does, and checks it. After a disagreement the machine runs on, unchecked.
@@ -208,6 +229,18 @@ pub fn run<H: McHandler>(
     let mut refinement = Refinement::new(machine);
     let (records, verdict) = refinement.run(machine, program, os, &mut ());
     (records, verdict)
+}
+
+/// The first line of a cached access that goes over its end.
+fn first_of_two(op: &Op) -> Option<Tagged> {
+    let (at, bytes) = match *op {
+        Op::Load { at, bytes, ty: MemType::Wb }
+        | Op::Store { at, bytes, ty: MemType::Wb, .. }
+        | Op::LockXadd { at, bytes, .. } => (at, bytes),
+        Op::Movdir64b { src: Source::Mem(at), .. } => (at, 64),
+        _ => return None,
+    };
+    (at.hpa.offset_in_line() + bytes as usize > LINE_BYTES).then(|| at.tagged())
 }
 
 impl Refinement {
@@ -227,6 +260,7 @@ impl Refinement {
             compared: Compared::default(),
             judge: Judge::new(machine),
             concurrent: false,
+            made: Vec::new(),
         }
     }
     /// How much is compared.
@@ -267,39 +301,11 @@ impl Refinement {
         observer: &mut O,
     ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
         let mut verdict = Ok(());
-        for item in &program.items {
-            if let Item::Op(_, op) = item {
-                self.judge.expect(op);
-            }
-        }
-        self.concurrent = program.order == Order::Concurrent;
-        if self.concurrent {
-            self.judge.expect_interrupts();
-        }
-        let mut run = machine.start(program, os);
-        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
-        let mut seen = 0;
+        let mut followed = self.begin(machine, program, os);
         loop {
-            let more = machine.advance(&mut run, program, os);
+            let more = machine.advance(&mut followed.run, program, os);
             if verdict.is_ok() {
-                verdict = self.catch_up(machine, observer);
-            }
-            for record in run.records().get(seen..).unwrap_or_default() {
-                let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
-                    continue;
-                };
-                let mut record = *record;
-                if !more {
-                    // At its end a run has its agents by the program's numbers.
-                    record.agent.0 += base;
-                }
-                if verdict.is_ok() {
-                    verdict = self.over(machine, op, &record);
-                }
-            }
-            seen = run.records().len();
-            if verdict.is_ok() {
-                verdict = self.compare(machine);
+                verdict = self.advanced(machine, &mut followed, program, more, observer);
             }
             if !more {
                 break;
@@ -307,7 +313,76 @@ impl Refinement {
         }
         let verdict = verdict.and_then(|()| self.finish(machine));
         machine.record_transitions(false);
-        (run.records().to_vec(), verdict)
+        (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Begins a program, as [`Machine::start`] does.
+    pub fn begin<H: McHandler>(
+        &mut self,
+        machine: &mut Machine,
+        program: &Program,
+        os: &mut H,
+    ) -> Followed {
+        for item in &program.items {
+            if let Item::Op(_, op) = item {
+                self.expect(op);
+            }
+        }
+        self.concurrent = program.order == Order::Concurrent;
+        if self.concurrent {
+            self.judge.expect_interrupts();
+        }
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+
+    /// An operation is added to a program that has begun.
+    pub fn expect(&mut self, op: &Op) {
+        self.judge.expect(op);
+    }
+
+    /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
+    /// two of these the machine and the run can be saved and restored, and the machine's speed may change.
+    ///
+    /// # Errors
+    /// What machine and reference differ in. Nothing can be checked after that.
+    pub fn advance<H: McHandler, O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        os: &mut H,
+        observer: &mut O,
+    ) -> Result<bool, Disagreement> {
+        let more = machine.advance(&mut followed.run, program, os);
+        self.advanced(machine, followed, program, more, observer)?;
+        Ok(more)
+    }
+
+    fn advanced<O: Observer>(
+        &mut self,
+        machine: &mut Machine,
+        followed: &mut Followed,
+        program: &Program,
+        more: bool,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
+        self.catch_up(machine, observer)?;
+        let Followed { run, base, seen } = followed;
+        for record in run.records().get(*seen..).unwrap_or_default() {
+            let Some(Item::Op(_, op)) = program.items.get(record.item as usize) else {
+                continue;
+            };
+            let mut record = *record;
+            if !more {
+                // At its end a run has its agents by the program's numbers.
+                record.agent.0 += *base;
+            }
+            self.over(machine, op, &record)?;
+        }
+        *seen = run.records().len();
+        self.compare(machine)
     }
 
     /// Checks the operation that the machine has just executed by itself ([`Machine::execute`]).
@@ -428,6 +503,12 @@ impl Refinement {
     ) -> Checked {
         let events = machine.trace().events().get(t.from..t.to).unwrap_or_default();
         self.read = t.to;
+        if self.concurrent {
+            if self.made.len() == TOLD {
+                self.made.drain(..TOLD / 2);
+            }
+            self.made.push(*t);
+        }
         self.fate.made(t, &self.agents)?;
         let who = match t.actor {
             // What hardware does by itself is not looked at for who does it.
@@ -497,8 +578,12 @@ impl Refinement {
             }
             _ => false,
         };
+        let first = match act {
+            reference::Act::Op(op) => first_of_two(op),
+            _ => None,
+        };
         let mut choose = |model: &Reference, progress: Progress| {
-            next_choice(&mut choices, model, progress, flushed)
+            next_choice(&mut choices, model, progress, flushed, first)
         };
         let mut done = StepOutcome::default();
         let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);
@@ -642,7 +727,12 @@ impl Refinement {
 
     fn disagreement(&self, difference: Difference, within: Option<String>) -> Disagreement {
         let mut program = self.program.clone();
-        program.extend(within);
+        if self.concurrent {
+            // Side by side, the operations that are over say little: what was done, in order.
+            program.extend(self.made.iter().map(|t| self.told(t)));
+        } else {
+            program.extend(within);
+        }
         Disagreement { difference, program }
     }
 

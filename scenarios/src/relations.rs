@@ -4,7 +4,7 @@
 //! Each relation makes random worlds ([`World`]: a program and its platform), runs a world and a changed one, and compares.
 //! [`check`] is a pure function of its seed. A counterexample has been made small by leaving lines out, keeps to the
 //! relation's preconditions ([`Discipline`]), and prints as two scenario files for `tdxsim run`: the second asks of the
-//! changed world what the first one shows.
+//! changed world what the first one shows (files can ask for outcomes and for the end, not for moments).
 
 mod determinism;
 mod discipline;
@@ -19,8 +19,8 @@ pub use generate::{Dice, FAR, Made, PAGE, PRIVATE, SHARED, Style, agents, settin
 pub use metamorphic::aliased_flushes_that_matter;
 pub use world::{Ran, Seen, Step, Unfit, World, extents, first_difference};
 
+use sim_core::Op;
 use sim_core::prng::mix;
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// A world and a changed one.
@@ -102,6 +102,23 @@ fn rules() -> impl Iterator<Item = &'static Rule> {
     determinism::RULES.iter().chain(metamorphic::RULES)
 }
 
+/// A random world.
+///
+/// # Errors
+/// Its platform does not fit: a defect.
+pub fn random_world(dice: &mut Dice, style: Style) -> Result<World, Unfit> {
+    let made = generate::world(dice, style);
+    made.map(|made| made.world).ok_or_else(|| Unfit("a platform that does not fit".to_owned()))
+}
+
+/// A random line for a world, as its generator makes them for programs without rules.
+///
+/// # Errors
+/// As [`random_world`].
+pub fn random_line(dice: &mut Dice, world: &World) -> Result<(u16, Op), Unfit> {
+    generate::line(dice, world).ok_or_else(|| Unfit("a platform that does not fit".to_owned()))
+}
+
 /// Checks a relation of [`relations`] on so many random worlds. `None` if there is no such relation.
 pub fn check(id: &str, seed: u64, cases: u64) -> Option<Relation> {
     check_altered(id, seed, cases, &|_| ())
@@ -129,14 +146,14 @@ pub fn check_altered(
             Ok((Judged::Broken(_), case)) => {
                 out.witnesses += 1;
                 let (case, why) = shrink(rule, case, alter);
-                out.violation = Some(Counterexample::new(rule, seed, n, why, case));
+                out.violation = Some(Counterexample::new(rule, seed, n, why, altered(case, alter)));
                 return Some(out);
             }
             // Whoever made the world made it wrong: as bad as a relation that does not hold.
             Err(Unfit(why)) => {
                 let empty = (rule.make)(&mut Dice::new(mix(seed, name, n)));
                 let Some(case) = empty else { continue };
-                out.violation = Some(Counterexample::new(rule, seed, n, why, case));
+                out.violation = Some(Counterexample::new(rule, seed, n, why, altered(case, alter)));
                 return Some(out);
             }
         }
@@ -145,9 +162,12 @@ pub fn check_altered(
 }
 
 fn judge(rule: &Rule, case: Case, alter: &dyn Fn(&mut Case)) -> Result<(Judged, Case), Unfit> {
-    let mut altered = case.clone();
-    alter(&mut altered);
-    Ok(((rule.judge)(&altered)?, case))
+    Ok(((rule.judge)(&altered(case.clone(), alter))?, case))
+}
+
+fn altered(mut case: Case, alter: &dyn Fn(&mut Case)) -> Case {
+    alter(&mut case);
+    case
 }
 
 /// Leaves lines out while the relation stays broken: halves, then quarters, down to single lines, until none can go.
@@ -206,10 +226,18 @@ impl Counterexample {
         let Rule { id, says, .. } = rule;
         let head = format!("{id}: {says}\nseed {seed}, case {n}: {why}");
         let name = id.to_lowercase();
-        let seen = case.base.run().map(|ran| case.base.seen(&ran)).unwrap_or_default();
+        let own = case.base.lines();
+        let (seen, finals, shared) = match case.base.run() {
+            Ok(ran) => {
+                let shared = own.intersection(&case.other.lines()).copied().collect();
+                let of = |lines| World::finals(&ran, lines);
+                (case.base.seen(&ran), of(&own), of(&shared))
+            }
+            Err(_) => Default::default(),
+        };
         let files = [
-            case.base.text(&format!("{name}-first"), &head, &BTreeMap::new()),
-            case.other.text(&format!("{name}-second"), &head, &seen),
+            case.base.text(&format!("{name}-first"), &head, &seen, &finals),
+            case.other.text(&format!("{name}-second"), &head, &seen, &shared),
         ];
         Counterexample { id, seed, case: n, why, worlds: Box::new(case), files }
     }

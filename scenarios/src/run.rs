@@ -13,13 +13,13 @@ use crate::report::{
 use crate::setup::{Setup, SetupError, Stage};
 use crate::stats::Values;
 use host::mce::{LinuxMce, McPolicy, Situation, grade_with};
-use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord};
+use machine::{AgentId, AgentSpec, Counts, Item, Machine, Options, StepRecord, Translation};
 use rayon::prelude::*;
 use sim_core::mca::McContext;
 use sim_core::outcome::{Loaded, NotRun};
 use sim_core::planted::Planted;
 use sim_core::tdx::PageType;
-use sim_core::{Line, Op, Outcome, PAGE_BYTES, PlatformSpec, Ps};
+use sim_core::{Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use tdx_module::Module;
@@ -81,6 +81,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Plants a fault in the platform, to see who notices.
+    #[cfg(feature = "planted-fault")]
+    pub const fn plant(&mut self, fault: sim_core::Planted) {
+        self.platform.spec.planted = fault;
+    }
     /// The bound program.
     pub const fn program(&self) -> &Program {
         &self.program
@@ -96,6 +101,10 @@ impl Cell {
     /// The same program on another platform of the same addresses and KeyIDs.
     pub(crate) fn move_to(&mut self, platform: Platform) {
         self.platform = platform;
+    }
+    /// The file, for messages about what stands before the program.
+    pub(crate) const fn source(&self) -> &SourceFile {
+        &self.source
     }
 }
 
@@ -190,8 +199,24 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
 pub fn run_prepared(
     cell: &Cell,
     request: &Request,
-    mut prepared: Option<&mut Prepared>,
+    prepared: Option<&mut Prepared>,
 ) -> Result<RunReport, Diag> {
+    let (report, differs) = run_at(cell, request, prepared, Depth::Touched)?;
+    if !differs {
+        return Ok(report);
+    }
+    // The same once more, everything compared behind every operation: which is the first to show it.
+    let (closer, differs) = run_at(cell, request, None, Depth::Everything)?;
+    Ok(if differs { closer } else { report })
+}
+
+/// A run, and whether machine and reference, or module and monitor, disagreed.
+fn run_at(
+    cell: &Cell,
+    request: &Request,
+    mut prepared: Option<&mut Prepared>,
+    depth: Depth,
+) -> Result<(RunReport, bool), Diag> {
     let spec = &cell.platform.spec;
     let crypto = cell.program.crypto;
     let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
@@ -224,13 +249,13 @@ pub fn run_prepared(
         Err(error) => {
             // A loaded platform has been validated.
             report.notes.push(format!("the platform was refused: {error}"));
-            return Ok(report);
+            return Ok((report, false));
         }
     };
     machine.record_commands(request.commands);
     machine.look_at_every_edge(request.every_edge);
     let mut os = linux(spec);
-    let mut check = request.check.then(|| Checker::new(&mut machine, Depth::Touched));
+    let mut check = request.check.then(|| Checker::new(&mut machine, depth));
     if let Some(setup) = &cell.program.setup {
         let done = match &mut check {
             None => setup.run(&mut machine, &mut os),
@@ -271,7 +296,7 @@ pub fn run_prepared(
             Err(SetupError::NotModelled(leaf)) => {
                 report.verdict = Verdict::NotModelled;
                 report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
-                return Ok(report);
+                return Ok((report, false));
             }
         }
     }
@@ -284,10 +309,13 @@ pub fn run_prepared(
     fill(&mut report, cell, &machine, &os, &records, &before);
     machine.catch_up();
     report.commands = machine.take_commands();
+    let mut differs = false;
     if let Some(check) = check {
-        note_check(&mut report, check.outcome());
+        let (compared, checked) = check.outcome();
+        differs = checked.as_ref().is_err_and(|d| d.difference != refine::Difference::NoLog);
+        note_check(&mut report, (compared, checked));
     }
-    Ok(report)
+    Ok((report, differs))
 }
 
 impl BroughtUp {
@@ -321,7 +349,11 @@ fn note_check(
     report.check = Some(compared);
     match checked {
         Ok(()) => {
-            report.notes.push(format!("checked against the reference model: {n} operations agree"));
+            let CheckReport { transitions, requests, calls_judged, .. } = compared;
+            report.notes.push(format!(
+                "checked against the reference model: {n} operations agree ({transitions} transitions, {requests} requests, \
+                 {calls_judged} calls of the module judged)"
+            ));
         }
         Err(d) if d.difference == refine::Difference::NoLog => {
             let why = &d.difference;
@@ -552,13 +584,18 @@ fn judge(check: &BoundCheck, machine: &Machine, before: &Before) -> (bool, Strin
             let first = before.counts.controller_partial_writes;
             number(machine.counts().controller_partial_writes - first, *n)
         }
-        _ => judge_module(check, machine),
+        _ => judge_module(check, machine.module(), |core, tdr, page| {
+            machine.tlb(core).and_then(|tlb| tlb.find(tdr, page))
+        }),
     }
 }
 
 /// Final checks on the TDX module and on TLBs.
-fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
-    let module = machine.module();
+pub(crate) fn judge_module(
+    check: &BoundCheck,
+    module: &Module,
+    translation: impl Fn(u16, Page, u64) -> Option<Translation>,
+) -> (bool, String) {
     let is = |real: &str, holds: bool| (holds, real.to_owned());
     let no_td = |tdr: &Line| (false, format!("no TD at {}", tdr.page().hpa()));
     let td = |tdr: &Line| module.td(tdr.page());
@@ -608,7 +645,7 @@ fn judge_module(check: &BoundCheck, machine: &Machine) -> (bool, String) {
         }
         FinalCheck::Tlb { core, tdr, address, holds } => {
             let page = address / PAGE_BYTES;
-            let found = machine.tlb(*core).and_then(|tlb| tlb.find(tdr.page(), page));
+            let found = translation(*core, tdr.page(), page);
             let seen = found.map_or_else(
                 || "no translation".to_owned(),
                 |t| format!("page {} under KeyID {}", t.page.hpa(), t.keyid),
@@ -679,7 +716,7 @@ mod tests {
     fn a_check_changes_nothing_but_a_note() {
         let (plain, mut checked) = (report(false), report(true));
         let note = checked.notes.pop().unwrap();
-        assert!(note.ends_with("operations agree"), "{note}");
+        assert!(note.contains("operations agree ("), "{note}");
         let compared = checked.check.take().unwrap();
         assert_eq!(compared.operations, plain.steps.len() as u64);
         assert!(compared.transitions >= compared.operations && compared.lines > 0);
@@ -734,7 +771,7 @@ mod tests {
             let scenario = Scenario::from_text("s.toml", &text).unwrap();
             let request = Request { check: true, ..Request::default() };
             let run = run(plan(&scenario, &request).unwrap().first().unwrap(), &request).unwrap();
-            assert!(run.notes.iter().any(|n| n.ends_with("1 operations agree")), "{line}");
+            assert!(run.notes.iter().any(|n| n.contains(": 1 operations agree (")), "{line}");
             assert_eq!(run.check.map(|c| c.operations), Some(1), "{line}");
             assert_eq!(run.verdict, Verdict::Pass, "{line}: {:?}", run.notes);
         }

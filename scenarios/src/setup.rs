@@ -345,13 +345,14 @@ pub enum Stage {
 /// Looks on while a setup runs: called behind every operation.
 pub type Watch<'a> = dyn FnMut(&mut Machine, &Op, &StepRecord) + 'a;
 
+/// Whoever runs what a VMM does: an operation of the kernel on a core, and what came of it.
+pub(crate) type Executor<'a> = dyn FnMut(u16, &Op) -> Outcome + 'a;
+
 /// A VMM at work.
-struct Vmm<'a, 'w, H> {
-    machine: &'a mut Machine,
-    os: &'a mut H,
-    watch: Option<&'a mut Watch<'w>>,
-    /// The kernel on each logical processor.
-    cpus: Vec<AgentId>,
+struct Vmm<'a> {
+    run: &'a mut Executor<'a>,
+    /// Logical processors.
+    cores: u16,
     /// Cores of a package.
     per_package: u16,
     packages: u8,
@@ -368,16 +369,9 @@ const fn ask(at: Place, needs: &'static str) -> Ask {
     Ask { at, needs }
 }
 
-impl<H: McHandler> Vmm<'_, '_, H> {
+impl Vmm<'_> {
     fn execute(&mut self, core: u16, op: &Op) -> Outcome {
-        let Some(agent) = self.cpus.get(usize::from(core)).copied() else {
-            return Outcome::NotRun(NotRun::NotEntered);
-        };
-        let record = self.machine.execute(agent, op, u32::MAX, self.os);
-        if let Some(watch) = &mut self.watch {
-            watch(self.machine, op, &record);
-        }
-        record.outcome
+        (self.run)(core, op)
     }
     /// Writes 8 bytes as the host does: cached, under KeyID 0.
     fn store(&mut self, at: u64, value: u64) {
@@ -454,26 +448,27 @@ impl Setup {
         stage: Stage,
         machine: &mut Machine,
         os: &mut H,
-        watch: Option<&mut Watch<'_>>,
+        mut watch: Option<&mut Watch<'_>>,
     ) -> Result<(), SetupError> {
         let speed = machine.options().speed;
         machine.set_speed(Speed::Functional);
         let cores = machine.spec().cpu.cores;
-        let packages = machine.spec().cpu.packages.max(1);
+        let packages = machine.spec().cpu.packages;
         if stage == Stage::Module {
             for core in 0..cores {
                 let (name, kind) = (format!("setup{core}"), AgentKind::Kernel);
                 machine.add_agent(AgentSpec { name, kind, core, keyid: KeyId::TME, vcpu: None });
             }
         }
-        // The machine had no agents before.
-        let cpus = (0..cores).map(AgentId).collect();
-        let per_package = cores / u16::from(packages);
-        let mut vmm = Vmm { machine, os, watch, cpus, per_package, packages };
-        let done = match stage {
-            Stage::Module => self.module(&mut vmm),
-            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        let mut execute = |core: u16, op: &Op| {
+            // The machine had no agents before: those of the setup are numbered as the cores.
+            let record = machine.execute(AgentId(core), op, u32::MAX, os);
+            if let Some(watch) = &mut watch {
+                watch(machine, op, &record);
+            }
+            record.outcome
         };
+        let done = self.run_stage(stage, cores, packages, &mut execute);
         if stage == Stage::Tds || done.is_err() {
             machine.settle();
         }
@@ -487,11 +482,66 @@ impl Setup {
         part(self) == part(other)
     }
 
+    /// Makes the calls of one stage on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_stage(
+        &self,
+        stage: Stage,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        let packages = packages.max(1);
+        let per_package = cores / u16::from(packages);
+        // The executor lives as long as the VMM does.
+        let mut run = |core: u16, op: &Op| run(core, op);
+        let mut vmm = Vmm { run: &mut run, cores, per_package, packages };
+        match stage {
+            Stage::Module => self.module(&mut vmm),
+            Stage::Tds => self.tds.iter().try_for_each(|td| self.td(&mut vmm, td)),
+        }
+    }
+    /// Makes all calls on whatever executes operations of the kernel on so many cores.
+    ///
+    /// # Errors
+    /// The first leaf that did not succeed.
+    pub(crate) fn run_on(
+        &self,
+        cores: u16,
+        packages: u8,
+        run: &mut Executor<'_>,
+    ) -> Result<(), SetupError> {
+        self.run_stage(Stage::Module, cores, packages, run)?;
+        self.run_stage(Stage::Tds, cores, packages, run)
+    }
+    /// The host's own memory, from its first byte on.
+    pub(crate) const fn own(&self) -> (u64, u64) {
+        (self.own, OWN_BYTES)
+    }
+    /// Whether the module may use an address under a private KeyID: memory of TDs, and PAMTs.
+    pub(crate) fn may_be_private(&self, at: u64) -> bool {
+        self.tdmrs.iter().any(|t| {
+            (t.area.base..t.area.end).contains(&at)
+                || t.pamt.iter().any(|(base, size)| (*base..base + size).contains(&at))
+        })
+    }
+    /// Control pages of TDs.
+    pub(crate) fn control_pages(&self) -> impl Iterator<Item = u64> {
+        self.tds.iter().flat_map(|td| td.control.iter().copied())
+    }
+    /// Pages that TDs have before the program, and their sizes.
+    pub(crate) fn td_pages(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pages = self.tds.iter().flat_map(|td| &td.pages);
+        pages.map(|p| (p.page, PAGE_BYTES << (9 * p.how.level())))
+    }
+
     /// linux-host-paths.md §3.
-    fn module<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>) -> Result<(), SetupError> {
+    fn module(&self, vmm: &mut Vmm<'_>) -> Result<(), SetupError> {
         let fits = ask(self.at, "a platform on which the module starts");
         vmm.call(0, Leaf::SYS_INIT, [0; 4], fits)?;
-        for core in 0..vmm.cpus.len() as u16 {
+        for core in 0..vmm.cores {
             vmm.call(core, Leaf::SYS_LP_INIT, [0; 4], fits)?;
         }
         for (i, tdmr) in (0u64..).zip(&self.tdmrs) {
@@ -530,7 +580,7 @@ impl Setup {
     }
 
     /// linux-host-paths.md §5.
-    fn td<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>, td: &TdSetup) -> Result<(), SetupError> {
+    fn td(&self, vmm: &mut Vmm<'_>, td: &TdSetup) -> Result<(), SetupError> {
         let at = td.at;
         let mut control = td.control.iter().copied();
         let mut page = || {
@@ -563,7 +613,7 @@ impl Setup {
         vmm.call(0, Leaf::MNG_INIT, [tdr, params, 0, 0], ask(at, needs))?;
         for vcpu in 0..td.vcpus {
             // It is associated with the logical processor that initialises it.
-            let core = vcpu % vmm.cpus.len().max(1) as u16;
+            let core = vcpu % vmm.cores.max(1);
             let tdvpr = page()?;
             vmm.give(tdvpr);
             vmm.call(core, Leaf::VP_CREATE, [tdvpr, tdr, 0, 0], takes)?;
@@ -611,7 +661,7 @@ impl Setup {
     }
 
     /// TD_PARAMS: ATTRIBUTES, XFAM, MAX_VCPUS, EPTP_CONTROLS, CONFIG_FLAGS, TSC_FREQUENCY.
-    fn write_params<H: McHandler>(&self, vmm: &mut Vmm<'_, '_, H>, td: &TdSetup) {
+    fn write_params(&self, vmm: &mut Vmm<'_>, td: &TdSetup) {
         let at = self.own + PARAMS;
         for word in 0..1024 / 8 {
             vmm.store(at + 8 * word, 0);

@@ -153,6 +153,7 @@ fn every_sample_trace_keeps_the_rules_of_ddr5_when_replayed() {
             let platform = platform(&[("dram.refresh", refresh)]);
             let mut reader: TraceReader<_> = open_read(name, bytes, None).unwrap();
             let settings = replay::Settings {
+                every_edge: false,
                 place: Place::Host(KeyId(0)),
                 speed: Speed::Timed,
                 seed: 0,

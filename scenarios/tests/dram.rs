@@ -305,6 +305,7 @@ fn replayed() -> Vec<(&'static str, u64)> {
     let text = include_bytes!("../data/dramsim3.trace");
     let mut reader: TraceReader<_> = open_read("t", &text[..], None).unwrap();
     let settings = replay::Settings {
+        every_edge: false,
         place: Place::Host(KeyId(0)),
         speed: Speed::Timed,
         seed: 0,

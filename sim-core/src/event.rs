@@ -84,7 +84,8 @@ pub struct LineState {
 pub enum Why {
     /// No room.
     Capacity,
-    /// The scenario made the hardware's choice ([`crate::Op::Evict`], [`crate::Op::WcEvict`]).
+    /// The scenario made the hardware's choice ([`crate::Op::Evict`], [`crate::Op::WcEvict`],
+    /// [`crate::Op::WriteBack`], [`crate::Op::Drain`]).
     Chosen,
     /// CLFLUSH, CLFLUSHOPT or CLWB.
     Flush,

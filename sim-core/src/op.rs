@@ -315,6 +315,19 @@ pub enum Op<A = Addr, K = KeyId, R = u64> {
         /// Which core.
         core: u32,
     },
+    /// The hardware's choice: the line's modified copy is written to memory now and stays, clean.
+    WriteBack {
+        /// Any byte of the line, with the KeyID of the copy.
+        at: A,
+    },
+    /// The hardware's choice: what a core has waiting for the line, a write-combining buffer or a weakly ordered operation,
+    /// becomes visible now.
+    Drain {
+        /// Which core.
+        core: u32,
+        /// Any byte of the line, with its KeyID.
+        at: A,
+    },
     /// A physical fault: one bit of the stored ciphertext flips.
     FlipBit {
         /// Any byte of the line.
@@ -495,6 +508,8 @@ impl<A, K, R> Op<A, K, R> {
             | Op::DmaRead { at, .. }
             | Op::DmaWrite { at, .. }
             | Op::Evict { at }
+            | Op::WriteBack { at }
+            | Op::Drain { at, .. }
             | Op::FlipBit { at, .. }
             | Op::FlipTd { at }
             | Op::SaveLine { at, .. }
@@ -601,6 +616,8 @@ impl<A, K, R> Op<A, K, R> {
             Op::DmaRead { at, bytes } => Op::DmaRead { at: addr(at)?, bytes },
             Op::DmaWrite { at, bytes, value } => Op::DmaWrite { at: addr(at)?, bytes, value },
             Op::Evict { at } => Op::Evict { at: addr(at)? },
+            Op::WriteBack { at } => Op::WriteBack { at: addr(at)? },
+            Op::Drain { core, at } => Op::Drain { core, at: addr(at)? },
             Op::WcEvict { core } => Op::WcEvict { core },
             Op::FlipBit { at, bit } => Op::FlipBit { at: addr(at)?, bit },
             Op::FlipTd { at } => Op::FlipTd { at: addr(at)? },

@@ -26,6 +26,8 @@ pub enum Subcommands {
     List(List),
     /// Run scenarios and tell what happened, and why.
     Run(Run),
+    /// Search every interleaving and every other choice of hardware for what a scenario's agents may see.
+    Explore(Explore),
     /// Replay the address trace of a real program.
     Replay(Replay),
     /// Drive bare DDR5 channels from a trace or a named pattern.
@@ -137,9 +139,13 @@ pub struct Run {
     /// Cryptography, symbolic or real. Replaces the scenario's own.
     #[arg(long, value_name = "KIND", value_parser = ["symbolic", "real"])]
     pub crypto: Option<String>,
-    /// Check every operation against the reference model.
+    /// Check every operation against the reference model, and every call of the TDX module against the monitor.
     #[arg(long)]
     pub check: bool,
+    /// Plant a fault, to see that --check ends with exit code 3.
+    #[cfg(feature = "planted-fault")]
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub plant: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
@@ -149,6 +155,50 @@ pub struct Run {
     /// The commands; wants a single run.
     #[command(flatten)]
     pub commands: CommandTrace,
+}
+
+/// `explore`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["scenario", "study"]))]
+pub struct Explore {
+    /// Name of a built-in scenario, or a scenario file.
+    #[arg(value_name = "NAME|FILE")]
+    pub scenario: Option<String>,
+    /// A table of explorations instead: reclaim-order (who is harmed by which order of private flush and clear), or
+    /// physical-attacks (which are accepted, which detected).
+    #[arg(long, value_name = "STUDY", value_parser = ["reclaim-order", "physical-attacks"])]
+    pub study: Option<String>,
+    /// By how many of its first lines a page is represented, 1 to 64.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub lines_per_page: u32,
+    /// Different states at most.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub states: usize,
+    /// Memory for states at most: about 4 KiB each, 64 KiB in a program that uses the TDX module.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    pub memory: String,
+    /// Transitions at most.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub transitions: u64,
+    /// Let cores fill lines that nobody asked for.
+    #[arg(long)]
+    pub prefetch: bool,
+    /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its
+    /// runs into this directory.
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Platform: spr, emr, gnr or a platform file. Replaces the scenario's own.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub platform: Option<String>,
+    /// Change a platform parameter. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Integrity mode, ci or li. Replaces the scenario's own.
+    #[arg(long, value_name = "MODE", value_parser = ["ci", "li"])]
+    pub integrity: Option<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
 }
 
 /// `replay`.

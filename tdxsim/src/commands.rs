@@ -2,6 +2,7 @@
 
 mod dram;
 mod explain;
+mod explore;
 mod invariants;
 mod list;
 mod platform;
@@ -27,6 +28,7 @@ pub fn dispatch(cli: &Cli) -> Exit {
     match &cli.command {
         Subcommands::List(args) => list::list(args),
         Subcommands::Run(args) => run::run(args),
+        Subcommands::Explore(args) => explore::explore(args),
         Subcommands::Replay(args) => replay::replay(args),
         Subcommands::Dram(args) => dram::dram(args),
         Subcommands::Explain(args) => explain::explain(args),

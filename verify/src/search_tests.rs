@@ -1,319 +1,262 @@
 //! Breadth-first search of small configurations (verification.md §5.3) and the planted mutants (§5.4).
 
-use crate::invariants::{Checker, Feed, INVARIANTS, Violation};
+use crate::configurations::{Configuration, Explored, Extra, How, Reduction, rows};
+use crate::invariants::{Checker, Feed, INVARIANTS};
 use crate::reference::tests::{
-    H1, H2, K0, Rig, X, any_step, at, load, movdir64b, movnti, spec, store, user_of,
+    H1, H2, K0, Rig, X, any_step, at, load, movdir64b, spec, store, user_of,
 };
-use crate::reference::{
-    Agent, Bytes, Choice, Place, Reference, Seen, Spec, State, Step, StepOutcome,
-};
+use crate::reference::{Bytes, Choice, Place, Seen, Step};
+use crate::search::Budget;
 use expect_test::expect;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use rustc_hash::FxHasher;
 use sim_core::event::BirthCause;
-use sim_core::op::PconfigCmd;
-use sim_core::outcome::DataClass;
-use sim_core::platform::IntegrityMode::{self, Ci, Li};
+use sim_core::platform::IntegrityMode::{Ci, Li};
 use sim_core::{KeyId, Op};
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{Hash, Hasher};
-
-/// A move of the search: steps made one after another, each of them checked.
-type Move = Vec<Step>;
-
-/// A row of verification.md §5.3.
-#[derive(Clone)]
-struct Config {
-    spec: Spec,
-    cores: u16,
-    keys: Vec<KeyId>,
-    /// Injected errors.
-    ue: bool,
-    /// Writes become visible as they are issued; without it, buffers and weak operations wait for a choice.
-    prompt: bool,
-}
-
-impl Config {
-    fn new(mode: IntegrityMode, erratum: bool, cores: u16, keys: &[KeyId]) -> Config {
-        let spec = Spec { cores, ..spec(mode, erratum) };
-        Config { spec, cores, keys: keys.to_vec(), ue: false, prompt: true }
-    }
-    /// Every private KeyID has its own key; memory is as at power-on.
-    fn start(&self) -> Reference {
-        let mut model = Reference::new(self.spec);
-        for &keyid in self.keys.iter().filter(|k| k.0 >= 32) {
-            let op = Op::Pconfig { keyid, cmd: PconfigCmd::SetRandom, alg: None };
-            model.step(&Step::Op(Agent::SeamRoot, 0, op)).unwrap();
-        }
-        model
-    }
-    fn moves(&self) -> Vec<Move> {
-        let mut moves: Vec<Move> = vec![];
-        for core in 0..self.cores {
-            for &keyid in &self.keys {
-                let who = user_of(keyid);
-                let op = |op: Op| Step::Op(who, core, op);
-                let (line, tag) = (at(X, keyid), at(X, keyid).tagged());
-                let own = Place::Core(core);
-                moves.push(vec![op(load(X, keyid, 8))]);
-                moves.push(vec![op(store(X, keyid, 1))]);
-                moves.push(vec![Step::Choice(Choice::Evict(own, tag))]);
-                if self.prompt && core > 0 {
-                    continue; // what follows has the same effect from every core
-                }
-                moves.push(vec![op(Op::Clflush { at: line })]);
-                let direct = op(movdir64b(X, keyid, 0));
-                let partial = op(movnti(X, keyid, 1));
-                if self.prompt {
-                    moves.push(vec![direct, Step::Choice(Choice::WeakComplete(core, 0))]);
-                } else {
-                    let tell = Step::Choice(Choice::WcLeave(core, tag));
-                    moves.extend([vec![direct], vec![op(Op::Clflushopt { at: line })], vec![tell]]);
-                }
-                // verification.md §7: partial writes only with KeyID 0.
-                if keyid == K0 && self.prompt {
-                    moves.push(vec![partial, op(Op::Sfence)]);
-                } else if keyid == K0 {
-                    moves.push(vec![partial]);
-                }
-            }
-            if !self.prompt {
-                moves.push(vec![Step::Choice(Choice::WeakComplete(core, 0))]);
-                moves.push(vec![Step::Choice(Choice::WeakComplete(core, 1))]);
-                moves.push(vec![Step::Op(Agent::Kernel, core, Op::Mfence)]);
-            }
-        }
-        moves.push(vec![Step::Op(Agent::Kernel, 0, Op::Wbinvd)]);
-        moves.push(vec![Step::Op(Agent::Kernel, 0, Op::Wbnoinvd)]);
-        if self.ue {
-            moves.push(vec![Step::Op(Agent::Kernel, 0, Op::InjectUe { at: at(X, K0) })]);
-        }
-        moves
-    }
-}
-
-/// States reached, by a hash first: comparing states all the way is what a search spends its time in.
-#[derive(Default)]
-struct Reached {
-    by_hash: BTreeMap<u64, Vec<State>>,
-    count: usize,
-}
-
-impl Reached {
-    /// Whether the state is new.
-    fn insert(&mut self, state: &State) -> bool {
-        let mut hasher = FxHasher::default();
-        state.hash(&mut hasher);
-        let bucket = self.by_hash.entry(hasher.finish()).or_default();
-        let new = !bucket.contains(state);
-        if new {
-            bucket.push(state.clone());
-            self.count += 1;
-        }
-        new
-    }
-}
-
-/// What a search found.
-#[derive(Default)]
-struct Found {
-    states: usize,
-    transitions: usize,
-    depth: usize,
-    checker: Checker,
-    /// The first moves that break an invariant, none shorter, and how many moves they are.
-    broken: Option<(usize, Vec<Violation>)>,
-    /// Moves to the first #MC of the host, and the causes of all of them.
-    host_mc: (Option<usize>, BTreeSet<BirthCause>),
-    /// Moves to the first line that is dirty under two KeyIDs.
-    alias: Option<usize>,
-    /// Whether a TD was given garbage without a signal.
-    garbage: bool,
-}
-
-impl std::fmt::Display for Found {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let or = |n: Option<usize>| n.map_or("never".to_owned(), |n| format!("after {n} moves"));
-        let Found { states, transitions, depth, .. } = self;
-        writeln!(f, "{states} states, {transitions} transitions, depth {depth}")?;
-        writeln!(f, "host #MC: {}, causes {:?}", or(self.host_mc.0), self.host_mc.1)?;
-        writeln!(f, "dirty alias: {}", or(self.alias))?;
-        writeln!(f, "a TD reads garbage: {}", self.garbage)
-    }
-}
-
-impl Found {
-    fn look(&mut self, depth: usize, now: &Reference, step: &Step, out: &StepOutcome) {
-        let Step::Op(who, _, _) = step else { return };
-        match (who, out.seen) {
-            (Agent::Kernel, Seen::MachineCheck { birth, .. }) => {
-                self.host_mc.0.get_or_insert(depth);
-                self.host_mc.1.extend(now.state().births.get(&birth).map(|b| b.cause));
-            }
-            (Agent::Td(_), Seen::Data { class: DataClass::Garbage, .. }) => self.garbage = true,
-            _ => {}
-        }
-        let dirty = now.state().caches.iter().filter(|(_, c)| c.state.is_dirty());
-        if self.alias.is_none() && dirty.map(|((t, _), _)| t).collect::<BTreeSet<_>>().len() > 1 {
-            self.alias = Some(depth);
-        }
-    }
-}
-
-/// Every reachable state, breadth first, until an invariant breaks.
-fn search(config: &Config) -> Found {
-    let moves = config.moves();
-    let start = config.start().without_history();
-    let mut reached = Reached::default();
-    reached.insert(start.state());
-    let mut queue = VecDeque::from([(0, start)]);
-    let mut found = Found::default();
-    while let Some((depth, model)) = queue.pop_front() {
-        found.depth = depth;
-        for steps in &moves {
-            let (mut before, mut broken) = (Cow::Borrowed(&model), vec![]);
-            let mut made = Ok(());
-            for step in steps {
-                let mut now = before.clone().into_owned();
-                let out = match now.step(step) {
-                    Ok(out) => out,
-                    Err(refused) => {
-                        made = Err(refused);
-                        break;
-                    }
-                };
-                broken.extend(found.checker.check_step(&before, step, &out, &now));
-                found.look(depth + 1, &now, step, &out);
-                before = Cow::Owned(now);
-            }
-            if made.is_err() {
-                continue;
-            }
-            let next = before.into_owned().without_history();
-            found.transitions += 1;
-            let new = reached.insert(next.state());
-            if new {
-                broken.extend(found.checker.check_state(&next));
-            }
-            if !broken.is_empty() {
-                found.broken = Some((depth + 1, broken));
-                return found;
-            }
-            if new {
-                queue.push_back((depth + 1, next));
-            }
-        }
-    }
-    found.states = reached.count;
-    found
-}
+use std::collections::BTreeSet;
 
 const ALL: [KeyId; 3] = [K0, H1, H2];
 const TWO: [KeyId; 2] = [K0, H1];
 
-/// Searches, and says what was found; fails when an invariant broke.
-fn explore(config: &Config) -> String {
-    let found = search(config);
-    assert_eq!(found.broken, None);
-    found.to_string()
+/// Searches a configuration to its end, judged.
+fn search(config: &Configuration) -> Explored {
+    config.explore(How::default())
+}
+
+/// The rows of that name, searched as far as the budget goes; no invariant may break.
+fn table(id: &str, budget: Budget) -> String {
+    let mut shown = String::new();
+    for row in rows().into_iter().filter(|row| row.id == id) {
+        let explored = row.explore(How { budget, ..How::default() });
+        assert_eq!(explored.found.broken, None, "{row}: {:?}", explored.trace);
+        assert_eq!(explored.searched.exhausted(), budget == Budget::UNBOUNDED, "{row}");
+        shown += &format!("{row}\n{explored}");
+    }
+    shown
+}
+fn whole(id: &str) -> String {
+    table(id, Budget::UNBOUNDED)
+}
+/// A row that is too large for every day: its first moves; all of it when `TDXSIM_ALL_CONFIGURATIONS` is set
+/// (docs/verification.md), where it must have as many states and transitions as is said there.
+fn first_moves(id: &str, depth: u32, all: &[(usize, u64, u32)]) -> String {
+    if std::env::var_os("TDXSIM_ALL_CONFIGURATIONS").is_some() {
+        for (row, want) in rows().into_iter().filter(|row| row.id == id).zip(all) {
+            let explored = search(&row);
+            assert_eq!(explored.found.broken, None, "{row}: {:?}", explored.trace);
+            let s = explored.searched;
+            assert_eq!((s.states, s.transitions, s.depth), *want, "{row}");
+        }
+    }
+    table(id, Budget { depth, ..Budget::UNBOUNDED })
 }
 
 #[test]
-fn x1_without_erratum_breaks_nothing() {
+fn x1_breaks_nothing() {
     expect![[r#"
+        X1: 1 core, 3 KeyIDs, li, erratum off
         11110 states, 194886 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: true
-    "#]]
-    .assert_eq(&explore(&Config::new(Li, false, 1, &ALL)));
-}
-#[test]
-fn x1_with_erratum_breaks_nothing() {
-    expect![[r#"
+        X1: 1 core, 3 KeyIDs, li, erratum on
         18996 states, 333536 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: true
     "#]]
-    .assert_eq(&explore(&Config::new(Li, true, 1, &ALL)));
+    .assert_eq(&whole("X1"));
 }
 #[test]
-fn x2_without_erratum_breaks_nothing() {
+fn x2_breaks_nothing() {
     expect![[r#"
+        X2: 1 core, 3 KeyIDs, ci, erratum off
         22346 states, 392706 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]]
-    .assert_eq(&explore(&Config::new(Ci, false, 1, &ALL)));
-}
-#[test]
-fn x2_with_erratum_breaks_nothing() {
-    expect![[r#"
+        X2: 1 core, 3 KeyIDs, ci, erratum on
         31720 states, 557690 transitions, depth 15
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
     "#]]
-    .assert_eq(&explore(&Config::new(Ci, true, 1, &ALL)));
+    .assert_eq(&whole("X2"));
 }
-
 #[test]
-fn x5_breaks_nothing_and_is_the_same_in_both_modes_without_erratum() {
-    let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, false, 2, &TWO)));
-    assert_eq!(ci, li, "verification.md M5");
+fn x3_breaks_nothing() {
     expect![[r#"
+        X3: 1 core, 3 KeyIDs, ci, erratum on, injected errors
+        69852 states, 1303265 transitions, depth 17
+        host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite, UncorrectableError}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+    "#]]
+    .assert_eq(&whole("X3"));
+}
+#[test]
+fn x4_breaks_nothing() {
+    let all = [(0, 0, 0), (228_421, 4_476_560, 22)];
+    expect![[r#"
+        X4: 1 core, 3 KeyIDs, ci, erratum off, replay attacker
+        25351 states, 167759 transitions, depth 6
+        host #MC: after 2 moves, causes {TdMismatch, MacMismatch}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+        X4: 1 core, 3 KeyIDs, li, erratum off, replay attacker
+        20853 states, 144726 transitions, depth 6
+        host #MC: after 2 moves, causes {TdMismatch}
+        dirty alias: after 2 moves
+        a TD reads garbage: true
+    "#]]
+    .assert_eq(&first_moves("X4", 6, &all));
+}
+#[test]
+fn x5_breaks_nothing() {
+    expect![[r#"
+        X5: 2 cores, 2 KeyIDs, ci, erratum off
         4850 states, 84322 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]]
-    .assert_eq(&ci);
-}
-#[test]
-fn x5_breaks_nothing_and_is_the_same_in_both_modes_with_erratum() {
-    let [ci, li] = [Ci, Li].map(|mode| explore(&Config::new(mode, true, 2, &TWO)));
-    assert_eq!(ci, li, "verification.md M5");
-    expect![[r#"
+        X5: 2 cores, 2 KeyIDs, li, erratum off
+        4850 states, 84322 transitions, depth 11
+        host #MC: after 2 moves, causes {TdMismatch}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+        X5: 2 cores, 2 KeyIDs, ci, erratum on
+        7148 states, 124308 transitions, depth 11
+        host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+        X5: 2 cores, 2 KeyIDs, li, erratum on
         7148 states, 124308 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
     "#]]
-    .assert_eq(&ci);
+    .assert_eq(&whole("X5"));
 }
-
+#[test]
+fn x6_breaks_nothing() {
+    expect![[r#"
+        X6: 3 cores, 2 KeyIDs, ci, erratum on
+        33324 states, 740499 transitions, depth 12
+        host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+    "#]]
+    .assert_eq(&whole("X6"));
+}
+#[test]
+fn x7_breaks_nothing() {
+    let all = [(3_349_649, 82_536_805, 20)];
+    expect![[r#"
+        X7: 2 cores, 3 KeyIDs, ci, erratum on
+        108367 states, 841837 transitions, depth 6
+        host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite}
+        dirty alias: after 2 moves
+        a TD reads garbage: false
+    "#]]
+    .assert_eq(&first_moves("X7", 6, &all));
+}
 #[test]
 fn weak_order_of_one_core_with_two_keyids_breaks_nothing() {
-    let config = Config { prompt: false, ..Config::new(Ci, true, 1, &TWO) };
     expect![[r#"
+        W: 1 core, 2 KeyIDs, ci, erratum on, weakly ordered stores
         5824 states, 99772 transitions, depth 11
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
     "#]]
-    .assert_eq(&explore(&config));
+    .assert_eq(&whole("W"));
+}
+
+#[test]
+fn with_one_private_keyid_both_modes_are_the_same() {
+    // verification.md M5, on row X5.
+    for erratum in [false, true] {
+        let [ci, li] = [Ci, Li].map(|mode| search(&Configuration::new(mode, erratum, 2, &TWO)));
+        assert_eq!(ci.to_string(), li.to_string());
+    }
+}
+
+#[test]
+fn states_that_differ_by_names_only_need_one_search() {
+    let mut shown = String::new();
+    let small = |row: &Configuration| !["X4", "X7"].contains(&row.id);
+    for row in rows().into_iter().filter(small) {
+        let how = How { listed: true, judged: false, ..How::default() };
+        let whole = row.explore(how);
+        let states = |n: usize| whole.searched.states as u64 * 100 / n.max(1) as u64;
+        shown += &format!("{row}: {}", whole.searched.states);
+        let cores = Reduction { cores: true, keyids: false };
+        for (name, reduction) in [("cores", cores), ("and KeyIDs", Reduction::SYMMETRY)] {
+            let less = row.explore(How { reduction, ..how });
+            assert!(less.searched.exhausted(), "{row}");
+            // What is seen and how lines stand, who is struck, by what, and after how many moves.
+            assert_eq!(less.found, whole.found, "{row}, {name}");
+            let n = less.searched.states;
+            shown += &format!("; {name} {n} (/{}.{:02})", states(n) / 100, states(n) % 100);
+        }
+        shown += "\n";
+    }
+    expect![[r#"
+        X1: 1 core, 3 KeyIDs, li, erratum off: 11110; cores 11110 (/1.00); and KeyIDs 5703 (/1.94)
+        X1: 1 core, 3 KeyIDs, li, erratum on: 18996; cores 18996 (/1.00); and KeyIDs 9791 (/1.94)
+        X2: 1 core, 3 KeyIDs, ci, erratum off: 22346; cores 22346 (/1.00); and KeyIDs 11592 (/1.92)
+        X2: 1 core, 3 KeyIDs, ci, erratum on: 31720; cores 31720 (/1.00); and KeyIDs 16496 (/1.92)
+        X3: 1 core, 3 KeyIDs, ci, erratum on, injected errors: 69852; cores 69852 (/1.00); and KeyIDs 37918 (/1.84)
+        X5: 2 cores, 2 KeyIDs, ci, erratum off: 4850; cores 2485 (/1.95); and KeyIDs 2485 (/1.95)
+        X5: 2 cores, 2 KeyIDs, li, erratum off: 4850; cores 2485 (/1.95); and KeyIDs 2485 (/1.95)
+        X5: 2 cores, 2 KeyIDs, ci, erratum on: 7148; cores 3661 (/1.95); and KeyIDs 3661 (/1.95)
+        X5: 2 cores, 2 KeyIDs, li, erratum on: 7148; cores 3661 (/1.95); and KeyIDs 3661 (/1.95)
+        X6: 3 cores, 2 KeyIDs, ci, erratum on: 33324; cores 7286 (/4.57); and KeyIDs 7286 (/4.57)
+        W: 1 core, 2 KeyIDs, ci, erratum on, weakly ordered stores: 5824; cores 5824 (/1.00); and KeyIDs 5824 (/1.00)
+    "#]].assert_eq(&shown);
+}
+
+#[test]
+fn a_search_with_symmetry_still_kills_every_mutant_with_a_real_trace() {
+    for (mutant, _) in KILLERS {
+        let mut config = Configuration::new(Ci, true, 2, &ALL);
+        config.spec.mutant = mutant;
+        let how = How { reduction: Reduction::SYMMETRY, ..How::default() };
+        let killed = config.explore(how);
+        let (depth, broken) = killed.found.broken.expect("the mutant survived");
+        let steps = killed.trace.expect("a trace");
+        assert!(steps.len() >= depth as usize);
+        // The steps, made again from the start, break the same.
+        let (mut now, mut checker, mut again) = (config.start(), Checker::new(), vec![]);
+        for step in &steps {
+            let before = now.clone();
+            let out = now.step(step).unwrap();
+            again.extend(checker.check_step(&before, step, &out, &now));
+            again.extend(checker.check_state(&now));
+        }
+        let ids = |found: &[crate::invariants::Violation]| -> BTreeSet<_> {
+            found.iter().map(|v| v.id).collect()
+        };
+        assert_eq!(ids(&again), ids(&broken), "MU-{mutant}");
+    }
 }
 
 #[test]
 fn without_erratum_the_host_is_struck_only_behind_a_failed_private_read() {
     // verification.md §0 point 2, by its two steps, and with no private read at all.
-    let mut model = Config::new(Li, false, 1, &TWO).start();
+    let mut model = Configuration::new(Li, false, 1, &TWO).start();
     let steps = [H1, K0].map(|k| Step::Op(user_of(k), 0, load(X, k, 8)));
     let seen = steps.map(|step| model.step(&step).unwrap().seen);
     assert!(seen.iter().all(|s| matches!(s, Seen::MachineCheck { .. })), "{seen:?}");
-    let mut quiet = Config::new(Ci, false, 2, &[K0]);
-    assert_eq!(search(&quiet).host_mc.0, None);
-    quiet.ue = true;
-    assert_eq!(search(&quiet).host_mc.1, BTreeSet::from([BirthCause::UncorrectableError]));
+    let mut quiet = Configuration::new(Ci, false, 2, &[K0]);
+    assert_eq!(search(&quiet).found.host_mc, None);
+    quiet.extra = Extra::Errors;
+    assert_eq!(search(&quiet).found.causes, BTreeSet::from([BirthCause::UncorrectableError]));
 }
 
 /// What the loads of a program see, with a CLFLUSH put in at `flush`.
 fn run(program: &[(KeyId, usize)], flush: Option<(usize, KeyId)>) -> Vec<Option<Bytes>> {
-    let mut model = Config::new(Ci, false, 1, &TWO).start();
+    let mut model = Configuration::new(Ci, false, 1, &TWO).start();
     let mut seen = vec![];
     for i in 0..=program.len() {
         if let Some((_, keyid)) = flush.filter(|(place, _)| *place == i) {
@@ -381,9 +324,9 @@ pub(crate) const KILLERS: [(u8, &[&str]); 11] = [
 fn every_planted_mutant_is_killed_within_five_moves() {
     for (mutant, ids) in KILLERS {
         // Ci with the erratum shows every one of them.
-        let mut config = Config::new(Ci, true, 1, &ALL);
+        let mut config = Configuration::new(Ci, true, 1, &ALL);
         config.spec.mutant = mutant;
-        let (moves, broken) = search(&config).broken.expect("the mutant survived");
+        let (moves, broken) = search(&config).found.broken.expect("the mutant survived");
         let found: BTreeSet<_> = broken.iter().map(|v| v.id).collect();
         assert_eq!(found, ids.iter().copied().collect(), "MU-{mutant} after {moves} moves");
         assert!(moves <= 5, "MU-{mutant} after {moves} moves");
@@ -393,10 +336,10 @@ fn every_planted_mutant_is_killed_within_five_moves() {
 #[test]
 fn a_line_that_is_dirty_under_two_keyids_is_reachable_unless_a_cache_holds_it_under_one() {
     // C11: in two moves. Caches that give up a line under one KeyID for another never reach it.
-    let config = Config::new(Li, false, 1, &TWO);
-    let found = search(&config);
-    assert_eq!(found.alias, Some(2));
-    assert!(found.checker.witnesses("C11") > 0);
+    let config = Configuration::new(Li, false, 1, &TWO);
+    let explored = search(&config);
+    assert_eq!(explored.found.alias, Some(2));
+    assert!(explored.checker.is_some_and(|c| c.witnesses("C11") > 0));
     let (mut model, mut checker) = (config.start(), Checker::new());
     for (keyid, other) in [(K0, H1), (H1, K0)] {
         let evict = Choice::Evict(Place::Core(0), at(X, other).tagged());

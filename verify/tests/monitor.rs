@@ -828,263 +828,263 @@ fn what_each_leaf_changes_when_it_succeeds() {
 
 static EFFECTS: std::sync::LazyLock<Expect> = std::sync::LazyLock::new(|| {
     expect![[r#"
-        TDH.SYS.INIT, done
-            ~ sys: state: 0, -> 1,
-        TDH.SYS.LP.INIT, done
-            ~ lp 1:  false -> true tlb 1 -> 0
-        TDH.SYS.KEY.CONFIG, first package
-            ~ sys: keyed: 0, -> 1,
-        TDH.SYS.KEY.CONFIG, last package
-            ~ sys: state: 2, -> 3, keyed: 2, -> 3,
-        TDH.SYS.TDMR.INIT, first piece rdx=0x100000000
-            ~ tdmr 0 next:  +0x0 -> +0x400000
-        TDH.SYS.TDMR.INIT, last piece of a GiB rdx=0x140000000
-            ~ tdmr 0 next:  +0x3fc00000 -> +0x40000000
-        TDH.SYS.SHUTDOWN, done
-            ~ sys: state: 3, -> 4,
-        TDH.SYS.LP.SHUTDOWN, does nothing
-        TDH.SYS.LP.SHUTDOWN, does nothing even then
-        TDH.MNG.CREATE, done
-            + kot 34: 1 0b0
-            + pamt 0 P200: PT_TDR of P200 bepoch 0
-            + td P200: TdView { hkid: KeyId(34, life_cycle: 0, fatal: false, keyed: 0, chldcnt: 0, tdcs: [], op_state: 0, epoch: 0, refcount: [0, 0], attributes: 0, gpaw: 0, levels: 0, l2_vms: 0, max_vcpus: 0, vcpus: 0, associated: 0 }
-            + td P200 tdcs: 
-        TDH.MNG.CREATE, a freed HKID
-            + kot 33: 1 0b0
-            + pamt 0 P200: PT_TDR of P200 bepoch 0
-            + td P200: TdView { hkid: KeyId(33, life_cycle: 0, fatal: false, keyed: 0, chldcnt: 0, tdcs: [], op_state: 0, epoch: 0, refcount: [0, 0], attributes: 0, gpaw: 0, levels: 0, l2_vms: 0, max_vcpus: 0, vcpus: 0, associated: 0 }
-            + td P200 tdcs: 
-        TDH.MNG.KEY.CONFIG, first package
-            ~ td P0: keyed: 0, -> 1,
-        TDH.MNG.KEY.CONFIG, last package
-            ~ td P0: life_cycle: 0, -> 1, keyed: 2, -> 3,
-        TDH.MNG.ADDCX, sixth page
-            + pamt 0 P200: PT_TDCX of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            ~ td P0 tdcs:  P1P2P3P4P5 -> P1P2P3P4P5P200
-        TDH.MNG.ADDCX, seventh page
-            + pamt 0 P200: PT_TDCX of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            ~ td P0 tdcs:  P1P2P3P4P5P6 -> P1P2P3P4P5P6P200
-        TDH.MR.FINALIZE, done
-            ~ td P0: op_state: 1, -> 2,
-        TDH.MNG.VPFLUSHDONE, done
-            ~ kot 33:  1 -> 2 1 0b0 -> 0b11
-            ~ td P0: life_cycle: 1, -> 2,
-        TDH.MNG.VPFLUSHDONE, key half configured
-            ~ kot 33:  1 -> 2 1 0b0 -> 0b11
-            ~ td P0: life_cycle: 0, -> 2,
-        TDH.MNG.VPFLUSHDONE, fatal does not matter
-            ~ kot 33:  1 -> 2 1 0b0 -> 0b11
-            ~ td P0: life_cycle: 1, -> 2,
-        TDH.MNG.KEY.FREEID, done
-            - kot 33: 2 0b0
-            ~ td P0: life_cycle: 2, -> 3,
-        TDH.MNG.KEY.RECLAIMID, does nothing
-        TDH.VP.CREATE, done
-            + pamt 0 P200: PT_TDVPR of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + vcpu P200: state 0 lp None epoch 0
-            + vcpu P200 pages: P200
-        TDH.VP.ADDCX, done
-            + pamt 0 P200: PT_TDCX of P0 bepoch 0
-            ~ td P0: chldcnt: 1563, -> 1564,
-            ~ vcpu P100 pages:  P100P101P102P103P104 -> P100P101P102P103P104P200
-        TDH.VP.INIT, done
-            ~ td P0: vcpus: 1, -> 2, associated: 1 -> 2
-            ~ vcpu P100: state 0 -> 2 lp None -> Some(1
-        TDH.VP.FLUSH, done
-            ~ td P0: associated: 1 -> 0
-            ~ vcpu P16: lp Some(1 -> None
-            ~ lp 1: tlb 1 -> 0
-        TDH.VP.FLUSH, fatal does not matter
-            ~ td P0: associated: 1 -> 0
-            ~ vcpu P16: lp Some(1 -> None
-        TDH.MEM.SEPT.ADD, done
-            + pamt 0 P200: PT_EPT of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + table P200: P0
-            + sept P33[6]: 0x0000000000000007 to P200
-        TDH.MEM.SEPT.ADD, in the root
-            + pamt 0 P200: PT_EPT of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + table P200: P0
-            + sept P4[1]: 0x0000000000000007 to P200
-        TDH.MEM.SEPT.ADD, a table is there and allowed to be
-        TDH.MEM.SEPT.ADD, version 1
-            + pamt 0 P200: PT_EPT of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + table P200: P0
-            + sept P33[6]: 0x0000000000000007 to P200
-        TDH.MEM.PAGE.ADD, done
-            + pamt 0 P200: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + sept P34[4]: 0x00000000000000f7 to P200
-        TDH.MEM.PAGE.ADD, source with a shared KeyID
-            + pamt 0 P200: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + sept P34[4]: 0x00000000000000f7 to P200
-        TDH.MEM.PAGE.AUG, 4 KiB
-            + pamt 0 P200: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + sept P34[4]: 0x01000000000000f0 to P200
-        TDH.MEM.PAGE.AUG, 2 MiB
-            + pamt 1 P10240: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 2070,
-            + sept P33[6]: 0x01000000000000f0 to P10240
-        TDH.MEM.RANGE.BLOCK, a page
-            ~ pamt 0 P64: bepoch 1 -> 3
-            ~ sept P34[0]:  0x80000000000000f7 -> 0x80800000000000f0
-        TDH.MEM.RANGE.BLOCK, a pending page
-            ~ pamt 0 P66: bepoch 1 -> 3
-            ~ sept P34[2]:  0x01000000000000f0 -> 0x01800000000000f0
-        TDH.MEM.RANGE.BLOCK, a pending page, half accepted
-            ~ pamt 1 P2560: bepoch 1 -> 3
-            ~ sept P33[2]:  0x01000000000000f0 -> 0x01800000000000f0 to P2568 -> P2560
-        TDH.MEM.RANGE.BLOCK, a table
-            ~ pamt 0 P34: bepoch 0 -> 3
-            ~ sept P33[0]:  0x0000000000000007 -> 0x0080000000000000
-        TDH.MEM.RANGE.UNBLOCK, a page
-            ~ sept P34[1]:  0x80800000000000f0 -> 0x80000000000000f7
-        TDH.MEM.RANGE.UNBLOCK, a pending page
-            ~ sept P34[3]:  0x01800000000000f0 -> 0x01000000000000f0
-        TDH.MEM.RANGE.UNBLOCK, a table
-            ~ sept P33[5]:  0x0080000000000000 -> 0x0000000000000007
-        TDH.MEM.TRACK, done
-            ~ td P0: epoch: 3, -> 4,
-        TDH.MEM.TRACK, a VCPU of this epoch is inside
-            ~ td P0: epoch: 3, -> 4,
-        TDH.MEM.PAGE.REMOVE, a blocked page rcx=0x100041000
-            - pamt 0 P65: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - sept P34[1]: 0x80800000000000f0 to P65
-        TDH.MEM.PAGE.REMOVE, a blocked pending page rcx=0x100043000
-            - pamt 0 P67: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - sept P34[3]: 0x01800000000000f0 to P67
-        TDH.MEM.PAGE.REMOVE, a blocked 2 MiB page rcx=0x100c00000
-            - pamt 1 P3072: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1046,
-            - sept P33[3]: 0x80800000000000f0 to P3072
-        TDH.MEM.PAGE.REMOVE, Q-16: while the TD is built rcx=0x100040000
-            - pamt 0 P64: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - sept P34[0]: 0x80000000000000f7 to P64
-        TDH.MEM.PAGE.REMOVE, blocked in the last epoch rcx=0x100044000
-            - pamt 0 P68: PT_REG of P0 bepoch 3
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - sept P34[5]: 0x80800000000000f0 to P68
-        TDH.MEM.PAGE.REMOVE, two epochs ago does not ask who is inside rcx=0x100044000
-            - pamt 0 P68: PT_REG of P0 bepoch 3
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - sept P34[5]: 0x80800000000000f0 to P68
-        TDH.MEM.SEPT.REMOVE, an empty blocked table rcx=0x100025000
-            - pamt 0 P37: PT_EPT of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - table P37: P0
-            - sept P33[5]: 0x0080000000000000 to P37
-        TDH.MEM.PAGE.RELOCATE, a blocked page rcx=0x100041000
-            - pamt 0 P65: PT_REG of P0 bepoch 1
-            + pamt 0 P200: PT_REG of P0 bepoch 0
-            ~ sept P34[1]:  0x80800000000000f0 -> 0x80000000000000f7 to P65 -> P200
-        TDH.MEM.PAGE.RELOCATE, a blocked pending page rcx=0x100043000
-            - pamt 0 P67: PT_REG of P0 bepoch 1
-            + pamt 0 P200: PT_REG of P0 bepoch 0
-            ~ sept P34[3]:  0x01800000000000f0 -> 0x01000000000000f0 to P67 -> P200
-        TDH.MEM.PAGE.DEMOTE, a blocked page
-            - pamt 1 P3072: PT_REG of P0 bepoch 1
-            + pamt 0 P200: PT_EPT of P0 bepoch 0
-            … 511 more
-            + pamt 0 P3583: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + table P200: P0
-            ~ sept P33[3]:  0x80800000000000f0 -> 0x0000000000000007 to P3072 -> P200
-            + sept P200[0]: 0x00000000000000f7 to P3072
-            … 510 more
-            + sept P200[9]: 0x00000000000000f7 to P3081
-        TDH.MEM.PAGE.DEMOTE, a pending page, half accepted, while the TD is built
-            - pamt 1 P2560: PT_REG of P0 bepoch 1
-            + pamt 0 P200: PT_EPT of P0 bepoch 0
-            … 511 more
-            + pamt 0 P3071: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1559,
-            + table P200: P0
-            ~ sept P33[2]:  0x01000000000000f0 -> 0x0000000000000007 to P2568 -> P200
-            + sept P200[0]: 0x01000000000000f0 to P2560
-            … 510 more
-            + sept P200[9]: 0x01000000000000f0 to P2569
-        TDH.MEM.PAGE.PROMOTE, 512 pages rcx=0x100024000
-            - pamt 0 P36: PT_EPT of P0 bepoch 1
-            - pamt 0 P4096: PT_REG of P0 bepoch 1
-            … 511 more
-            + pamt 1 P4096: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 2070, -> 2069,
-            - table P36: P0
-            ~ sept P33[4]:  0x0080000000000000 -> 0x00000000000000f7 to P36 -> P4096
-            - sept P36[0]: 0x80000000000000f7 to P4096
-            … 510 more
-            - sept P36[9]: 0x80000000000000f7 to P4105
-        TDH.MEM.PAGE.PROMOTE, while the TD is built rcx=0x100024000
-            - pamt 0 P36: PT_EPT of P0 bepoch 0
-            - pamt 0 P4096: PT_REG of P0 bepoch 1
-            … 511 more
-            + pamt 1 P4096: PT_REG of P0 bepoch 0
-            ~ td P0: chldcnt: 2070, -> 2069,
-            - table P36: P0
-            ~ sept P33[4]:  0x0000000000000007 -> 0x00000000000000f7 to P36 -> P4096
-            - sept P36[0]: 0x80000000000000f7 to P4096
-            … 510 more
-            - sept P36[9]: 0x80000000000000f7 to P4105
-        TDH.MEM.SEPT.RD, a page rcx=0x80000001000400f7 rdx=0x400
-        TDH.MEM.SEPT.RD, a table rcx=0x7 rdx=0x8401
-        TDH.MEM.SEPT.RD, nothing rcx=0x0 rdx=0x0
-        TDH.MEM.RD, a page
-        TDH.MEM.RD, a 2 MiB page
-        TDH.MEM.WR, a page
-        TDH.MEM.WR, a 2 MiB page
-        TDH.MR.EXTEND, 256 bytes
-        TDH.PHYMEM.PAGE.RDMD, a page rcx=0x3 rdx=0x100000000 r8=0x0 r9=0x1
-        TDH.PHYMEM.PAGE.RDMD, a free page rcx=0x0
-        TDH.PHYMEM.PAGE.RDMD, a reserved page rcx=0x1
-        TDH.PHYMEM.PAGE.RDMD, a TDR rcx=0x4 r8=0x0
-        TDH.PHYMEM.PAGE.RDMD, inside a 2 MiB page rcx=0x3 rdx=0x100000000 r8=0x1 r9=0x1
-        TDH.PHYMEM.PAGE.RDMD, a table rcx=0x8 rdx=0x100000000 r8=0x0 r9=0x0
-        TDH.PHYMEM.PAGE.RECLAIM, a page rcx=0x3 rdx=0x100000000 r8=0x0
-            - pamt 0 P64: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1557,
-        TDH.PHYMEM.PAGE.RECLAIM, a 2 MiB page rcx=0x3 rdx=0x100000000 r8=0x1
-            - pamt 1 P2048: PT_REG of P0 bepoch 1
-            ~ td P0: chldcnt: 1558, -> 1046,
-        TDH.PHYMEM.PAGE.RECLAIM, a VCPU rcx=0x6 rdx=0x100000000 r8=0x0
-            - pamt 0 P16: PT_TDVPR of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - vcpu P16: state 2 lp None epoch 2
-            - vcpu P16 pages: P16P17P18P19P20P21
-        TDH.PHYMEM.PAGE.RECLAIM, a table rcx=0x8 rdx=0x100000000 r8=0x0
-            - pamt 0 P34: PT_EPT of P0 bepoch 0
-            ~ td P0: chldcnt: 1558, -> 1557,
-            - table P34: P0
-            - sept P34[0]: 0x80000000000000f7 to P64
-            - sept P34[1]: 0x80800000000000f0 to P65
-            - sept P34[2]: 0x01000000000000f0 to P66
-            - sept P34[3]: 0x01800000000000f0 to P67
-            - sept P34[5]: 0x80800000000000f0 to P68
-        TDH.PHYMEM.PAGE.RECLAIM, the TDR, last rcx=0x4 r8=0x0
-            - pamt 0 P0: PT_TDR of P0 bepoch 0
-            - td P0: TdView { hkid: KeyId(33, life_cycle: 3, fatal: false, keyed: 3, chldcnt: 0, tdcs: [], op_state: 2, epoch: 3, refcount: [0, 0], attributes: 0, gpaw: 48, levels: 4, l2_vms: 0, max_vcpus: 2, vcpus: 1, associated: 0 }
-            - td P0 tdcs: P1P2P3P4P5P6
-        TDH.PHYMEM.PAGE.WBINVD, a free page, private KeyID
-        TDH.PHYMEM.PAGE.WBINVD, MC-23: KeyID 0
-        TDH.PHYMEM.CACHE.WB, start
-            ~ kot 33: 2 0b11 -> 0b10
-        TDH.PHYMEM.CACHE.WB, resume
-            ~ sys: cache_wb: [Some({KeyId(33}, -> [None,
-            ~ kot 33: 2 0b11 -> 0b10
-        TDH.PHYMEM.CACHE.WB, start anew
-            ~ sys: cache_wb: [Some({KeyId(33}, -> [None,
-            ~ kot 33: 2 0b11 -> 0b10
-            ~ kot 34: 2 0b11 -> 0b10
-    "#]]
+    TDH.SYS.INIT, done
+        ~ sys: state: 0, -> 1,
+    TDH.SYS.LP.INIT, done
+        ~ lp 1:  false -> true tlb 1 -> 0
+    TDH.SYS.KEY.CONFIG, first package
+        ~ sys: keyed: 0, -> 1,
+    TDH.SYS.KEY.CONFIG, last package
+        ~ sys: state: 2, -> 3, keyed: 2, -> 3,
+    TDH.SYS.TDMR.INIT, first piece rdx=0x100000000
+        ~ tdmr 0 next:  +0x0 -> +0x400000
+    TDH.SYS.TDMR.INIT, last piece of a GiB rdx=0x140000000
+        ~ tdmr 0 next:  +0x3fc00000 -> +0x40000000
+    TDH.SYS.SHUTDOWN, done
+        ~ sys: state: 3, -> 4,
+    TDH.SYS.LP.SHUTDOWN, does nothing
+    TDH.SYS.LP.SHUTDOWN, does nothing even then
+    TDH.MNG.CREATE, done
+        + kot 34: 1 0b0
+        + pamt 0 P200: PT_TDR of P200 bepoch 0
+        + td P200: TdView { hkid: KeyId(34, life_cycle: 0, fatal: false, keyed: 0, chldcnt: 0, tdcs: [], op_state: 0, epoch: 0, refcount: [0, 0], attributes: 0, gpaw: 0, levels: 0, l2_vms: 0, max_vcpus: 0, vcpus: 0, associated: 0 }
+        + td P200 tdcs: 
+    TDH.MNG.CREATE, a freed HKID
+        + kot 33: 1 0b0
+        + pamt 0 P200: PT_TDR of P200 bepoch 0
+        + td P200: TdView { hkid: KeyId(33, life_cycle: 0, fatal: false, keyed: 0, chldcnt: 0, tdcs: [], op_state: 0, epoch: 0, refcount: [0, 0], attributes: 0, gpaw: 0, levels: 0, l2_vms: 0, max_vcpus: 0, vcpus: 0, associated: 0 }
+        + td P200 tdcs: 
+    TDH.MNG.KEY.CONFIG, first package
+        ~ td P0: keyed: 0, -> 1,
+    TDH.MNG.KEY.CONFIG, last package
+        ~ td P0: life_cycle: 0, -> 1, keyed: 2, -> 3,
+    TDH.MNG.ADDCX, sixth page
+        + pamt 0 P200: PT_TDCX of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        ~ td P0 tdcs:  P1P2P3P4P5 -> P1P2P3P4P5P200
+    TDH.MNG.ADDCX, seventh page
+        + pamt 0 P200: PT_TDCX of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        ~ td P0 tdcs:  P1P2P3P4P5P6 -> P1P2P3P4P5P6P200
+    TDH.MR.FINALIZE, done
+        ~ td P0: op_state: 1, -> 2,
+    TDH.MNG.VPFLUSHDONE, done
+        ~ kot 33:  1 -> 2 1 0b0 -> 0b11
+        ~ td P0: life_cycle: 1, -> 2,
+    TDH.MNG.VPFLUSHDONE, key half configured
+        ~ kot 33:  1 -> 2 1 0b0 -> 0b11
+        ~ td P0: life_cycle: 0, -> 2,
+    TDH.MNG.VPFLUSHDONE, fatal does not matter
+        ~ kot 33:  1 -> 2 1 0b0 -> 0b11
+        ~ td P0: life_cycle: 1, -> 2,
+    TDH.MNG.KEY.FREEID, done
+        - kot 33: 2 0b0
+        ~ td P0: life_cycle: 2, -> 3,
+    TDH.MNG.KEY.RECLAIMID, does nothing
+    TDH.VP.CREATE, done
+        + pamt 0 P200: PT_TDVPR of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + vcpu P200: state 0 lp None epoch 0
+        + vcpu P200 pages: P200
+    TDH.VP.ADDCX, done
+        + pamt 0 P200: PT_TDCX of P0 bepoch 0
+        ~ td P0: chldcnt: 1563, -> 1564,
+        ~ vcpu P100 pages:  P100P101P102P103P104 -> P100P101P102P103P104P200
+    TDH.VP.INIT, done
+        ~ td P0: vcpus: 1, -> 2, associated: 1 -> 2
+        ~ vcpu P100: state 0 -> 2 lp None -> Some(1
+    TDH.VP.FLUSH, done
+        ~ td P0: associated: 1 -> 0
+        ~ vcpu P16: lp Some(1 -> None
+        ~ lp 1: tlb 1 -> 0
+    TDH.VP.FLUSH, fatal does not matter
+        ~ td P0: associated: 1 -> 0
+        ~ vcpu P16: lp Some(1 -> None
+    TDH.MEM.SEPT.ADD, done
+        + pamt 0 P200: PT_EPT of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + table P200: P0
+        + sept P33[6]: 0x0000000000000007 to P200
+    TDH.MEM.SEPT.ADD, in the root
+        + pamt 0 P200: PT_EPT of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + table P200: P0
+        + sept P4[1]: 0x0000000000000007 to P200
+    TDH.MEM.SEPT.ADD, a table is there and allowed to be
+    TDH.MEM.SEPT.ADD, version 1
+        + pamt 0 P200: PT_EPT of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + table P200: P0
+        + sept P33[6]: 0x0000000000000007 to P200
+    TDH.MEM.PAGE.ADD, done
+        + pamt 0 P200: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + sept P34[4]: 0x00000000000000f7 to P200
+    TDH.MEM.PAGE.ADD, source with a shared KeyID
+        + pamt 0 P200: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + sept P34[4]: 0x00000000000000f7 to P200
+    TDH.MEM.PAGE.AUG, 4 KiB
+        + pamt 0 P200: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + sept P34[4]: 0x01000000000000f0 to P200
+    TDH.MEM.PAGE.AUG, 2 MiB
+        + pamt 1 P10240: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 2070,
+        + sept P33[6]: 0x01000000000000f0 to P10240
+    TDH.MEM.RANGE.BLOCK, a page
+        ~ pamt 0 P64: bepoch 1 -> 3
+        ~ sept P34[0]:  0x80000000000000f7 -> 0x80800000000000f0
+    TDH.MEM.RANGE.BLOCK, a pending page
+        ~ pamt 0 P66: bepoch 1 -> 3
+        ~ sept P34[2]:  0x01000000000000f0 -> 0x01800000000000f0
+    TDH.MEM.RANGE.BLOCK, a pending page, half accepted
+        ~ pamt 1 P2560: bepoch 1 -> 3
+        ~ sept P33[2]:  0x01000000000000f0 -> 0x01800000000000f0 to P2568 -> P2560
+    TDH.MEM.RANGE.BLOCK, a table
+        ~ pamt 0 P34: bepoch 0 -> 3
+        ~ sept P33[0]:  0x0000000000000007 -> 0x0080000000000000
+    TDH.MEM.RANGE.UNBLOCK, a page
+        ~ sept P34[1]:  0x80800000000000f0 -> 0x80000000000000f7
+    TDH.MEM.RANGE.UNBLOCK, a pending page
+        ~ sept P34[3]:  0x01800000000000f0 -> 0x01000000000000f0
+    TDH.MEM.RANGE.UNBLOCK, a table
+        ~ sept P33[5]:  0x0080000000000000 -> 0x0000000000000007
+    TDH.MEM.TRACK, done
+        ~ td P0: epoch: 3, -> 4,
+    TDH.MEM.TRACK, a VCPU of this epoch is inside
+        ~ td P0: epoch: 3, -> 4,
+    TDH.MEM.PAGE.REMOVE, a blocked page rcx=0x100041000
+        - pamt 0 P65: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - sept P34[1]: 0x80800000000000f0 to P65
+    TDH.MEM.PAGE.REMOVE, a blocked pending page rcx=0x100043000
+        - pamt 0 P67: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - sept P34[3]: 0x01800000000000f0 to P67
+    TDH.MEM.PAGE.REMOVE, a blocked 2 MiB page rcx=0x100c00000
+        - pamt 1 P3072: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1046,
+        - sept P33[3]: 0x80800000000000f0 to P3072
+    TDH.MEM.PAGE.REMOVE, Q-16: while the TD is built rcx=0x100040000
+        - pamt 0 P64: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - sept P34[0]: 0x80000000000000f7 to P64
+    TDH.MEM.PAGE.REMOVE, blocked in the last epoch rcx=0x100044000
+        - pamt 0 P68: PT_REG of P0 bepoch 3
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - sept P34[5]: 0x80800000000000f0 to P68
+    TDH.MEM.PAGE.REMOVE, two epochs ago does not ask who is inside rcx=0x100044000
+        - pamt 0 P68: PT_REG of P0 bepoch 3
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - sept P34[5]: 0x80800000000000f0 to P68
+    TDH.MEM.SEPT.REMOVE, an empty blocked table rcx=0x100025000
+        - pamt 0 P37: PT_EPT of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - table P37: P0
+        - sept P33[5]: 0x0080000000000000 to P37
+    TDH.MEM.PAGE.RELOCATE, a blocked page rcx=0x100041000
+        - pamt 0 P65: PT_REG of P0 bepoch 1
+        + pamt 0 P200: PT_REG of P0 bepoch 0
+        ~ sept P34[1]:  0x80800000000000f0 -> 0x80000000000000f7 to P65 -> P200
+    TDH.MEM.PAGE.RELOCATE, a blocked pending page rcx=0x100043000
+        - pamt 0 P67: PT_REG of P0 bepoch 1
+        + pamt 0 P200: PT_REG of P0 bepoch 0
+        ~ sept P34[3]:  0x01800000000000f0 -> 0x01000000000000f0 to P67 -> P200
+    TDH.MEM.PAGE.DEMOTE, a blocked page
+        - pamt 1 P3072: PT_REG of P0 bepoch 1
+        + pamt 0 P200: PT_EPT of P0 bepoch 0
+        … 511 more
+        + pamt 0 P3583: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + table P200: P0
+        ~ sept P33[3]:  0x80800000000000f0 -> 0x0000000000000007 to P3072 -> P200
+        + sept P200[0]: 0x00000000000000f7 to P3072
+        … 510 more
+        + sept P200[9]: 0x00000000000000f7 to P3081
+    TDH.MEM.PAGE.DEMOTE, a pending page, half accepted, while the TD is built
+        - pamt 1 P2560: PT_REG of P0 bepoch 1
+        + pamt 0 P200: PT_EPT of P0 bepoch 0
+        … 511 more
+        + pamt 0 P3071: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1559,
+        + table P200: P0
+        ~ sept P33[2]:  0x01000000000000f0 -> 0x0000000000000007 to P2568 -> P200
+        + sept P200[0]: 0x01000000000000f0 to P2560
+        … 510 more
+        + sept P200[9]: 0x01000000000000f0 to P2569
+    TDH.MEM.PAGE.PROMOTE, 512 pages rcx=0x100024000
+        - pamt 0 P36: PT_EPT of P0 bepoch 1
+        - pamt 0 P4096: PT_REG of P0 bepoch 1
+        … 511 more
+        + pamt 1 P4096: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 2070, -> 2069,
+        - table P36: P0
+        ~ sept P33[4]:  0x0080000000000000 -> 0x00000000000000f7 to P36 -> P4096
+        - sept P36[0]: 0x80000000000000f7 to P4096
+        … 510 more
+        - sept P36[9]: 0x80000000000000f7 to P4105
+    TDH.MEM.PAGE.PROMOTE, while the TD is built rcx=0x100024000
+        - pamt 0 P36: PT_EPT of P0 bepoch 0
+        - pamt 0 P4096: PT_REG of P0 bepoch 1
+        … 511 more
+        + pamt 1 P4096: PT_REG of P0 bepoch 0
+        ~ td P0: chldcnt: 2070, -> 2069,
+        - table P36: P0
+        ~ sept P33[4]:  0x0000000000000007 -> 0x00000000000000f7 to P36 -> P4096
+        - sept P36[0]: 0x80000000000000f7 to P4096
+        … 510 more
+        - sept P36[9]: 0x80000000000000f7 to P4105
+    TDH.MEM.SEPT.RD, a page rcx=0x80000001000400f7 rdx=0x400
+    TDH.MEM.SEPT.RD, a table rcx=0x7 rdx=0x8401
+    TDH.MEM.SEPT.RD, nothing rcx=0x0 rdx=0x0
+    TDH.MEM.RD, a page
+    TDH.MEM.RD, a 2 MiB page
+    TDH.MEM.WR, a page
+    TDH.MEM.WR, a 2 MiB page
+    TDH.MR.EXTEND, 256 bytes
+    TDH.PHYMEM.PAGE.RDMD, a page rcx=0x3 rdx=0x100000000 r8=0x0 r9=0x1
+    TDH.PHYMEM.PAGE.RDMD, a free page rcx=0x0
+    TDH.PHYMEM.PAGE.RDMD, a reserved page rcx=0x1
+    TDH.PHYMEM.PAGE.RDMD, a TDR rcx=0x4 r8=0x0
+    TDH.PHYMEM.PAGE.RDMD, inside a 2 MiB page rcx=0x3 rdx=0x100000000 r8=0x1 r9=0x1
+    TDH.PHYMEM.PAGE.RDMD, a table rcx=0x8 rdx=0x100000000 r8=0x0 r9=0x0
+    TDH.PHYMEM.PAGE.RECLAIM, a page rcx=0x3 rdx=0x100000000 r8=0x0
+        - pamt 0 P64: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1557,
+    TDH.PHYMEM.PAGE.RECLAIM, a 2 MiB page rcx=0x3 rdx=0x100000000 r8=0x1
+        - pamt 1 P2048: PT_REG of P0 bepoch 1
+        ~ td P0: chldcnt: 1558, -> 1046,
+    TDH.PHYMEM.PAGE.RECLAIM, a VCPU rcx=0x6 rdx=0x100000000 r8=0x0
+        - pamt 0 P16: PT_TDVPR of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - vcpu P16: state 2 lp None epoch 2
+        - vcpu P16 pages: P16P17P18P19P20P21
+    TDH.PHYMEM.PAGE.RECLAIM, a table rcx=0x8 rdx=0x100000000 r8=0x0
+        - pamt 0 P34: PT_EPT of P0 bepoch 0
+        ~ td P0: chldcnt: 1558, -> 1557,
+        - table P34: P0
+        - sept P34[0]: 0x80000000000000f7 to P64
+        - sept P34[1]: 0x80800000000000f0 to P65
+        - sept P34[2]: 0x01000000000000f0 to P66
+        - sept P34[3]: 0x01800000000000f0 to P67
+        - sept P34[5]: 0x80800000000000f0 to P68
+    TDH.PHYMEM.PAGE.RECLAIM, the TDR, last rcx=0x4 r8=0x0
+        - pamt 0 P0: PT_TDR of P0 bepoch 0
+        - td P0: TdView { hkid: KeyId(33, life_cycle: 3, fatal: false, keyed: 3, chldcnt: 0, tdcs: [], op_state: 2, epoch: 3, refcount: [0, 0], attributes: 0, gpaw: 48, levels: 4, l2_vms: 0, max_vcpus: 2, vcpus: 1, associated: 0 }
+        - td P0 tdcs: P1P2P3P4P5P6
+    TDH.PHYMEM.PAGE.WBINVD, a free page, private KeyID
+    TDH.PHYMEM.PAGE.WBINVD, MC-23: KeyID 0
+    TDH.PHYMEM.CACHE.WB, start
+        ~ kot 33: 2 0b11 -> 0b10
+    TDH.PHYMEM.CACHE.WB, resume
+        ~ sys: cache_wb: [Some({KeyId(33}, -> [None,
+        ~ kot 33: 2 0b11 -> 0b10
+    TDH.PHYMEM.CACHE.WB, start anew
+        ~ sys: cache_wb: [Some({KeyId(33}, -> [None,
+        ~ kot 33: 2 0b11 -> 0b10
+        ~ kot 34: 2 0b11 -> 0b10
+"#]]
 });
 
 /// Views that differ from this one in one field that means something.

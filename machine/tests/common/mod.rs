@@ -16,6 +16,7 @@ use sim_core::{Addr, Hpa, KeyId, KeyIdLayout, Op, Ps};
 /// Two packages of two cores, caches of a few sets, the erratum, Ci.
 pub(crate) fn platform() -> PlatformSpec {
     PlatformSpec {
+        planted: Default::default(),
         name: "test".to_owned(),
         title: "a small platform for tests".to_owned(),
         keyid: KeyIdLayout {

@@ -32,6 +32,8 @@ pub struct Program {
     pub lines: Vec<ProgramLine>,
     /// What must and must not come of it.
     pub expectations: Vec<Expectation>,
+    /// What may come of it: what a search must find possible, and counts as expected ([`Expectation::forbidden`] is false).
+    pub allowed: Vec<Expectation>,
     /// What must hold at the end.
     pub finals: Vec<BoundFinal>,
     /// What is done before it.
@@ -452,7 +454,10 @@ impl Binder<'_> {
         let mut spans = operand_spans(&self.scenario.source, at.span());
         let mut extents = extents(op).into_iter();
         let registers = Cell::new(0);
-        if let Op::WcEvict { core } | Op::Irq { core, .. } | Op::Starve { core, .. } = op
+        if let Op::WcEvict { core }
+        | Op::Drain { core, .. }
+        | Op::Irq { core, .. }
+        | Op::Starve { core, .. } = op
             && *core >= u32::from(self.spec.cpu.cores)
         {
             let expected = format!("a core below {}, which is cpu.cores", self.spec.cpu.cores);
@@ -594,8 +599,13 @@ impl Scenario {
             crypto,
             erratum: platform.memory.erratum_pw_mce,
         });
-        let mut expectations = Vec::new();
-        for (entries, forbidden) in [(&checks.expect, false), (&checks.forbid, true)] {
+        let (mut expectations, mut allowed) = (Vec::new(), Vec::new());
+        let tables =
+            [(&checks.expect, false, &mut expectations), (&checks.allow, false, &mut allowed)];
+        let mut forbids = Vec::new();
+        for (entries, forbidden, out) in
+            tables.into_iter().chain([(&checks.forbid, true, &mut forbids)])
+        {
             for (StepRef { agent: name, index }, pattern) in entries {
                 let agent = index_of.get(name.as_str()).copied();
                 let known =
@@ -606,15 +616,27 @@ impl Scenario {
                 })?;
                 let (line, column) = binder.place(pattern.at);
                 let (index, pattern) = (*index, pattern.value.clone());
-                expectations.push(Expectation { agent, index, pattern, forbidden, line, column });
+                out.push(Expectation { agent, index, pattern, forbidden, line, column });
             }
         }
+        expectations.append(&mut forbids);
         let finals = checks.finals.iter().map(|check| binder.check(check));
         let finals = finals.collect::<Result<Vec<_>, Diag>>()?;
         let (name, order) = (self.name.clone(), self.order);
         let host = self.regions.iter().filter(|region| region.space == Space::Host).chain(&made);
         let area = |r: &Region| NamedArea { name: r.name.clone(), base: r.base, size: r.size };
         let areas = host.map(area).collect();
-        Ok(Program { name, order, crypto, agents, lines, expectations, finals, setup, areas })
+        Ok(Program {
+            name,
+            order,
+            crypto,
+            agents,
+            lines,
+            expectations,
+            allowed,
+            finals,
+            setup,
+            areas,
+        })
     }
 }

@@ -97,6 +97,8 @@ pub(super) fn may(kind: AgentKind, op: &TextOp) -> Result<(), &'static str> {
             (kind == AgentKind::Device, "an agent `dmaN` for this operation")
         }
         Op::Evict { .. }
+        | Op::WriteBack { .. }
+        | Op::Drain { .. }
         | Op::WcEvict { .. }
         | Op::FlipBit { .. }
         | Op::FlipTd { .. }
@@ -187,7 +189,9 @@ impl Scenario {
 fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     let envelope = Envelope::parse(src)?;
     let root = envelope.root();
-    root.only(&["scenario", "regions", "agents", "tdx", "td", "expect", "forbid", "when"])?;
+    root.only(&[
+        "scenario", "regions", "agents", "tdx", "td", "expect", "forbid", "allow", "when",
+    ])?;
     let head = root.required("scenario", "a table [scenario]")?.section("a table [scenario]")?;
     head.only(&[
         "name",
@@ -246,6 +250,10 @@ fn read(src: &SourceFile) -> Result<Scenario, Diag> {
     if let Some(field) = root.field("forbid") {
         let section = field.section("a table [forbid]")?;
         scenario.checks.forbid = outcomes(&section, &steps, false)?;
+    }
+    if let Some(field) = root.field("allow") {
+        let section = field.section("a table [allow]")?;
+        scenario.checks.allow = outcomes(&section, &steps, false)?;
     }
     if let Some(field) = root.field("when") {
         for section in field.sections("tables [[when]]")? {
@@ -666,7 +674,7 @@ fn refinement(
     scenario: &Scenario,
     steps: &Steps<'_>,
 ) -> Result<Refinement, Diag> {
-    section.only(&["platform", "integrity", "crypto", "erratum", "expect", "forbid"])?;
+    section.only(&["platform", "integrity", "crypto", "erratum", "expect", "forbid", "allow"])?;
     let mut r = Refinement::default();
     if let Some(field) = section.field("platform") {
         r.platforms = platforms(&field)?;
@@ -705,7 +713,11 @@ fn refinement(
     if let Some(field) = section.field("forbid") {
         r.forbid = outcomes(&field.section("a table [when.forbid]")?, steps, false)?;
     }
-    if r.expect.is_empty() && r.forbid.is_empty() && r.finals.is_none() {
+    if let Some(field) = section.field("allow") {
+        r.allow = outcomes(&field.section("a table [when.allow]")?, steps, false)?;
+    }
+    let nothing = r.expect.is_empty() && r.forbid.is_empty() && r.allow.is_empty();
+    if nothing && r.finals.is_none() {
         return Err(section.missing("expect", "a table [when.expect] or [when.forbid]"));
     }
     Ok(r)

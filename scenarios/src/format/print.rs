@@ -114,6 +114,7 @@ impl Scenario {
         let finals = (!checks.finals.is_empty()).then_some(&checks.finals);
         table(out, "expect", &checks.expect, finals)?;
         table(out, "forbid", &checks.forbid, None)?;
+        table(out, "allow", &checks.allow, None)?;
         for r in &self.refinements {
             writeln!(out, "\n[[when]]")?;
             if !r.platforms.is_empty() {
@@ -130,6 +131,7 @@ impl Scenario {
             }
             table(out, "when.expect", &r.expect, r.finals.as_ref())?;
             table(out, "when.forbid", &r.forbid, None)?;
+            table(out, "when.allow", &r.allow, None)?;
         }
         Ok(())
     }

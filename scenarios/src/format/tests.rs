@@ -330,7 +330,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         ("nothing but a comment", "# nothing\n".into()),
         ("TOML that is none", "[scenario\n".into()),
         ("trailing bytes", format!("{GOOD}trailing")),
-        ("an unknown table", format!("{GOOD}[allow]\n\"cpu1.1\" = \"data\"\n")),
+        ("an unknown table", format!("{GOOD}[demand]\n\"cpu1.1\" = \"data\"\n")),
         ("an unknown key", with("order =", "ordre =")),
         ("a duplicate key", with("order =", "name = \"again\"\norder =")),
         ("a duplicate table", format!("{GOOD}[regions]\n")),
@@ -481,7 +481,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         trailing bytes
             s.toml:52:9: found key with no value, expected `=`
         an unknown table
-            s.toml:52:2: found unknown key `allow`, expected one of the keys scenario, regions, agents, tdx, td, expect, forbid, when
+            s.toml:52:2: found unknown key `demand`, expected one of the keys scenario, regions, agents, tdx, td, expect, forbid, allow, when
         an unknown key
             s.toml:8:1: found unknown key `ordre`, expected a known key: did you mean `order`?
         a duplicate key

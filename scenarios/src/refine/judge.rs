@@ -12,8 +12,7 @@ use sim_core::tdx::Leaf;
 use sim_core::{Addr, Op, Page};
 use std::collections::BTreeMap;
 use verify::monitor::{
-    Answer, Call, Company, Complaint, Flight, Memory, Monitor, NOT_JUDGED, Prediction, Spec,
-    Struck, Unknown,
+    Answer, Call, Company, Complaint, Flight, Memory, Monitor, NOT_JUDGED, Spec, Struck, Unknown,
 };
 use verify::view::{LpView, ModuleView};
 

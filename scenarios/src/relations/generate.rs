@@ -4,6 +4,7 @@ use super::discipline::{Breach, Discipline, Rules};
 use super::world::{Step, World};
 use machine::{AgentKind, AgentSpec, Order, Speed};
 use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
+use sim_core::planted::Planted;
 use sim_core::prng::Prng;
 use sim_core::{Addr, Hpa, KeyId, Op, PlatformSpec, Ps};
 use std::collections::BTreeSet;
@@ -178,6 +179,7 @@ pub(super) fn world(dice: &mut Dice, style: Style) -> Option<Made> {
         seed: dice.below(1000),
         log: true,
         tables: String::new(),
+        planted: Planted::NONE,
     };
     fill(dice, style, world)
 }
@@ -196,6 +198,23 @@ pub(super) fn fill(dice: &mut Dice, style: Style, mut world: World) -> Option<Ma
     }
     maker.read_out();
     Some(maker.made)
+}
+
+/// A line of a program without rules for a world that has agents.
+pub(super) fn line(dice: &mut Dice, world: &World) -> Option<(u16, Op)> {
+    let spec = world.platform().ok()?;
+    let discipline = Discipline::new(Rules::default(), &spec);
+    let lines = [PAGE, PAGE + 64, PAGE + 128, FAR].map(|at| (Hpa(at), Phase::Host(KeyId::TME)));
+    let world = World { steps: Vec::new(), ..world.clone() };
+    let made = Made { world, clears: BTreeSet::new(), flushes: BTreeSet::new() };
+    let style = Style::RAW;
+    let mut maker = Maker { dice, style, made, discipline, spec, lines: lines.to_vec() };
+    loop {
+        maker.next();
+        if let Some(Some(step)) = maker.made.world.steps.last() {
+            return Some((step.agent, step.op));
+        }
+    }
 }
 
 impl Maker<'_> {

@@ -8,6 +8,7 @@ use crate::run::linux;
 use machine::{AgentKind, AgentSpec, Machine, Order, Program, Speed};
 use sim_core::event::{EventKind, LineState};
 use sim_core::op::{CallRegs, MemType, PconfigCmd, Source, Value};
+use sim_core::planted::Planted;
 use sim_core::tdx::Leaf;
 use sim_core::{Addr, Hpa, KeyId, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Ps};
 use std::collections::{BTreeMap, BTreeSet};
@@ -293,6 +294,7 @@ fn permuted_leaves(dice: &mut Dice) -> Option<Case> {
         seed: dice.below(1000),
         log: true,
         tables: TD_TABLES.to_owned(),
+        planted: Planted::NONE,
     };
     base.agents = super::agents(&base.platform().ok()?);
     let cores = base.platform().ok()?.cpu.cores;
@@ -563,6 +565,7 @@ fn other_channels(dice: &mut Dice) -> Option<Case> {
         seed: dice.below(1000),
         log: true,
         tables: String::new(),
+        planted: Planted::NONE,
     };
     base.agents = super::agents(&base.platform().ok()?);
     let machine = base.machine().ok()?;

@@ -9,8 +9,10 @@ use machine::{
     Speed, StepRecord,
 };
 use sim_core::event::Event;
+use sim_core::op::{AddrExpr, Base, KeyRef, RegBase, RegExpr, TextOp};
 use sim_core::outcome::DataClass;
-use sim_core::{Addr, Hpa, KeyId, Op, Outcome, PlatformSpec, Ps};
+use sim_core::planted::Planted;
+use sim_core::{Addr, Hpa, KeyId, Line, Op, Outcome, PlatformSpec, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -49,6 +51,8 @@ pub struct World {
     pub log: bool,
     /// Tables `[regions]`, `[tdx]` and `[td.NAME]` of a scenario file, for worlds with a TDX module that is up.
     pub tables: String,
+    /// A fault planted by a test.
+    pub planted: Planted,
 }
 
 /// A world that has been run.
@@ -70,7 +74,8 @@ impl World {
     /// # Errors
     /// A parameter that does not fit.
     pub fn platform(&self) -> Result<PlatformSpec, Unfit> {
-        preset_with(self.preset, &self.set).map_err(|d| Unfit(d.render()))
+        let spec = preset_with(self.preset, &self.set).map_err(|d| Unfit(d.render()))?;
+        Ok(PlatformSpec { planted: self.planted, ..spec })
     }
 
     /// The program as the machine takes it.
@@ -106,11 +111,16 @@ impl World {
         Ok(machine)
     }
 
-    fn setup(&self) -> Result<Option<Setup>, Unfit> {
+    /// What stands before the program.
+    ///
+    /// # Errors
+    /// What of platform or tables does not fit.
+    pub fn setup(&self) -> Result<Option<Setup>, Unfit> {
         if self.tables.is_empty() {
             return Ok(None);
         }
-        let scenario = Scenario::from_text("world", &self.text("setup", "", &BTreeMap::new()));
+        let bare = World { steps: Vec::new(), ..self.clone() };
+        let scenario = Scenario::from_text("world", &bare.text("setup", "", &BTreeMap::new(), &[]));
         let scenario = scenario.map_err(|d| Unfit(d.render()))?;
         let cells = plan(&scenario, &Default::default()).map_err(|d| Unfit(d.render()))?;
         Ok(cells.first().and_then(|cell| cell.program().setup.clone()))
@@ -137,17 +147,41 @@ impl World {
     }
 
     /// Operations.
-    pub fn ops(&self) -> impl Iterator<Item = &Step> {
+    pub fn ops(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// The world as a scenario file that `tdxsim run` accepts. `expect` says by number what lines must show; where it is
-    /// silent nothing is asked. `why` becomes a comment.
-    pub fn text(&self, name: &str, why: &str, expect: &BTreeMap<u32, Seen>) -> String {
+    /// The world as a scenario file that `tdxsim run` accepts. `expect` says by number what lines must show and `finals` what
+    /// must hold at the end; where they are silent nothing is asked. `why` becomes a comment.
+    pub fn text(
+        &self,
+        name: &str,
+        why: &str,
+        expect: &BTreeMap<u32, Seen>,
+        finals: &[String],
+    ) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(&mut out, name, why, expect);
+        let _ = self.write(&mut out, name, why, expect, finals);
         out
+    }
+
+    /// The lines of memory that operations name, but not what lies behind their first byte's line.
+    pub fn lines(&self) -> BTreeSet<Line> {
+        self.ops().flat_map(|s| extents(&s.op)).map(|(at, _)| at.hpa.line()).collect()
+    }
+
+    /// What of these lines scenario files can say of the end of a run.
+    pub fn finals(ran: &Ran, lines: &BTreeSet<Line>) -> Vec<String> {
+        let said = |line: &Line| {
+            let state = ran.machine.memory().line(*line);
+            let is = |holds: bool, what: &str| {
+                let not = if holds { "" } else { "not " };
+                format!("{not}{what} {}", line.hpa())
+            };
+            [is(state.poison.is_some(), "poisoned"), is(state.td, "td")]
+        };
+        lines.iter().flat_map(said).collect()
     }
 
     fn write(
@@ -156,6 +190,7 @@ impl World {
         name: &str,
         why: &str,
         expect: &BTreeMap<u32, Seen>,
+        finals: &[String],
     ) -> std::fmt::Result {
         for line in why.lines() {
             writeln!(out, "# {line}")?;
@@ -190,7 +225,7 @@ impl World {
             };
             used.insert(step.agent);
             let agent = self.name(step.agent);
-            writeln!(out, "  {agent:5} : {}", step.op)?;
+            writeln!(out, "  {agent:5} : {}", self.told(step))?;
             let index = count.entry(step.agent).or_default();
             *index += 1;
             if let Some(seen) = expect.get(&step.id).filter(|seen| seen.is_a_pattern()) {
@@ -224,10 +259,27 @@ impl World {
         for line in &expected {
             writeln!(out, "{line}")?;
         }
-        if expected.is_empty() {
-            writeln!(out, "final = [\"not tdx-disabled\"]")?;
+        let finals: Vec<String> = finals.iter().map(|check| format!("\"{check}\"")).collect();
+        match (finals.is_empty(), expected.is_empty()) {
+            (false, _) => writeln!(out, "final = [{}]", finals.join(", "))?,
+            // A scenario asks for something.
+            (true, true) => writeln!(out, "final = [\"module SYSINIT_PENDING\"]")?,
+            (true, false) => {}
         }
         Ok(())
+    }
+
+    /// A line's operation as a file has it: guests' addresses are without KeyIDs.
+    fn told(&self, step: &Step) -> String {
+        let guest = |a: &AgentSpec| a.kind == AgentKind::Guest;
+        if !self.agents.get(usize::from(step.agent)).is_some_and(guest) {
+            return step.op.to_string();
+        }
+        let addr = |at: Addr| Ok(AddrExpr { base: Base::Abs(at.hpa.0), key: None });
+        let reg = |value| Ok(RegExpr { base: RegBase::Num(value), or: 0 });
+        let keyid = |keyid: KeyId| Ok::<_, ()>(KeyRef::Num(keyid.0.into()));
+        let text: Result<TextOp, ()> = step.op.try_map(addr, keyid, reg);
+        text.map_or_else(|()| step.op.to_string(), |op| op.to_string())
     }
 
     fn name(&self, agent: u16) -> &str {
@@ -356,7 +408,7 @@ pub(super) fn same_end(a: &Ran, b: &Ran) -> Option<String> {
 impl World {
     /// A line as its program has it.
     pub(crate) fn line(&self, step: &Step) -> String {
-        format!("{}: {}", self.name(step.agent), step.op)
+        format!("{}: {}", self.name(step.agent), self.told(step))
     }
 }
 

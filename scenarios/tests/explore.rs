@@ -1,0 +1,399 @@
+//! Exploration against runs: what a run does is among what the search finds, and what the search finds a run can show.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use expect_test::expect;
+use proptest::prelude::*;
+use scenarios::explore::report::{ExplorationReport, OutcomeReport};
+use scenarios::explore::study::{self, Clear, Flush, RECLAIM_ROWS, ReclaimRow, Setting, Study};
+use scenarios::explore::{Bounds, explore, explore_cell};
+use scenarios::format::Scenario;
+use scenarios::library::LIBRARY;
+use scenarios::report::{RunReport, Verdict};
+use scenarios::run::{Cell, Crypto, Request, plan, run};
+use std::collections::{BTreeMap, BTreeSet};
+
+const TOOL: &str = "test";
+
+/// Whether a word of the search, which leaves out bytes that nobody can know, is what a run said.
+fn says(word: &str, real: &str) -> bool {
+    match word {
+        "garbage" => real.starts_with("garbage") || real == "zeros",
+        "data" => real.starts_with("data") || real == "zeros",
+        _ => word == real,
+    }
+}
+
+/// Whether an outcome of the search is what a run came to.
+fn is_run(outcome: &OutcomeReport, report: &RunReport) -> bool {
+    let seen: BTreeMap<&str, &str> =
+        report.steps.iter().map(|s| (s.step.as_str(), s.outcome.as_str())).collect();
+    let steps = outcome.steps.iter().all(|s| {
+        seen.get(s.step.as_str()).map_or(s.outcome == "nothing", |real| says(&s.outcome, real))
+    });
+    let finals: Vec<(&str, bool)> = report
+        .expectations
+        .iter()
+        .filter(|e| e.kind == "final")
+        .map(|e| (e.subject.as_str(), e.met))
+        .collect();
+    let theirs: Vec<(&str, bool)> =
+        outcome.finals.iter().map(|f| (f.check.as_str(), f.met)).collect();
+    steps && finals == theirs
+}
+
+fn symbolic() -> Request {
+    Request { crypto: Some(Crypto::Symbolic), ..Request::default() }
+}
+
+/// Every built-in scenario with the cells that are looked at: one each, or all of them (TDXSIM_EXPLORE_ALL=1).
+fn library() -> Vec<(Scenario, Vec<Cell>)> {
+    let all = std::env::var_os("TDXSIM_EXPLORE_ALL").is_some();
+    LIBRARY
+        .iter()
+        .map(|entry| {
+            let scenario = Scenario::parse(entry.source()).unwrap();
+            let mut cells = plan(&scenario, &symbolic()).unwrap();
+            if !all {
+                cells.truncate(1);
+            }
+            (scenario, cells)
+        })
+        .collect()
+}
+
+#[test]
+fn every_run_of_the_library_is_among_the_explored_ones() {
+    let bounds = Bounds { states: 3000, ..Bounds::default() };
+    let (mut undecided, mut untold) = (BTreeSet::new(), BTreeSet::new());
+    let (mut cells, mut states, mut told) = (0, 0, 0);
+    for (scenario, parts) in library() {
+        for cell in parts {
+            let found = explore_cell(&scenario, &cell, &symbolic(), &bounds).unwrap();
+            cells += 1;
+            states += found.states;
+            assert!(
+                matches!(found.verdict, Verdict::Pass | Verdict::Fail | Verdict::Undecided),
+                "{}: {:?} {:?}",
+                found.scenario,
+                found.verdict,
+                found.notes
+            );
+            for c in &found.counterexamples {
+                if c.reproduced {
+                    told += 1;
+                } else {
+                    untold.insert(found.scenario.clone());
+                }
+            }
+            if !found.exhausted {
+                undecided.insert(found.scenario.clone());
+                continue;
+            }
+            let real = run(&cell, &symbolic()).unwrap();
+            assert!(
+                found.outcomes.iter().any(|o| is_run(o, &real)),
+                "{} on {} {}: the run's outcome is not among {}: {:#?}\n{:#?}",
+                found.scenario,
+                found.platform,
+                found.integrity,
+                found.endings,
+                real.steps.iter().map(|s| (&s.step, &s.outcome)).collect::<Vec<_>>(),
+                found.outcomes
+            );
+        }
+    }
+    println!("{cells} explorations, {states} states, {told} counterexamples that a run reproduces");
+    println!("undecided within {} states: {undecided:?}", bounds.states);
+    assert!(cells >= 120 && told >= 15, "{cells} {told}");
+    expect![[r#"
+        undecided: accept-2m-interrupted host-priority q18-pamt-of-a-real-machine
+        within a call: aug-2m-against-a-4k-leaf trap-cached-pamt-line"#]]
+    .assert_eq(&format!(
+        "undecided: {}\nwithin a call: {}",
+        undecided.into_iter().collect::<Vec<_>>().join(" "),
+        untold.into_iter().collect::<Vec<_>>().join(" ")
+    ));
+}
+
+/// Scenarios with operations on whole pages.
+const PAGES: [&str; 16] = [
+    "clear-a-page",
+    "clear-with-movdir64b",
+    "forgotten-flush-to-private",
+    "forgotten-flush-to-shared",
+    "hkid-reused",
+    "q10-erratum-wb-store",
+    "q11-page-add-without-clflush",
+    "q12-page-add-after-clflush",
+    "q17-removed-page-read-by-host",
+    "reclaim-uncleared-read",
+    "relocate-a-page",
+    "removed-without-wbinvd",
+    "td-hello",
+    "trap-freed-pages-stay-private",
+    "trap-readded-page-is-zero",
+    "two-cpus-one-line",
+];
+
+#[test]
+fn one_line_for_a_page_shows_every_outcome_that_two_show() {
+    let seen = |e: &ExplorationReport| -> BTreeSet<Vec<String>> {
+        let steps = |o: &OutcomeReport| o.steps.iter().map(|s| s.outcome.clone()).collect();
+        e.outcomes.iter().map(steps).collect()
+    };
+    let mut more = 0;
+    for name in PAGES {
+        let entry = scenarios::library::find(name).unwrap();
+        let scenario = Scenario::parse(entry.source()).unwrap();
+        let cells = plan(&scenario, &symbolic()).unwrap();
+        let cell = cells.first().unwrap();
+        let of = |lines_per_page| {
+            let bounds = Bounds { lines_per_page, states: 20_000, ..Bounds::default() };
+            let found = explore_cell(&scenario, cell, &symbolic(), &bounds).unwrap();
+            assert!(found.exhausted, "{name}, {lines_per_page}: {} states", found.states);
+            found
+        };
+        let (one, two) = (of(1), of(2));
+        more += usize::from(two.states > one.states);
+        assert_eq!(seen(&one), seen(&two), "{name}");
+    }
+    // A page is really looked at more closely.
+    assert!(more >= 5, "{more}");
+}
+
+// -------------------------------------------------------------------------------------------------- random programs
+
+fn line() -> impl Strategy<Value = String> {
+    let who = prop_oneof![Just("cpu0"), Just("cpu1"), Just("td0"), Just("dma0"), Just("seam3")];
+    let at = prop_oneof![4 => Just("P0"), 1 => Just("P0+0x40")];
+    (who, 0..10usize, 1u8..4, at).prop_map(|(who, op, v, at)| {
+        let at = if who == "seam3" { format!("{at}@priv1") } else { at.to_owned() };
+        let op = match (who, op) {
+            ("dma0", 0..5) => format!("dma-read [{at}] 8"),
+            ("dma0", 5..8) => format!("dma-write [{at}] 64 fill={v}"),
+            ("dma0", _) => format!("dma-write [{at}] 8 {v}"),
+            (_, 0..3) => format!("load [{at}] 8"),
+            (_, 3) => format!("store [{at}] 8 {v}"),
+            (_, 4) => format!("store [{at}] 64 fill={v}"),
+            (_, 5) => format!("movdir64b [{at}] fill={v}"),
+            (_, 6) => format!("clflush [{at}]"),
+            (_, 7) => format!("movnti [{at}] 8 {v}"),
+            (_, 8) => "sfence".to_owned(),
+            _ => format!("clwb [{at}]"),
+        };
+        format!("  {who} : {op}\n")
+    })
+}
+
+fn text(order: &str, program: &str, rest: &str) -> String {
+    format!(
+        "[scenario]\nname = \"random\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\norder = \"{order}\"\n\
+         program = '''\n{program}'''\n[regions]\nP0 = {{ base = \"0x10000000\", size = \"4KiB\" }}\n\
+         [agents]\ntd0 = {{ kind = \"td\", core = 2, keyid = \"priv1\" }}\n{rest}"
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_random_programs_run_is_explored_and_every_other_outcome_is_a_program_that_runs(
+        lines in proptest::collection::vec(line(), 2..6), concurrent: bool, erratum: bool, ci: bool,
+    ) {
+        let order = if concurrent { "concurrent" } else { "program" };
+        let program = lines.concat();
+        let set = |key: &str, value: &str| scenarios::platform::Override::set(key, value);
+        let request = Request {
+            overrides: vec![
+                set("memory.erratum_pw_mce", if erratum { "true" } else { "false" }),
+                set("memory.integrity", if ci { "ci" } else { "li" }),
+            ],
+            integrity_given: true,
+            ..symbolic()
+        };
+        let first = text(order, &program, "[expect]\nfinal = [\"not tdx-disabled\"]\n");
+        let scenario = Scenario::from_text("random.toml", &first).unwrap();
+        let cell = plan(&scenario, &request).unwrap().remove(0);
+        let real = run(&cell, &request).unwrap();
+        // What the run saw is expected of every run: whatever else the search finds comes back as a counterexample.
+        let expects: String = real
+            .steps
+            .iter()
+            .map(|s| {
+                let head = s.outcome.split(' ').next().unwrap();
+                let pattern = if head == "garbage" { head } else { s.outcome.as_str() };
+                format!("\"{}\" = \"{pattern}\"\n", s.step)
+            })
+            .collect();
+        let second = text(order, &program, &format!("[expect]\n{expects}"));
+        let scenario = Scenario::from_text("random.toml", &second).unwrap();
+        let cell = plan(&scenario, &request).unwrap().remove(0);
+        let bounds = Bounds { states: 20_000, ..Bounds::default() };
+        let found = explore_cell(&scenario, &cell, &request, &bounds).unwrap();
+        prop_assume!(found.exhausted);
+        let real = run(&cell, &request).unwrap();
+        prop_assert!(
+            found.outcomes.iter().any(|o| is_run(o, &real)),
+            "{second}\nnot explored: {:?}\n{:#?}",
+            real.steps.iter().map(|s| (&s.step, &s.outcome)).collect::<Vec<_>>(),
+            found.outcomes
+        );
+        for c in &found.counterexamples {
+            prop_assert!(
+                c.reproduced,
+                "{second}\nnot reproduced: {:?}\n{}",
+                c.moves,
+                c.file.clone().unwrap_or_default()
+            );
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ always, never, possibly
+
+const WEAK: &str = "  cpu0 : movdir64b [P0] fill=1\n  cpu0 : mfence\n  cpu0 : movdir64b [P0] fill=2\n  cpu1 : load [P0] 8\n";
+
+fn holds(rest: &str) -> Vec<(String, Option<bool>)> {
+    let scenario = Scenario::from_text("s.toml", &text("program", WEAK, rest)).unwrap();
+    let document = explore(&scenario, &symbolic(), &Bounds::default(), TOOL).unwrap();
+    let of = |e: &ExplorationReport| e.expectations.iter().map(|j| (j.text(), j.holds)).collect();
+    of(document.explorations.first().unwrap())
+}
+
+#[test]
+fn expect_is_always_forbid_is_never_and_allow_is_possibly() {
+    let (one, two) = ("data 0x101010101010101", "data 0x202020202020202");
+    let always = format!("always cpu1.1: {one}");
+    assert_eq!(
+        holds(&format!("[expect]\n\"cpu1.1\" = \"{one}\"\n")),
+        [(always.clone(), Some(false))]
+    );
+    assert_eq!(
+        holds(&format!("[forbid]\n\"cpu1.1\" = \"{two}\"\n")),
+        [(format!("never cpu1.1: {two}"), Some(false))]
+    );
+    assert_eq!(
+        holds("[forbid]\n\"cpu1.1\" = \"mc\"\n"),
+        [("never cpu1.1: mc".to_owned(), Some(true))]
+    );
+    // What is allowed is expected as well, and must be possible.
+    assert_eq!(
+        holds(&format!("[expect]\n\"cpu1.1\" = \"{one}\"\n[allow]\n\"cpu1.1\" = \"{two}\"\n")),
+        [(always, Some(true)), (format!("possibly cpu1.1: {two}"), Some(true))]
+    );
+    assert_eq!(
+        holds("[expect]\n\"cpu1.1\" = \"any-data\"\n[allow]\n\"cpu1.1\" = \"mc\"\n"),
+        [
+            ("always cpu1.1: any-data".to_owned(), Some(true)),
+            ("possibly cpu1.1: mc".to_owned(), Some(false))
+        ]
+    );
+}
+
+#[test]
+fn a_search_that_runs_out_of_its_budget_decides_nothing_but_what_it_has_seen() {
+    let scenario = |pattern: &str| {
+        let rest = format!("[expect]\n\"cpu1.1\" = \"{pattern}\"\n");
+        Scenario::from_text("s.toml", &text("program", WEAK, &rest)).unwrap()
+    };
+    let verdict = |pattern: &str, bounds: &Bounds| {
+        let found = explore(&scenario(pattern), &symbolic(), bounds, TOOL).unwrap();
+        (found.verdict, found.explorations.first().unwrap().expectations.first().unwrap().holds)
+    };
+    let all = Bounds::default();
+    assert_eq!(verdict("any-data", &all), (Verdict::Pass, Some(true)));
+    for few in [
+        Bounds { states: 5, ..all },
+        Bounds { transitions: 5, ..all },
+        Bounds { memory: 5 * scenarios::explore::STATE_BYTES, ..all },
+    ] {
+        assert_eq!(verdict("any-data", &few), (Verdict::Undecided, None), "{few:?}");
+    }
+    // A counterexample is one however much was left unseen.
+    let found = explore(&scenario("mc"), &symbolic(), &all, TOOL).unwrap();
+    let needed = found.explorations.first().unwrap().states as usize;
+    let few = Bounds { states: needed - 1, ..all };
+    assert_eq!(verdict("mc", &few), (Verdict::Fail, Some(false)));
+}
+
+// --------------------------------------------------------------------------------------------------------------- studies
+
+fn answers(study: &Study) -> String {
+    let row = |r: &study::Row| {
+        let cells: Vec<&str> = r.cells.iter().map(|c| c.answer.as_str()).collect();
+        format!("{}: {}\n", r.head.join(" "), cells.join(" | "))
+    };
+    study.rows.iter().map(row).collect()
+}
+
+fn all_reproduced(study: &Study) {
+    let mut shown = 0;
+    for (name, c) in study.shown() {
+        assert!(c.reproduced, "{name}: {:?}\n{}", c.moves, c.file.clone().unwrap_or_default());
+        shown += 1;
+    }
+    assert!(shown > 0);
+    assert_eq!(study.verdict, Verdict::Pass);
+}
+
+#[test]
+fn physical_attacks_come_to_what_the_sheet_says() {
+    let (request, bounds) = (symbolic(), Bounds::default());
+    let setting = Setting { request: &request, bounds: &bounds, tool: TOOL };
+    let made = study::physical_attacks(&setting).unwrap();
+    all_reproduced(&made);
+    // verification.md §1.3, columns Li and Ci.
+    expect![[r#"
+        replay of an older line, same address and key verification.md §1.3: accepted (stale) | accepted (stale)
+        a bit of the ciphertext flipped verification.md §1.3: accepted (garbage) | detected
+        splice: another line of the TD moved there architecture.md §1.2 1.2.4: accepted (garbage) | detected
+        dropped write over the TD's own older line verification.md §1.2 DDRop: accepted (stale) | accepted (stale)
+        dropped write over another TD's line verification.md §1.2 DDRop: accepted (garbage) | detected
+        dropped write over a line of the host verification.md §1.2 DDRop: detected | detected
+        the TD bit cleared verification.md §1.3: detected | detected
+        KeyID reused: the line is of its former key verification.md H7: accepted (garbage) | detected
+        KeyID reused, and a line of its former key replayed verification.md H7: accepted (garbage) | detected
+        foreign write: the host writes the whole line verification.md §1.3: detected | detected
+        foreign write under another TD's key (module bug) verification.md §1.3: accepted (garbage) | detected
+    "#]]
+    .assert_eq(&answers(&made));
+}
+
+#[test]
+fn only_a_clear_after_the_private_write_back_keeps_everybody_from_harm_on_erratum_parts() {
+    let (request, bounds) = (symbolic(), Bounds::default());
+    let setting = Setting { request: &request, bounds: &bounds, tool: TOOL };
+    // The erratum rows: those without it differ in nothing but the first column, which is "never" (docs/explore.md).
+    let rows: Vec<ReclaimRow> =
+        RECLAIM_ROWS.into_iter().filter(|r| r.erratum && r.partial).collect();
+    let made = study::reclaim_order_of(&rows, &setting).unwrap();
+    all_reproduced(&made);
+    let yes = |n: usize, k: usize| made.rows[n].cells[k].answer != "never";
+    for (n, row) in made.rows.iter().enumerate() {
+        let spec = rows[n / 2];
+        let flushed = spec.flush != Flush::None;
+        let safe = flushed && spec.clear == Clear::After;
+        assert_eq!(yes(n, 0), !safe, "host #MC: {:?}", row.head);
+        assert_eq!(yes(n, 1), !flushed, "host data: {:?}", row.head);
+        assert_eq!(yes(n, 2), !flushed, "next TD: {:?}", row.head);
+        assert!(!yes(n, 3), "TD data seen: {:?}", row.head);
+    }
+    // PAGE.WBINVD in place of CACHE.WB changes no answer, only how long it takes.
+    let other: Vec<ReclaimRow> = rows
+        .iter()
+        .filter(|r| r.flush != Flush::None)
+        .map(|r| ReclaimRow { flush: Flush::PageWbinvd, ..*r })
+        .collect();
+    let wbinvd = study::reclaim_order_of(&other, &setting).unwrap();
+    let harms = |s: &Study, flush: &str| -> Vec<(Vec<String>, Vec<bool>)> {
+        let flushed = s.rows.iter().filter(|r| r.head[3] == flush);
+        flushed
+            .map(|r| {
+                let harm = r.cells.iter().map(|c| c.answer != "never").collect();
+                (r.head.iter().filter(|h| *h != flush).cloned().collect(), harm)
+            })
+            .collect()
+    };
+    assert_eq!(harms(&made, "CACHE.WB"), harms(&wbinvd, "PAGE.WBINVD"));
+}
