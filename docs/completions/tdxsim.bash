@@ -25,6 +25,9 @@ _tdxsim() {
             tdxsim,help)
                 cmd="tdxsim__subcmd__help"
                 ;;
+            tdxsim,invariants)
+                cmd="tdxsim__subcmd__invariants"
+                ;;
             tdxsim,list)
                 cmd="tdxsim__subcmd__list"
                 ;;
@@ -48,6 +51,9 @@ _tdxsim() {
                 ;;
             tdxsim__subcmd__help,help)
                 cmd="tdxsim__subcmd__help__subcmd__help"
+                ;;
+            tdxsim__subcmd__help,invariants)
+                cmd="tdxsim__subcmd__help__subcmd__invariants"
                 ;;
             tdxsim__subcmd__help,list)
                 cmd="tdxsim__subcmd__help__subcmd__list"
@@ -95,7 +101,7 @@ _tdxsim() {
 
     case "${cmd}" in
         tdxsim)
-            opts="-h -V --help --version list run replay dram explain platform validate help"
+            opts="-h -V --help --version list run replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -197,7 +203,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help)
-            opts="list run replay dram explain platform validate help"
+            opts="list run replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -239,6 +245,20 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__invariants)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -343,6 +363,40 @@ _tdxsim() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__invariants)
+            opts="-h --group --id --effort --seed --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group)
+                    COMPREPLY=($(compgen -W "L C P S T H E V R Q N M" -- "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --effort)
+                    COMPREPLY=($(compgen -W "full small" -- "${cur}"))
+                    return 0
+                    ;;
+                --seed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -475,7 +529,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__replay)
-            opts="-h --trace-format --td --keyid --limit --allow-truncated --dram-only --command-trace --command-trace-format --platform --set --seed --speed --format --help"
+            opts="-h --trace-format --td --keyid --limit --allow-truncated --dram-only --command-trace --command-trace-format --platform --set --seed --speed --no-skip --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,7 +583,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__run)
-            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --check --format --quiet --command-trace --command-trace-format --help"
+            opts="-q -h --all --platform --set --seed --speed --no-skip --integrity --crypto --check --format --quiet --command-trace --command-trace-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -23,8 +23,11 @@ pub struct MemoryView {
     pub foreign: BTreeSet<Line>,
 }
 
+/// A page's lines, and the copies of them.
+type PageSeen = (Vec<(Line, LineState)>, Vec<(Tagged, bool)>);
+
 impl MemoryView {
-    fn of(&self, page: Page) -> (Vec<(Line, LineState)>, Vec<(Tagged, bool)>) {
+    fn of(&self, page: Page) -> PageSeen {
         let range = page.line(0)..=page.line(63);
         let lines = self.lines.range(range).map(|(l, s)| (*l, *s)).collect();
         let copies = self.copies.iter().filter(|(at, _)| at.line().page() == page);
@@ -185,7 +188,8 @@ const TEARDOWN: u8 = 3;
 /// Whether tracking of a page blocked in epoch `bepoch` has finished (E1; architecture.md §7.8).
 pub fn tracked(td: &TdView, bepoch: u64) -> bool {
     let inside = td.refcount.get((bepoch & 1) as usize).copied().unwrap_or(0);
-    bepoch + 1 < td.epoch || bepoch + 1 == td.epoch && inside == 0
+    let next = bepoch.saturating_add(1);
+    next < td.epoch || next == td.epoch && inside == 0
 }
 
 /// Every entry of a TD's Secure-EPT that can be reached and is not FREE, tables before what is below them.
@@ -215,7 +219,7 @@ fn walk(view: &ModuleView, tdr: Page, gpa: u64, to: u8) -> Option<SeptAt> {
     let td = view.tds.get(&tdr)?;
     let (mut table, mut level) = (*td.tdcs.get(3)?, td.levels.checked_sub(1)?);
     loop {
-        let index = (gpa / span(level) & 511) as u16;
+        let index = ((gpa / span(level)) & 511) as u16;
         let free = u64::from(FREE >> 1) << 53;
         let entry = view.sept.get(&(table, index)).copied().unwrap_or(free);
         let at = SeptAt { gpa: gpa & !(span(level) - 1), level, entry };
@@ -452,7 +456,7 @@ impl Checker {
             let mut counts = [0u32; 2];
             for at in view.lps.iter().filter_map(|lp| lp.inside) {
                 let Some(vcpu) = view.vcpus.get(&at).filter(|v| v.tdr == *tdr) else { continue };
-                let recent = vcpu.epoch == td.epoch || vcpu.epoch + 1 == td.epoch;
+                let recent = vcpu.epoch == td.epoch || vcpu.epoch.saturating_add(1) == td.epoch;
                 self.claim("E4", recent, || {
                     format!("{at:?} is of epoch {}, {tdr:?} in {}", vcpu.epoch, td.epoch)
                 });
@@ -559,14 +563,13 @@ impl Checker {
             return;
         }
         let flushed = || old.kot.iter().filter(|(_, k)| k.state == 2).map(|(id, _)| *id).collect();
+        let own = 1u8.checked_shl(package as u32).unwrap_or(0);
         let resumed = c.call.regs[0] & 1 == 1;
         let saved = old.sys.cache_wb.get(package).cloned().flatten();
         let snapshot: BTreeSet<KeyId> = saved.filter(|_| resumed).unwrap_or_else(flushed);
         let want: BTreeMap<KeyId, u8> = bits(old)
             .into_iter()
-            .map(|(id, bits)| {
-                (id, if snapshot.contains(&id) { bits & !(1 << package) } else { bits })
-            })
+            .map(|(id, bits)| (id, if snapshot.contains(&id) { bits & !own } else { bits }))
             .collect();
         self.claim("H8", bits(new) == want, || format!("{:?}, expected {want:?}", bits(new)));
     }
@@ -778,7 +781,7 @@ impl Checker {
             let (Some(was), Some(is)) = (old.tds.get(&tdr), new.tds.get(&tdr)) else { return };
             let last = was.refcount.get(((was.epoch & 1) ^ 1) as usize).copied().unwrap_or(0);
             if c.ok() {
-                let right = last == 0 && is.epoch == was.epoch + 1;
+                let right = last == 0 && is.epoch == was.epoch.saturating_add(1);
                 self.claim("E2", right, || format!("{was:?} to {is:?}"));
             } else if c.is(Status::PREVIOUS_TLB_EPOCH_BUSY) {
                 let right = last != 0 && is.epoch == was.epoch;
