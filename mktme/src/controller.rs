@@ -175,7 +175,7 @@ impl Stats {
 
 /// What the last plain read and the last plain write came to: answers of the tables for a KeyID, kept until a key changes.
 /// Not state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Near {
     /// A read of an unpoisoned line with `header`, under `keyid`, is of this class, and no poison is born.
     read: Option<(KeyId, Header, DataClass)>,
@@ -183,11 +183,6 @@ struct Near {
     write: Option<(KeyId, Header)>,
 }
 
-impl Default for Near {
-    fn default() -> Self {
-        Near { read: None, write: None }
-    }
-}
 impl PartialEq for Near {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -641,6 +641,25 @@ fn a_refused_pconfig_changes_nothing() {
 }
 
 #[test]
+fn reads_and_writes_after_a_pconfig_use_the_new_key_however_often_the_old_one_was_used() {
+    for kind in KINDS {
+        // Not recorded, so that answers may be kept.
+        let mut b = Bench::of(spec(IntegrityMode::Ci, false, kind), false);
+        for line in 1..4 {
+            b.write(line, KA, 0x11);
+            assert_eq!(b.read(line, KA).class, DataClass::Plain, "{kind:?}");
+        }
+        assert_eq!(b.program(KA, None), PconfigStatus::Ok);
+        // The MAC was made with the old key.
+        let fill = b.read(1, KA);
+        assert!(fill.poison.is_some() && fill.data.is_zero(), "{kind:?}");
+        b.write(2, KA, 0x22);
+        assert_eq!(b.read(2, KA).data, LineData::filled(0x22), "{kind:?}");
+        assert!(b.read(3, KA).poison.is_some(), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_key_wider_than_the_platform_has_is_refused_and_a_narrower_one_is_not() {
     let mut s = spec(IntegrityMode::Ci, false, CryptoKind::Symbolic);
     let mut wide = Bench::of(s.clone(), false);

@@ -340,7 +340,7 @@ impl Queue {
 
     /// Adds an entry as the youngest; `open` is the bank's open row. Gives its slot and whether it is now the bank's pick,
     /// not armed; None when full.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, mut entry: Entry, open: Option<u64>) -> Option<(u16, bool)> {
         let slot = self.free.pop()?;
         self.len += 1;
@@ -478,7 +478,7 @@ impl Queue {
     }
 
     /// Takes a ready entry out. If it was its bank's pick, the bank has none until [`Queue::choose`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&mut self, slot: u16) {
         let entry = *self.entry(slot);
         let bank = entry.bank;

@@ -895,7 +895,7 @@ impl Subchannel {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn hand_out(&mut self, flight: Flight, out: &mut impl FnMut(Completion)) {
         let Flight { due, id, at } = flight;
         self.work -= 1;

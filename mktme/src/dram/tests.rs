@@ -1249,6 +1249,45 @@ fn an_idle_memory_has_no_next_event_and_time_only_moves_forward() {
     assert_eq!(dram.next_event(), None);
 }
 
+/// Once, subchannels that look at every edge waited for one another for ever.
+#[test]
+fn answers_gone_to_at_once_are_those_found_event_by_event_also_where_every_edge_is_looked_at() {
+    let by_event = |dram: &mut Dram| loop {
+        if let Some(done) = dram.pop_completion() {
+            break Some(done);
+        }
+        let at = dram.next_event()?;
+        dram.advance(at);
+    };
+    let run = |every_edge, next: &dyn Fn(&mut Dram) -> Option<Completion>| {
+        let mut dram = Dram::new(&spec(), 2).unwrap();
+        dram.look_at_every_edge(every_edge);
+        let mut answers = Vec::new();
+        for id in 0..60 {
+            let now = dram.now();
+            put(&mut dram, id, Kind::Read, Line(id * 7919), now);
+            if id % 3 == 2 {
+                for _ in 0..3 {
+                    let done = next(&mut dram);
+                    answers.push((done.map(|d| (d.id, d.at, d.arrived)), dram.now()));
+                }
+            }
+        }
+        (answers, dram.stats())
+    };
+    let wanted = run(false, &by_event);
+    assert!(wanted.0.iter().all(|(done, _)| done.is_some()));
+    for every_edge in [false, true] {
+        assert_eq!(run(every_edge, &by_event), wanted);
+        assert_eq!(run(every_edge, &Dram::next_completion), wanted);
+        let to_answer = |dram: &mut Dram| {
+            dram.advance_to_completion(Ps(1 << 40));
+            dram.pop_completion()
+        };
+        assert_eq!(run(every_edge, &to_answer), wanted);
+    }
+}
+
 #[test]
 fn every_package_has_its_own_channels() {
     let mut dram = Dram::new(&spec(), 2).unwrap();

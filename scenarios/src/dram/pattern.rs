@@ -140,7 +140,8 @@ impl Requests for PatternRequests {
         let [even, odd] = self.row.kinds;
         let kind = if hash & 1 == 0 { even } else { odd };
         let mask = ByteMask(0xff);
-        Some(Wanted { line: Line(line), kind, mask, due: self.gap.times(i), behind: false })
+        let due = if self.gap == Ps::ZERO { Ps::ZERO } else { self.gap.times(i) };
+        Some(Wanted { line: Line(line), kind, mask, due, behind: false })
     }
 }
 
