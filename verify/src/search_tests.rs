@@ -64,7 +64,8 @@ fn x1_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: true
-    "#]].assert_eq(&whole("X1"));
+    "#]]
+    .assert_eq(&whole("X1"));
 }
 #[test]
 fn x2_breaks_nothing() {
@@ -79,7 +80,8 @@ fn x2_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&whole("X2"));
+    "#]]
+    .assert_eq(&whole("X2"));
 }
 #[test]
 fn x3_breaks_nothing() {
@@ -89,7 +91,8 @@ fn x3_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite, UncorrectableError}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&whole("X3"));
+    "#]]
+    .assert_eq(&whole("X3"));
 }
 #[test]
 fn x4_breaks_nothing() {
@@ -105,7 +108,8 @@ fn x4_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch}
         dirty alias: after 2 moves
         a TD reads garbage: true
-    "#]].assert_eq(&first_moves("X4", 6, &all));
+    "#]]
+    .assert_eq(&first_moves("X4", 6, &all));
 }
 #[test]
 fn x5_breaks_nothing() {
@@ -130,7 +134,8 @@ fn x5_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&whole("X5"));
+    "#]]
+    .assert_eq(&whole("X5"));
 }
 #[test]
 fn x6_breaks_nothing() {
@@ -140,7 +145,8 @@ fn x6_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&whole("X6"));
+    "#]]
+    .assert_eq(&whole("X6"));
 }
 #[test]
 fn x7_breaks_nothing() {
@@ -151,7 +157,8 @@ fn x7_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, MacMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&first_moves("X7", 6, &all));
+    "#]]
+    .assert_eq(&first_moves("X7", 6, &all));
 }
 #[test]
 fn weak_order_of_one_core_with_two_keyids_breaks_nothing() {
@@ -161,7 +168,8 @@ fn weak_order_of_one_core_with_two_keyids_breaks_nothing() {
         host #MC: after 2 moves, causes {TdMismatch, PartialWrite}
         dirty alias: after 2 moves
         a TD reads garbage: false
-    "#]].assert_eq(&whole("W"));
+    "#]]
+    .assert_eq(&whole("W"));
 }
 
 #[test]
