@@ -8,6 +8,7 @@ pub mod caches;
 pub mod controller;
 pub mod dram;
 pub mod leaves;
+pub mod reference;
 pub mod streams;
 pub mod traces;
 pub mod whole;
@@ -78,6 +79,7 @@ pub fn workloads() -> impl Iterator<Item = &'static Workload> {
         .chain(controller::WORKLOADS)
         .chain(dram::WORKLOADS)
         .chain(leaves::WORKLOADS)
+        .chain(reference::WORKLOADS)
         .chain(streams::WORKLOADS)
         .chain(traces::WORKLOADS)
         .chain(whole::WORKLOADS)

@@ -8,6 +8,7 @@ use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McMisc, McRecord, McStatus,
     McgStatus,
 };
+use sim_core::planted::Fault;
 use sim_core::port::McHandler;
 use sim_core::{Addr, Outcome};
 use tdx_module::VmExit;
@@ -30,7 +31,7 @@ impl Machine {
         let (core, kind) = (spec.core, spec.kind);
         // The module's own accesses are its own, whoever called it.
         let in_module = self.is_in_module(core);
-        let mce = &self.spec.mce;
+        let (mce, planted) = (&self.spec.mce, self.spec.planted);
         let msmi = mce.emca2;
         let context = match kind {
             _ if in_module => McContext::SeamRoot,
@@ -44,17 +45,21 @@ impl Machine {
             McAccess::Fetch => (mce.bank_ifu, MCACOD_FETCH),
         };
         let mut mcg = McgStatus::RIPV | McgStatus::EIPV | McgStatus::MCIP;
-        if mce.lmce {
+        let lmce = mce.lmce && !planted.is(Fault::LmceBroadcast);
+        if lmce {
             mcg |= McgStatus::LMCES;
         }
-        if context == McContext::SeamNonRoot && mce.seam_nr {
+        let told = mce.seam_nr && !planted.is(Fault::SeamNrForgotten);
+        if context == McContext::SeamNonRoot && told {
             mcg |= McgStatus::SEAM_NR;
         }
         let line = Addr::new(at.hpa.line().hpa(), at.keyid);
+        let other = u16::from(planted.is(Fault::OtherMscod));
+        let mscod = mce.mscod_core ^ other;
         let record = McRecord {
             core,
             bank,
-            status: McStatus::srar(mce.mscod_core, mcacod),
+            status: McStatus::srar(mscod, mcacod),
             addr: self.spec.keyid.join(line),
             misc: MISC_PHYSICAL_LINE.0,
             mcg: McgStatus(mcg),
@@ -63,7 +68,6 @@ impl Machine {
             at: line,
             birth,
         };
-        let lmce = mce.lmce;
         let cause = self.trace.emit_cause(EventKind::MachineCheck(record));
         self.counts.machine_checks += 1;
         let consequence = match context {
@@ -134,11 +138,13 @@ impl Machine {
 
     /// Unbreakable shutdown of a logical processor, and the end of TDX (architecture.md §6.3).
     pub(crate) fn unbreakable_shutdown(&mut self, core: u16) -> McConsequence {
-        if !self.tdx_disabled {
-            self.trace.emit(EventKind::TdxDisabled { core });
+        if !self.spec.planted.is(Fault::DisableForgotten) {
+            if !self.tdx_disabled {
+                self.trace.emit(EventKind::TdxDisabled { core });
+            }
+            self.tdx_disabled = true;
+            self.module.disable();
         }
-        self.tdx_disabled = true;
-        self.module.disable();
         self.mark(|m| Mark::Gone { core, module: Box::new(m.module.clone()) });
         if let Some(lp) = self.lps.get_mut(usize::from(core)) {
             lp.shutdown = true;

@@ -145,12 +145,18 @@ impl Machine {
                 }
                 Some(item) => {
                     if let Item::Op(agent, op) = item {
-                        let record = self.execute(run.agent(*agent), op, run.at as u32, os);
-                        // What ended before the operation began comes first.
+                        let id = run.agent(*agent);
+                        if self.tdx_used {
+                            self.call_back_from(id, os);
+                        }
+                        // What ended before the operation began comes first, what ends because of it behind it.
+                        let earlier = run.earlier.min(self.finished.len());
+                        run.records.extend(self.finished.split_off(earlier));
+                        let record = self.execute(id, op, run.at as u32, os);
                         let own = record.outcome != Outcome::NotRun(NotRun::InGuest);
                         run.records.extend(own.then_some(record));
-                        let others = self.finished.split_off(run.earlier.min(self.finished.len()));
-                        run.records.extend(others);
+                        let earlier = run.earlier.min(self.finished.len());
+                        run.records.extend(self.finished.split_off(earlier));
                     }
                     run.at += 1;
                 }
@@ -659,6 +665,11 @@ impl Machine {
 
     pub(crate) fn advance_dram(&mut self, at: Ps) {
         self.dram.advance(at);
+        self.take_answers();
+    }
+
+    /// Takes what DRAM has answered, and sends what now has room.
+    pub(crate) fn take_answers(&mut self) {
         self.collect();
         self.admit();
     }

@@ -572,8 +572,13 @@ impl Machine {
             if let Some(at) = memory
                 && at <= wake
             {
-                self.trace.now = self.trace.now.max(at);
-                self.advance_dram(at);
+                self.dram.advance(at);
+                if self.waiting == 0 {
+                    // Until there is an answer, nobody has anything to do.
+                    self.dram.advance_to_completion(wake);
+                }
+                self.trace.now = self.trace.now.max(self.dram.now());
+                self.take_answers();
                 continue;
             }
             if wake == PENDING || wake.is_horizon() {

@@ -47,8 +47,9 @@ use machine::{
 use serde::{Deserialize, Serialize};
 use sim_core::event::{Event, EventKind};
 use sim_core::mca::McConsequence;
+use sim_core::op::{MemType, Source};
 use sim_core::port::McHandler;
-use sim_core::{KeyId, Line, Op, Outcome, Tagged};
+use sim_core::{KeyId, LINE_BYTES, Line, Op, Outcome, Tagged};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -196,8 +197,10 @@ pub struct Refinement {
     program: Vec<String>,
     compared: Compared,
     judge: Judge,
-    /// Several agents act at once: operands in memory may change while a call reads them.
+    /// Several agents act at once: operands in memory may change while a call reads them, and what led to a disagreement is
+    /// the list of transitions.
     concurrent: bool,
+    made: Vec<Transition>,
 }
 
 /// A program under way that is being followed. Plain data, as the machine is.
@@ -211,12 +214,6 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Begins a program.
-    pub fn start<H: McHandler>(machine: &mut Machine, program: &Program, os: &mut H) -> Followed {
-        let run = machine.start(program, os);
-        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
-        Followed { run, base, seen: 0 }
-    }
     /// The run.
     pub const fn run(&self) -> &Run {
         &self.run
@@ -232,6 +229,18 @@ pub fn run<H: McHandler>(
     let mut refinement = Refinement::new(machine);
     let (records, verdict) = refinement.run(machine, program, os, &mut ());
     (records, verdict)
+}
+
+/// The first line of a cached access that goes over its end.
+fn first_of_two(op: &Op) -> Option<Tagged> {
+    let (at, bytes) = match *op {
+        Op::Load { at, bytes, ty: MemType::Wb }
+        | Op::Store { at, bytes, ty: MemType::Wb, .. }
+        | Op::LockXadd { at, bytes, .. } => (at, bytes),
+        Op::Movdir64b { src: Source::Mem(at), .. } => (at, 64),
+        _ => return None,
+    };
+    (at.hpa.offset_in_line() + bytes as usize > LINE_BYTES).then(|| at.tagged())
 }
 
 impl Refinement {
@@ -251,6 +260,7 @@ impl Refinement {
             compared: Compared::default(),
             judge: Judge::new(machine),
             concurrent: false,
+            made: Vec::new(),
         }
     }
     /// How much is compared.
@@ -291,16 +301,7 @@ impl Refinement {
         observer: &mut O,
     ) -> (Vec<StepRecord>, Result<(), Disagreement>) {
         let mut verdict = Ok(());
-        for item in &program.items {
-            if let Item::Op(_, op) = item {
-                self.judge.expect(op);
-            }
-        }
-        self.concurrent = program.order == Order::Concurrent;
-        if self.concurrent {
-            self.judge.expect_interrupts();
-        }
-        let mut followed = Followed::start(machine, program, os);
+        let mut followed = self.begin(machine, program, os);
         loop {
             let more = machine.advance(&mut followed.run, program, os);
             if verdict.is_ok() {
@@ -313,6 +314,32 @@ impl Refinement {
         let verdict = verdict.and_then(|()| self.finish(machine));
         machine.record_transitions(false);
         (followed.run.records().to_vec(), verdict)
+    }
+
+    /// Begins a program, as [`Machine::start`] does.
+    pub fn begin<H: McHandler>(
+        &mut self,
+        machine: &mut Machine,
+        program: &Program,
+        os: &mut H,
+    ) -> Followed {
+        for item in &program.items {
+            if let Item::Op(_, op) = item {
+                self.expect(op);
+            }
+        }
+        self.concurrent = program.order == Order::Concurrent;
+        if self.concurrent {
+            self.judge.expect_interrupts();
+        }
+        let run = machine.start(program, os);
+        let base = machine.agents().count().saturating_sub(program.agents.len()) as u16;
+        Followed { run, base, seen: 0 }
+    }
+
+    /// An operation is added to a program that has begun.
+    pub fn expect(&mut self, op: &Op) {
+        self.judge.expect(op);
     }
 
     /// Lets the next thing of a program happen, as [`Machine::advance`] does, and checks it. Whether there is more. Between
@@ -476,6 +503,12 @@ impl Refinement {
     ) -> Checked {
         let events = machine.trace().events().get(t.from..t.to).unwrap_or_default();
         self.read = t.to;
+        if self.concurrent {
+            if self.made.len() == TOLD {
+                self.made.drain(..TOLD / 2);
+            }
+            self.made.push(*t);
+        }
         self.fate.made(t, &self.agents)?;
         let who = match t.actor {
             // What hardware does by itself is not looked at for who does it.
@@ -545,8 +578,12 @@ impl Refinement {
             }
             _ => false,
         };
+        let first = match act {
+            reference::Act::Op(op) => first_of_two(op),
+            _ => None,
+        };
         let mut choose = |model: &Reference, progress: Progress| {
-            next_choice(&mut choices, model, progress, flushed)
+            next_choice(&mut choices, model, progress, flushed, first)
         };
         let mut done = StepOutcome::default();
         let issued = self.reference.issue_into(who, core, act, &sub_block, &mut choose, &mut done);
@@ -690,7 +727,12 @@ impl Refinement {
 
     fn disagreement(&self, difference: Difference, within: Option<String>) -> Disagreement {
         let mut program = self.program.clone();
-        program.extend(within);
+        if self.concurrent {
+            // Side by side, the operations that are over say little: what was done, in order.
+            program.extend(self.made.iter().map(|t| self.told(t)));
+        } else {
+            program.extend(within);
+        }
         Disagreement { difference, program }
     }
 

@@ -81,6 +81,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Plants a fault in the platform, to see who notices.
+    #[cfg(feature = "planted-fault")]
+    pub const fn plant(&mut self, fault: sim_core::Planted) {
+        self.platform.spec.planted = fault;
+    }
     /// The bound program.
     pub const fn program(&self) -> &Program {
         &self.program
@@ -194,8 +199,24 @@ pub fn run(cell: &Cell, request: &Request) -> Result<RunReport, Diag> {
 pub fn run_prepared(
     cell: &Cell,
     request: &Request,
-    mut prepared: Option<&mut Prepared>,
+    prepared: Option<&mut Prepared>,
 ) -> Result<RunReport, Diag> {
+    let (report, differs) = run_at(cell, request, prepared, Depth::Touched)?;
+    if !differs {
+        return Ok(report);
+    }
+    // The same once more, everything compared behind every operation: which is the first to show it.
+    let (closer, differs) = run_at(cell, request, None, Depth::Everything)?;
+    Ok(if differs { closer } else { report })
+}
+
+/// A run, and whether machine and reference, or module and monitor, disagreed.
+fn run_at(
+    cell: &Cell,
+    request: &Request,
+    mut prepared: Option<&mut Prepared>,
+    depth: Depth,
+) -> Result<(RunReport, bool), Diag> {
     let spec = &cell.platform.spec;
     let crypto = cell.program.crypto;
     let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
@@ -228,13 +249,13 @@ pub fn run_prepared(
         Err(error) => {
             // A loaded platform has been validated.
             report.notes.push(format!("the platform was refused: {error}"));
-            return Ok(report);
+            return Ok((report, false));
         }
     };
     machine.record_commands(request.commands);
     machine.look_at_every_edge(request.every_edge);
     let mut os = linux(spec);
-    let mut check = request.check.then(|| Checker::new(&mut machine, Depth::Touched));
+    let mut check = request.check.then(|| Checker::new(&mut machine, depth));
     if let Some(setup) = &cell.program.setup {
         let done = match &mut check {
             None => setup.run(&mut machine, &mut os),
@@ -275,7 +296,7 @@ pub fn run_prepared(
             Err(SetupError::NotModelled(leaf)) => {
                 report.verdict = Verdict::NotModelled;
                 report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
-                return Ok(report);
+                return Ok((report, false));
             }
         }
     }
@@ -288,10 +309,13 @@ pub fn run_prepared(
     fill(&mut report, cell, &machine, &os, &records, &before);
     machine.catch_up();
     report.commands = machine.take_commands();
+    let mut differs = false;
     if let Some(check) = check {
-        note_check(&mut report, check.outcome());
+        let (compared, checked) = check.outcome();
+        differs = checked.as_ref().is_err_and(|d| d.difference != refine::Difference::NoLog);
+        note_check(&mut report, (compared, checked));
     }
-    Ok(report)
+    Ok((report, differs))
 }
 
 impl BroughtUp {
@@ -325,7 +349,11 @@ fn note_check(
     report.check = Some(compared);
     match checked {
         Ok(()) => {
-            report.notes.push(format!("checked against the reference model: {n} operations agree"));
+            let CheckReport { transitions, requests, calls_judged, .. } = compared;
+            report.notes.push(format!(
+                "checked against the reference model: {n} operations agree ({transitions} transitions, {requests} requests, \
+                 {calls_judged} calls of the module judged)"
+            ));
         }
         Err(d) if d.difference == refine::Difference::NoLog => {
             let why = &d.difference;
@@ -688,7 +716,7 @@ mod tests {
     fn a_check_changes_nothing_but_a_note() {
         let (plain, mut checked) = (report(false), report(true));
         let note = checked.notes.pop().unwrap();
-        assert!(note.ends_with("operations agree"), "{note}");
+        assert!(note.contains("operations agree ("), "{note}");
         let compared = checked.check.take().unwrap();
         assert_eq!(compared.operations, plain.steps.len() as u64);
         assert!(compared.transitions >= compared.operations && compared.lines > 0);
@@ -743,7 +771,7 @@ mod tests {
             let scenario = Scenario::from_text("s.toml", &text).unwrap();
             let request = Request { check: true, ..Request::default() };
             let run = run(plan(&scenario, &request).unwrap().first().unwrap(), &request).unwrap();
-            assert!(run.notes.iter().any(|n| n.ends_with("1 operations agree")), "{line}");
+            assert!(run.notes.iter().any(|n| n.contains(": 1 operations agree (")), "{line}");
             assert_eq!(run.check.map(|c| c.operations), Some(1), "{line}");
             assert_eq!(run.verdict, Verdict::Pass, "{line}: {:?}", run.notes);
         }

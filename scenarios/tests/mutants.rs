@@ -55,7 +55,7 @@ const MUTANTS: [Mutant; 11] = [
     Mutant {
         number: 2,
         fault: Fault::SharedReadShowsData,
-        killed_by: &["L3"],
+        killed_by: &["L3", "S1"],
         program: "tdA: movdir64b [0x1000] fill=0x1
                   tdA: mfence
                   cpu0: load [0x1000] 8",
@@ -244,7 +244,7 @@ fn every_number_of_the_sheet_is_planted_once() {
 
 /// A line as the machine shows it; what it shows not, its content and keys, is as in `like`.
 fn shown(like: &DramLine, state: LineState) -> DramLine {
-    let mut line = like.clone();
+    let mut line = *like;
     line.td = state.td;
     line.mac = state.mac.then(|| like.mac.unwrap_or(state.td));
     line.poison = state.poison;
@@ -316,7 +316,7 @@ fn show(
         let (request, content) = match mask {
             None => {
                 let (data, class) = seen(at);
-                (Request::Read { data, class }, was.clone())
+                (Request::Read { data, class }, was)
             }
             Some(mask) => {
                 let same = |t: &&Transaction| {
@@ -324,7 +324,7 @@ fn show(
                 };
                 let like = expected.iter().find(same).unwrap();
                 let kept = rule == Rule::W(10);
-                (like.request, if kept { was.clone() } else { like.after.clone() })
+                (like.request, if kept { was } else { like.after })
             }
         };
         let after = shown(&content, states.1);
@@ -352,9 +352,9 @@ fn show(
     outcome.ucna = logged.collect();
 
     let mut state = model.state().clone();
-    let touched = outcome.traffic.iter().map(|t| (t.at.line(), t.after.clone()));
+    let touched = outcome.traffic.iter().map(|t| (t.at.line(), t.after));
     let lines: BTreeMap<Line, DramLine> =
-        state.dram.iter().map(|(line, dram)| (*line, dram.clone())).chain(touched).collect();
+        state.dram.iter().map(|(line, dram)| (*line, *dram)).chain(touched).collect();
     for (line, like) in lines {
         state.dram.insert(line, shown(&like, machine.memory().line(line)));
     }
@@ -428,7 +428,7 @@ fn every_named_mutant_breaks_the_invariant_that_the_sheet_names() {
     }
     expect![[r#"
         | MU-1 | `WriteKeepsTd` | 2 | L1 |
-        | MU-2 | `SharedReadShowsData` | 3 | L2, L3 |
+        | MU-2 | `SharedReadShowsData` | 3 | L2, L3, S1, S4 |
         | MU-3 | `MacNotChecked` | 4 | L2, L3, L7, P4 |
         | MU-4 | `PoisonNotStored` | 1 | L7, P1, P2, P4, P8 |
         | MU-5 | `PartialClearsPoison` | 3 | L4, L9, P2 |

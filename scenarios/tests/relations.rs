@@ -4,6 +4,10 @@
 //! `TDXSIM_CASES` times as many worlds as by default are made (docs/verification.md).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how many cases to run is for who runs the tests to say"
+)]
 
 use expect_test::expect;
 use scenarios::format::Scenario;
@@ -162,6 +166,9 @@ const BREAKERS: &[Breaker] = &[
 #[test]
 fn every_relation_fails_when_something_is_broken_on_purpose() {
     for (id, what, alter) in BREAKERS {
+        if what.starts_with("MU-") && !Planted::POSSIBLE {
+            continue;
+        }
         let got = check_altered(id, 2, 400, alter).unwrap();
         let found = got.violation.unwrap_or_else(|| panic!("{id} is blind: {what}"));
         let lines = found.worlds.other.ops().count();
@@ -221,6 +228,9 @@ fn every_world_is_a_scenario_file_that_shows_what_the_world_shows() {
 
 #[test]
 fn a_shrunk_counterexample_is_small() {
+    if !Planted::POSSIBLE {
+        return;
+    }
     let (_, _, alter) = BREAKERS.iter().find(|(id, ..)| *id == "M9").unwrap();
     let found = check_altered("M9", 2, 400, alter).unwrap().violation.unwrap();
     assert!(found.worlds.other.ops().count() <= 4, "{found}");

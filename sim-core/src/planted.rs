@@ -58,6 +58,67 @@ faults! {
     /// MU-10: CLFLUSH takes the copies under every KeyID (architecture.md §4.1 4.1.8; verification.md C7).
     ClflushTakesAllKeyIds,
 
+    // The TDX module.
+
+    /// PAGE.ADD leaves the owner of the page's PAMT entry empty (architecture.md §7.9; verification.md T1, T7).
+    AddWithoutPamtOwner,
+    /// PAGE.AUG takes a page that somebody has already (architecture.md §7.9; verification.md T2).
+    AugTakenPage,
+    /// PAGE.AUG clears the page (architecture.md §7.9; verification.md T4).
+    AugClearsPage,
+    /// PAGE.ACCEPT does not clear the page (architecture.md §7.9; verification.md T3, T6, H7).
+    AcceptKeepsContents,
+    /// PAGE.REMOVE leaves the page's PAMT entry (architecture.md §7.9; verification.md T5).
+    RemoveKeepsPamt,
+    /// PAGE.REMOVE leaves the Secure-EPT entry (architecture.md §7.6; verification.md T9, T1).
+    RemoveKeepsEntry,
+    /// Pages that a TD loses are still counted (architecture.md §7.9; verification.md T7).
+    ChldcntForgotten,
+    /// PAGE.RECLAIM does not ask for TD_TEARDOWN (architecture.md §7.9; verification.md T8).
+    ReclaimBeforeTeardown,
+    /// KEY.FREEID that is refused for want of a write-back tears the TD down all the same (architecture.md §7.9;
+    /// verification.md T10).
+    ErrorLeavesChange,
+    /// MNG.ADDCX fills the page under the global HKID (architecture.md §7.5; verification.md T11).
+    TdcsUnderGlobalKey,
+    /// PAGE.RDMD calls every page free (architecture.md §7.9; verification.md T12).
+    RdmdSaysFree,
+    /// VPFLUSHDONE frees the HKID at once (architecture.md §7.5; verification.md H1).
+    VpflushdoneFreesHkid,
+    /// KEY.FREEID does not ask for write-backs (architecture.md §7.9; verification.md H2).
+    FreeidIgnoresBitmap,
+    /// VPFLUSHDONE does not ask whether VCPUs are associated (architecture.md §7.9; verification.md H3).
+    VpflushdoneIgnoresVcpus,
+    /// CACHE.WB writes nothing back (architecture.md §7.9; verification.md H4).
+    CacheWbWritesNothing,
+    /// KEY.CONFIG programs a key that the package has (architecture.md §7.9; verification.md H5).
+    PconfigActiveKey,
+    /// MNG.CREATE takes an HKID that is not free (architecture.md §7.9; verification.md H6).
+    TwoTdsOneHkid,
+    /// CACHE.WB that is interrupted counts as done (architecture.md §7.11; verification.md H8).
+    CacheWbClearsEarly,
+    /// Tracking counts as done at once (architecture.md §7.8; verification.md E1, E3).
+    TrackedTooEarly,
+    /// MEM.TRACK does not ask for VCPUs of the previous epoch (architecture.md §7.8; verification.md E2).
+    TrackIgnoresRefcount,
+    /// A VCPU that leaves its TD is still counted (architecture.md §7.8; verification.md E4).
+    RefcountForgotten,
+    /// What takes a page from a running TD does not ask whether it is blocked (architecture.md §7.6; verification.md E5).
+    RemoveWithoutBlock,
+    /// A TD that met a machine check is not fatal (architecture.md §6.3; verification.md P9, R5).
+    FatalForgotten,
+
+    // Machine checks.
+
+    /// A machine check in SEAM root does not disable TDX (architecture.md §6.3; verification.md P10).
+    DisableForgotten,
+    /// Machine checks go to every processor although local ones are on (architecture.md §6.2; verification.md P11).
+    LmceBroadcast,
+    /// MCi_STATUS has another MSCOD (architecture.md §6.2; verification.md R1).
+    OtherMscod,
+    /// MCG_STATUS does not tell SEAM non-root mode (architecture.md §6.2; verification.md R2).
+    SeamNrForgotten,
+
     // Runs.
 
     /// A request's completion is not counted: the totals of a DRAM run do not add up (verification.md Q1).

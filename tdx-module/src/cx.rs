@@ -10,6 +10,7 @@ use crate::td::{TDCS_MIN, Td, Vcpu, layout};
 use crate::{Module, sept_at};
 use sim_core::event::{EventKind, Trace};
 use sim_core::op::KeyAlg;
+use sim_core::planted::Fault;
 use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use sim_core::{Addr, Hpa, KeyId, Page};
@@ -151,7 +152,9 @@ impl Cx<'_> {
     }
     /// Takes from CHLDCNT and writes it.
     pub(crate) fn sub_children(&mut self, tdr: Page, pages: u64) -> Result<(), Status> {
+        let planted = self.m.spec.planted;
         let td = self.td_mut(tdr)?;
+        let pages = if planted.is(Fault::ChldcntForgotten) { 0 } else { pages };
         td.chldcnt = td.chldcnt.saturating_sub(pages);
         self.store_tdr(tdr);
         Ok(())
@@ -617,10 +620,11 @@ impl Cx<'_> {
     pub(crate) fn track(&mut self, tdr: Page, at: At, bepoch: u64) -> Result<(), Status> {
         let state = self.entry_state(at);
         let td = self.td(tdr)?;
-        if !state.needs_tracking(td.op_state) {
+        let planted = self.m.spec.planted;
+        if !state.needs_tracking(td.op_state) || planted.is(Fault::RemoveWithoutBlock) {
             return Ok(());
         }
-        let tracked = td.is_tracked(bepoch);
+        let tracked = td.is_tracked(bepoch) || planted.is(Fault::TrackedTooEarly);
         if !state.is_blocked() {
             self.details(at);
             return Err(Status::GPA_RANGE_NOT_BLOCKED.about(Operand::RCX));

@@ -139,9 +139,13 @@ pub struct Run {
     /// Cryptography, symbolic or real. Replaces the scenario's own.
     #[arg(long, value_name = "KIND", value_parser = ["symbolic", "real"])]
     pub crypto: Option<String>,
-    /// Check every operation against the reference model.
+    /// Check every operation against the reference model, and every call of the TDX module against the monitor.
     #[arg(long)]
     pub check: bool,
+    /// Plant a fault, to see that --check ends with exit code 3.
+    #[cfg(feature = "planted-fault")]
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub plant: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

@@ -33,7 +33,9 @@ pub fn explain(bytes: &[u8]) -> Result<(), String> {
         printable(&one.headline)?;
         for field in &one.fields {
             printable(&field.name)?;
-            printable(&field.value)?;
+            // What has no value of its own, or no more meaning than its name, says nothing there.
+            let said = [&field.value, &field.meaning].into_iter().filter(|text| !text.is_empty());
+            said.map(String::as_str).try_for_each(printable)?;
         }
         one.notes.iter().chain(&one.citations).try_for_each(|line| printable(line))?;
     }

@@ -432,3 +432,51 @@ fn host_software_with_a_private_keyid_is_a_fault_of_the_model_not_of_the_file() 
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("pf rsvd"));
 }
+
+/// `cargo test -p tdxsim --features planted-fault`
+#[cfg(feature = "planted-fault")]
+#[test]
+fn a_fault_that_only_the_reference_model_sees_ends_a_checked_run_with_exit_code_3() {
+    let path = std::env::temp_dir().join(format!("tdxsim-planted-{}.toml", std::process::id()));
+    let text = "[scenario]\nname = \"planted\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\n\
+                program = '''\ntd0 : store [0x1000] 64 0x1\nhw : evict [0x1000@priv1]\ncpu0 : mfence\n'''\n\
+                [agents]\ntd0 = { kind = \"td\", keyid = \"priv1\" }\n[expect]\nfinal = [\"births 0\"]\n";
+    std::fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    let plant = ["--plant", "WriteKeepsTd"];
+    for (arguments, code) in [
+        (vec!["run", file, "--check"], 0),
+        // Nothing that the program expects is touched by it.
+        (["run", file].into_iter().chain(plant).collect(), 0),
+        (["run", file, "--check"].into_iter().chain(plant).collect(), 3),
+    ] {
+        let output = tdxsim(&arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        // Both sides, and the shortest prefix: what comes behind it is not told.
+        let told =
+            ["broken: not what the reference model does", "the machine has", "the reference"];
+        assert!(code != 3 || told.iter().all(|t| text.contains(t)), "{text}");
+        let prefix = text.lines().find(|l| l.contains("the operations up to there"));
+        assert_eq!(prefix.is_some(), code == 3, "{text}");
+        assert!(!prefix.is_some_and(|l| l.contains("mfence")), "{text}");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn invariants_are_exercised_by_group_and_what_is_not_there_is_refused() {
+    let output = tdxsim(&["invariants", "--effort", "small", "--group", "L"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(
+        text.ends_with("13 hold, 0 broken, 0 not exercised, 0 pending, 0 left out\n"),
+        "{text}"
+    );
+    let pending = tdxsim(&["invariants", "--group", "V"]);
+    assert_eq!(pending.status.code(), Some(0));
+    assert!(stdout(&pending).contains("9 pending"), "{}", stdout(&pending));
+    let unknown = tdxsim(&["invariants", "--id", "X9"]);
+    assert_eq!((unknown.status.code(), stdout(&unknown)), (Some(2), String::new()));
+    assert!(stderr(&unknown).contains("found `X9`, expected an invariant"), "{}", stderr(&unknown));
+}

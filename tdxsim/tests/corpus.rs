@@ -1,7 +1,13 @@
 //! What the fuzzers kept (`fuzz/corpus`), replayed by the functions that they call (docs/verification.md, "Fuzzing").
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
+use sim_core::prng::Prng;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,4 +115,87 @@ fn a_message_that_a_terminal_must_not_see_is_a_finding() {
     }
     assert_eq!(scenarios::fuzz::printable("found `é`, expected a number"), Ok(()));
     assert_eq!(fuzz::run("nonsense", b""), Err("no harness nonsense".to_owned()));
+}
+
+// ---- Mutations -----------------------------------------------------------------------------------------------------------
+
+/// How many mutated inputs each harness gets: few at every run, `TDXSIM_MUTATIONS` on request.
+fn mutations() -> u64 {
+    let asked = std::env::var("TDXSIM_MUTATIONS").ok();
+    asked.map_or(150, |n| n.parse().unwrap())
+}
+
+/// An input made of those that were kept: some bytes changed, dropped, doubled, moved in from another, or a number turned
+/// into one at the edge of a range. It knows nothing of what it reaches; that is what the fuzz targets are for.
+fn mutated(kept: &[Vec<u8>], prng: &mut Prng) -> Vec<u8> {
+    const EDGES: [&str; 10] = [
+        "0",
+        "1",
+        "-1",
+        "64",
+        "4095",
+        "0xffffffffffffffff",
+        "18446744073709551616",
+        "1e9",
+        "\u{e9}",
+        "\"",
+    ];
+    let pick = |prng: &mut Prng| &kept[prng.below(kept.len() as u64) as usize];
+    let mut input = pick(prng).clone();
+    for _ in 0..1 + prng.below(4) {
+        let place = |prng: &mut Prng, len: usize| prng.below(len as u64 + 1) as usize;
+        let at = place(prng, input.len());
+        let end = (at + place(prng, 16)).min(input.len());
+        match prng.below(6) {
+            0 => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte ^= 1 << prng.below(8);
+                }
+            }
+            1 => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte = prng.below(256) as u8;
+                }
+            }
+            2 => drop(input.drain(at..end)),
+            3 => {
+                let again = input[at..end].to_vec();
+                input.splice(at..at, again);
+            }
+            4 => {
+                let other = pick(prng);
+                let from = place(prng, other.len());
+                let to = (from + place(prng, 48)).min(other.len());
+                input.splice(at..end, other[from..to].iter().copied());
+            }
+            _ => {
+                let digits = |b: &u8| b.is_ascii_hexdigit() || *b == b'x';
+                let from = input.iter().skip(at).position(u8::is_ascii_digit).map(|n| at + n);
+                let Some(from) = from else { continue };
+                let to = from + input[from..].iter().take_while(|b| digits(b)).count();
+                let edge = EDGES[prng.below(EDGES.len() as u64) as usize];
+                input.splice(from..to, edge.bytes());
+            }
+        }
+    }
+    input
+}
+
+#[test]
+fn mutations_of_what_was_kept_find_nothing() {
+    for (n, (target, harness)) in fuzz::targets().enumerate() {
+        let kept: Vec<Vec<u8>> = corpus(target).into_iter().map(|(_, bytes)| bytes).collect();
+        let seed = std::env::var("TDXSIM_SEED").map_or(0, |seed| seed.parse().unwrap());
+        let mut prng = Prng::new(seed + n as u64);
+        for execution in 0..mutations() {
+            let input = mutated(&kept, &mut prng);
+            let found = std::panic::catch_unwind(|| harness(&input));
+            let text = input.escape_ascii();
+            match found {
+                Ok(Ok(())) => {}
+                Ok(Err(finding)) => panic!("{target}, execution {execution}: {finding}\n{text}"),
+                Err(_) => panic!("{target}, execution {execution}: a panic\n{text}"),
+            }
+        }
+    }
 }

@@ -127,6 +127,8 @@ fn every_command_prints_what_its_schema_says() {
         ("explain", &["explain", "--format", "json", "0xbd80000000100134", "0xf"]),
         ("explain", &["explain", "--format", "json", "0xC000030000000001"]),
         ("platform", &["platform", "show", "gnr", "--format", "json"]),
+        ("invariants", &["invariants", "--effort", "small", "--id", "q10", "--format", "json"]),
+        ("invariants", &["invariants", "--group", "v", "--format", "json"]),
     ] {
         let value = output(arguments);
         assert_eq!(errors(name, &value), [""; 0], "{arguments:?}");

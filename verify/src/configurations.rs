@@ -54,8 +54,10 @@ pub struct Configuration {
 /// The first private KeyIDs of [`small`].
 pub const PRIVATE: [KeyId; 2] = [KeyId(32), KeyId(33)];
 
-const ALL: [KeyId; 3] = [KeyId::TME, PRIVATE[0], PRIVATE[1]];
-const TWO: [KeyId; 2] = [KeyId::TME, PRIVATE[0]];
+/// The KeyIDs of the rows with three: KeyID 0 and two private ones.
+pub const ALL: [KeyId; 3] = [KeyId::TME, PRIVATE[0], PRIVATE[1]];
+/// The KeyIDs of the rows with two.
+pub const TWO: [KeyId; 2] = [KeyId::TME, PRIVATE[0]];
 
 /// All rows: those of the sheet, each with every value that it names, and one with buffers.
 pub fn rows() -> Vec<Configuration> {

@@ -6,6 +6,7 @@
 
 pub mod configurations;
 pub mod ddr5;
+pub mod interleave;
 pub mod invariants;
 pub mod monitor;
 pub mod reference;

@@ -339,6 +339,8 @@ pub struct Progress {
     pub requests: usize,
     /// Stores into cached lines so far.
     pub stores: usize,
+    /// How often hardware was asked for a choice before: of an operation on several lines, at least the lines it is done with.
+    pub asked: usize,
     /// Whether the operation has done all it does; what it sees is decided.
     pub over: bool,
 }

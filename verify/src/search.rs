@@ -54,6 +54,12 @@ pub trait System {
         moves.len()
     }
 
+    /// Whether no sequence of moves leads back to a state: then no move can be put off for ever, and the ample ones are
+    /// always enough.
+    fn acyclic(&self) -> bool {
+        false
+    }
+
     /// Told of every transition once it has been made. [`ControlFlow::Break`] ends the search.
     fn visited(&mut self, visit: &Visit<'_, Self>) -> ControlFlow<()> {
         let _ = visit;
@@ -263,7 +269,7 @@ impl<S: System> Search<S> {
                 return Err(End::Depth);
             }
             let few = self.system.ample(state, &mut moves).min(moves.len());
-            let mut onward = false;
+            let mut onward = self.system.acyclic();
             for (i, mv) in moves.iter().enumerate() {
                 // The rest only if the ample ones all led back (cycle proviso).
                 if i == few && onward {

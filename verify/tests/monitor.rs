@@ -872,7 +872,7 @@ static EFFECTS: std::sync::LazyLock<Expect> = std::sync::LazyLock::new(|| {
         ~ kot 33:  1 -> 2 1 0b0 -> 0b11
         ~ td P0: life_cycle: 1, -> 2,
     TDH.MNG.VPFLUSHDONE, key half configured
-        ~ kot 33:  1 -> 2 1 0b0 -> 0b1
+        ~ kot 33:  1 -> 2 1 0b0 -> 0b11
         ~ td P0: life_cycle: 0, -> 2,
     TDH.MNG.VPFLUSHDONE, fatal does not matter
         ~ kot 33:  1 -> 2 1 0b0 -> 0b11

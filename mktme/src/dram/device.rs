@@ -11,6 +11,7 @@
 
 use super::constraint::{COMMAND_COUNT, CONSTRAINTS, Command, Scope};
 use super::map::Place;
+use super::queue::Want;
 use super::timing::Timing;
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
@@ -90,6 +91,24 @@ impl Bank {
     }
 }
 
+/// Where a line is within its subchannel, as queues and schedulers see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Spot {
+    pub(super) bank: Bank,
+    /// Which bucket of a queue's filter it falls into.
+    pub(super) bucket: u8,
+    pub(super) column: u16,
+    pub(super) row: u64,
+}
+
+impl Spot {
+    #[inline]
+    pub(super) const fn new(bank: Bank, row: u64, column: u16) -> Spot {
+        let mixed = row ^ (column as u64) << 1 ^ (bank.0 as u64) << 3;
+        Spot { bank, bucket: (mixed ^ mixed >> 8) as u8, column, row }
+    }
+}
+
 impl Geometry {
     const fn clamped(self) -> Geometry {
         const fn power(n: u8, most: u8) -> u8 {
@@ -105,7 +124,7 @@ impl Geometry {
             ..self
         }
     }
-    pub(super) const fn bank(&self, place: &Place) -> Option<Bank> {
+    const fn bank(&self, place: &Place) -> Option<Bank> {
         if place.rank >= self.ranks
             || place.bank_group >= self.bank_groups
             || place.bank >= self.banks_per_group
@@ -130,34 +149,46 @@ impl Geometry {
     }
 }
 
+/// What the scheduler may do, as an index into the edges of bank groups and ranks. The first three are in the order of
+/// [`Want`](super::queue::Want), with which banks are asked: those do not tell reads from writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// RD, RDA.
+    Rd = 0,
+    Act = 1,
+    Pre = 2,
+    /// WR, WRA.
+    Wr = 3,
+}
+/// How many there are.
+const GATES: usize = 4;
+/// Of a bank's edges: that of the column commands.
+const COLUMN: usize = 0;
+const ACT: usize = Gate::Act as usize;
+const PRE: usize = Gate::Pre as usize;
+const RD: usize = Gate::Rd as usize;
+const WR: usize = Gate::Wr as usize;
+
 /// Earliest edges by constraints of a bank alone.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct BankEdges {
-    pub(super) act: u64,
-    pub(super) pre: u64,
-    /// RD, WR, RDA, WRA.
-    pub(super) col: u64,
+struct BankEdges {
+    /// Column commands, ACT, PRE.
+    edges: [u64; 3],
     /// The open row, while the bank is open.
     row: u64,
 }
 
-/// Earliest edges by constraints of a bank group alone.
+/// Earliest edges by constraints of a bank group alone, by [`Gate`]; nothing holds up PRE.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct GroupEdges {
-    pub(super) act: u64,
-    /// RD, RDA.
-    pub(super) rd: u64,
-    /// WR, WRA.
-    pub(super) wr: u64,
-}
+struct GroupEdges([u64; GATES]);
 
-/// Earliest edges by constraints of a rank and of other ranks.
+/// Earliest edges by constraints of a rank and of other ranks, by [`Gate`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct RankEdges {
-    pub(super) act: u64,
-    pub(super) pre: u64,
-    pub(super) rd: u64,
-    pub(super) wr: u64,
+struct RankEdges([u64; GATES]);
+
+/// The last commands of a rank.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct RankCommands {
     /// By command: the edge of the last one in the rank plus one, zero if none. What refreshes wait for is worked out from
     /// these when it is asked, as they are few.
     last: [u64; COMMAND_COUNT],
@@ -167,7 +198,7 @@ pub(super) struct RankEdges {
     oldest: u8,
 }
 
-impl RankEdges {
+impl RankCommands {
     /// The earliest edge of a command, from the clocks until it by preceding command.
     fn until(&self, clocks: &[u32; COMMAND_COUNT]) -> u64 {
         let mut edge = 0;
@@ -277,6 +308,12 @@ impl Clocks {
     }
 }
 
+/// Where a gate is, of one queue's commands.
+#[inline]
+const fn gate_of<const WRITES: bool>(want: Want) -> usize {
+    if WRITES { [WR, ACT, PRE][want as usize] } else { want as usize }
+}
+
 #[inline]
 fn raise(edge: &mut u64, from: u64, clocks: u32) {
     *edge = (*edge).max(from + u64::from(clocks));
@@ -297,7 +334,8 @@ pub struct Device {
     #[serde(with = "super::arrays")]
     banks: [BankEdges; BANKS],
     groups: [GroupEdges; GROUPS],
-    pub(super) ranks: [RankEdges; RANKS],
+    ranks: [RankEdges; RANKS],
+    commands: [RankCommands; RANKS],
     /// Banks with an open row, by rank.
     open: [u32; RANKS],
     bus: u64,
@@ -319,6 +357,7 @@ impl Device {
             banks: [BankEdges::default(); BANKS],
             groups: [GroupEdges::default(); GROUPS],
             ranks: [RankEdges::default(); RANKS],
+            commands: [RankCommands::default(); RANKS],
             open: [0; RANKS],
             bus: 0,
             last: [LastEdges([0; BANKS]); COMMAND_COUNT],
@@ -401,12 +440,28 @@ impl Device {
     }
 
     #[inline]
-    pub(super) fn bank(&self, bank: Bank) -> &BankEdges {
+    fn bank(&self, bank: Bank) -> &BankEdges {
         &self.banks[bank.flat()]
     }
     #[inline]
-    pub(super) fn group(&self, bank: Bank) -> &GroupEdges {
+    fn group(&self, bank: Bank) -> &GroupEdges {
         &self.groups[self.group_of(bank)]
+    }
+    /// The earliest edge of a command by the constraints of its bank alone.
+    #[inline]
+    pub(super) fn ready(&self, want: Want, bank: Bank) -> u64 {
+        self.bank(bank).edges[want as usize]
+    }
+    /// The same by those of its bank group and of ranks.
+    #[inline]
+    pub(super) fn gate<const WRITES: bool>(&self, want: Want, bank: Bank) -> u64 {
+        let gate = gate_of::<WRITES>(want);
+        self.ranks[bank.rank()].0[gate].max(self.group(bank).0[gate])
+    }
+    /// The same by those of ranks alone.
+    #[inline]
+    pub(super) fn gate_of_rank<const WRITES: bool>(&self, want: Want, rank: usize) -> u64 {
+        self.ranks[rank & 3].0[gate_of::<WRITES>(want)]
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
@@ -430,21 +485,24 @@ impl Device {
 
     /// The earliest edge of a command, whatever row is open.
     pub(super) fn earliest(&self, command: Command, bank: Bank) -> u64 {
-        let rank = &self.ranks[bank.rank()];
+        let commands = &self.commands[bank.rank()];
         let own = match command {
-            Command::Act => self.bank(bank).act.max(self.group(bank).act).max(rank.act),
-            Command::Pre => self.bank(bank).pre.max(rank.pre),
-            Command::Rd => self.bank(bank).col.max(self.group(bank).rd).max(rank.rd),
-            Command::Rda => {
-                let read = self.bank(bank).col.max(self.group(bank).rd).max(rank.rd);
-                read.max(self.auto_read(bank))
+            Command::Act => self.ready(Want::Row, bank).max(self.gate::<false>(Want::Row, bank)),
+            Command::Pre => {
+                self.ready(Want::Close, bank).max(self.gate::<false>(Want::Close, bank))
             }
-            Command::Wr | Command::Wra => self.bank(bank).col.max(self.group(bank).wr).max(rank.wr),
-            Command::PreAb => rank.until(&self.clocks.pre_ab),
-            Command::RefAb => rank.until(&self.clocks.ref_ab),
-            Command::RefSb => rank.until(&self.clocks.ref_sb).max(self.until_same(bank)),
+            Command::Rd => self.earliest_column::<false>(bank),
+            Command::Rda => self.earliest_column::<false>(bank).max(self.auto_read(bank)),
+            Command::Wr | Command::Wra => self.earliest_column::<true>(bank),
+            Command::PreAb => commands.until(&self.clocks.pre_ab),
+            Command::RefAb => commands.until(&self.clocks.ref_ab),
+            Command::RefSb => commands.until(&self.clocks.ref_sb).max(self.until_same(bank)),
         };
         own.max(self.bus)
+    }
+
+    fn earliest_column<const WRITES: bool>(&self, bank: Bank) -> u64 {
+        self.ready(Want::Column, bank).max(self.gate::<WRITES>(Want::Column, bank))
     }
 
     /// When the commands of a read would go at the earliest, if nothing else was issued and none goes before the edge `from`:
@@ -454,8 +512,8 @@ impl Device {
         let (c, own, group) = (&self.clocks, self.bank(bank), self.group(bank));
         let rank = &self.ranks[bank.rank()];
         let from = from.max(self.bus);
-        let column = own.col.max(group.rd).max(rank.rd).max(from);
-        let act = own.act.max(group.act).max(rank.act).max(from);
+        let column = own.edges[COLUMN].max(group.0[RD]).max(rank.0[RD]).max(from);
+        let act = own.edges[ACT].max(group.0[ACT]).max(rank.0[ACT]).max(from);
         let open = self.open_mask(bank.rank()) & bank.bit() != 0;
         if !open {
             return (act, act, column.max(act + u64::from(c.act_col.max(c.two_slots))));
@@ -463,7 +521,7 @@ impl Device {
         if own.row == row {
             return (column, column, column);
         }
-        let pre = own.pre.max(rank.pre).max(from);
+        let pre = own.edges[PRE].max(rank.0[PRE]).max(from);
         let act = act.max(pre + u64::from(c.pre_act.max(c.one_slot)));
         (pre, act, column.max(act + u64::from(c.act_col.max(c.two_slots))))
     }
@@ -515,7 +573,7 @@ impl Device {
     #[inline]
     fn note(&mut self, command: Command, bank: Bank, edge: u64) {
         self.last[command as usize].0[bank.flat()] = edge + 1;
-        self.ranks[bank.rank()].last[command as usize] = edge + 1;
+        self.commands[bank.rank()].last[command as usize] = edge + 1;
     }
 
     #[inline]
@@ -524,19 +582,20 @@ impl Device {
         let (c, group) = (&self.clocks, self.group_of(bank));
         let own = &mut self.banks[bank.flat()];
         own.row = row;
-        raise(&mut own.act, edge, c.act_act);
-        raise(&mut own.pre, edge, c.act_pre);
-        raise(&mut own.col, edge, c.act_col);
-        raise(&mut self.groups[group].act, edge, c.act_act_group);
+        raise(&mut own.edges[ACT], edge, c.act_act);
+        raise(&mut own.edges[PRE], edge, c.act_pre);
+        raise(&mut own.edges[COLUMN], edge, c.act_col);
+        raise(&mut self.groups[group].0[ACT], edge, c.act_act_group);
         self.open[bank.rank()] |= bank.bit();
         let rank = &mut self.ranks[bank.rank()];
-        raise(&mut rank.act, edge, c.act_act_rank);
+        let commands = &mut self.commands[bank.rank()];
+        raise(&mut rank.0[ACT], edge, c.act_act_rank);
         // The next ACT comes tFAW after the fourth last, which is the one that follows in the ring.
-        rank.acts[usize::from(rank.oldest & 3)] = edge + 1;
-        rank.oldest = (rank.oldest + 1) & 3;
-        let fourth = rank.acts[usize::from(rank.oldest & 3)];
+        commands.acts[usize::from(commands.oldest & 3)] = edge + 1;
+        commands.oldest = (commands.oldest + 1) & 3;
+        let fourth = commands.acts[usize::from(commands.oldest & 3)];
         if fourth != 0 {
-            raise(&mut rank.act, fourth - 1, c.faw);
+            raise(&mut rank.0[ACT], fourth - 1, c.faw);
         }
         self.bus = edge + u64::from(c.two_slots);
     }
@@ -545,10 +604,10 @@ impl Device {
     pub(super) fn apply_pre(&mut self, bank: Bank, edge: u64) {
         self.note(Command::Pre, bank, edge);
         let c = &self.clocks;
-        raise(&mut self.banks[bank.flat()].act, edge, c.pre_act);
+        raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.pre_act);
         self.open[bank.rank()] &= !bank.bit();
         let rank = &mut self.ranks[bank.rank()];
-        raise(&mut rank.pre, edge, c.pre_pre);
+        raise(&mut rank.0[PRE], edge, c.pre_pre);
         self.bus = edge + u64::from(c.one_slot);
     }
 
@@ -569,25 +628,21 @@ impl Device {
         let (group, r) = (self.group_of(bank), bank.rank());
         let own = &mut self.banks[bank.flat()];
         if AUTO {
-            raise(&mut own.act, edge, c.auto_act);
+            raise(&mut own.edges[ACT], edge, c.auto_act);
             self.open[r] &= !bank.bit();
         } else {
-            raise(&mut own.pre, edge, c.pre);
+            raise(&mut own.edges[PRE], edge, c.pre);
         }
         let group = &mut self.groups[group];
-        let (same, turn) =
-            if WRITE { (&mut group.wr, &mut group.rd) } else { (&mut group.rd, &mut group.wr) };
-        raise(same, edge, c.same_group);
-        raise(turn, edge, c.turn_group);
+        let (same, turn) = if WRITE { (WR, RD) } else { (RD, WR) };
+        raise(&mut group.0[same], edge, c.same_group);
+        raise(&mut group.0[turn], edge, c.turn_group);
         let mut rank = 0;
         while rank < self.geometry.ranks {
             let edges = &mut self.ranks[usize::from(rank & 3)];
             let own = usize::from(rank) == r;
-            let same = edge + u64::from(if own { c.same_rank } else { c.same_other });
-            let turn = edge + u64::from(if own { c.turn_rank } else { c.turn_other });
-            let (rd, wr) = if WRITE { (turn, same) } else { (same, turn) };
-            edges.rd = edges.rd.max(rd);
-            edges.wr = edges.wr.max(wr);
+            raise(&mut edges.0[same], edge, if own { c.same_rank } else { c.same_other });
+            raise(&mut edges.0[turn], edge, if own { c.turn_rank } else { c.turn_other });
             rank += 1;
         }
         self.bus = edge + u64::from(self.clocks.two_slots);
@@ -601,18 +656,18 @@ impl Device {
         match command {
             Command::PreAb => {
                 self.open[r] = 0;
-                raise(&mut rank.act, edge, c.pre_ab_act);
-                raise(&mut rank.pre, edge, c.pre_ab_pre);
+                raise(&mut rank.0[ACT], edge, c.pre_ab_act);
+                raise(&mut rank.0[PRE], edge, c.pre_ab_pre);
             }
             Command::RefAb => {
-                raise(&mut rank.act, edge, c.ref_ab_act);
-                raise(&mut rank.pre, edge, c.ref_ab_pre);
+                raise(&mut rank.0[ACT], edge, c.ref_ab_act);
+                raise(&mut rank.0[PRE], edge, c.ref_ab_pre);
             }
             _ => {
-                raise(&mut rank.act, edge, c.ref_sb_act);
+                raise(&mut rank.0[ACT], edge, c.ref_sb_act);
                 for index in super::queue::bits(self.geometry.same_banks(number as u8)) {
                     let bank = Bank::new(r as u8, index);
-                    raise(&mut self.banks[bank.flat()].act, edge, c.ref_sb_act_same);
+                    raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.ref_sb_act_same);
                 }
             }
         }
@@ -626,8 +681,8 @@ impl Device {
         for row in CONSTRAINTS.iter().filter(|row| row.to.contains(&command)) {
             for &from in row.from {
                 let last = if row.window == WINDOW {
-                    let rank = &self.ranks[bank.rank()];
-                    rank.acts[usize::from(rank.oldest & 3)]
+                    let commands = &self.commands[bank.rank()];
+                    commands.acts[usize::from(commands.oldest & 3)]
                 } else {
                     self.last_of(from, row.scope, bank)
                 };

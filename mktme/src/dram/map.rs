@@ -23,6 +23,7 @@
 //! The hash of Sapphire Rapids and its successors is not public (timing.md §2.4); the preset `hashed` is assumed.
 
 use super::SpecError;
+use super::device::{Bank, Spot};
 use super::organisation::Organisation;
 use serde::{Deserialize, Serialize};
 use sim_core::Line;
@@ -584,6 +585,8 @@ pub struct AddressMap {
     tables: Box<Tables>,
     /// For every bit of a line's number, the bits of a packed place whose XOR it is.
     inverse: [u64; LINE_BITS as usize],
+    /// How many bits number the banks of a bank group.
+    bank_bits: u8,
 }
 
 /// Two maps are the same if their functions are.
@@ -640,7 +643,8 @@ impl TryFrom<MapFunctions> for AddressMap {
                 table[value] = table[value & (value - 1)] ^ images[lowest & 7];
             }
         }
-        Ok(AddressMap { functions, tables, inverse })
+        let bank_bits = functions.of(Field::Bank).len() as u8;
+        Ok(AddressMap { functions, tables, inverse, bank_bits })
     }
 }
 
@@ -723,13 +727,29 @@ impl AddressMap {
         &self.functions
     }
 
-    /// Where a line is.
     #[inline]
-    pub fn decode(&self, line: Line) -> Place {
+    fn packed(&self, line: Line) -> u64 {
         let mut packed = 0;
         for (byte, table) in line.0.to_le_bytes().into_iter().zip(self.tables.iter()) {
             packed ^= table[usize::from(byte)];
         }
+        packed
+    }
+
+    /// Where a line is, as queues see it: the subchannel of its package, by channel and subchannel, and its place there.
+    #[inline]
+    pub(super) fn spot(&self, line: Line) -> (usize, Spot) {
+        let packed = self.packed(line);
+        let subchannel = (packed & 15) << 1 | packed >> 4 & 1;
+        let index = (packed >> 7 & 7) << (self.bank_bits & 3) | packed >> 10 & 3;
+        let bank = Bank::new((packed >> 5 & 3) as u8, index as u8);
+        (subchannel as usize, Spot::new(bank, packed >> 20, (packed >> 12 & 255) as u16))
+    }
+
+    /// Where a line is.
+    #[inline]
+    pub fn decode(&self, line: Line) -> Place {
+        let packed = self.packed(line);
         Place {
             channel: (packed & 15) as u8,
             subchannel: (packed >> 4 & 1) as u8,

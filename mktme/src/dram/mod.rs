@@ -38,7 +38,7 @@ pub use stats::{
 pub use subchannel::{CommandRecord, Reason, Subchannel, SubchannelSpec, Wait};
 pub use timing::Timing;
 
-use device::Bank;
+use device::Spot;
 use ring::Ring;
 use serde::{Deserialize, Serialize};
 use sim_core::platform::{DramSpec, PlatformError, home_of};
@@ -216,7 +216,9 @@ impl Dram {
             done: Ring::new(64),
             every_edge: false,
         };
-        (0..dram.subchannels.len()).for_each(|index| dram.renew(index));
+        for index in 0..dram.subchannels.len() {
+            dram.renew(index, dram.subchannels[index].next_edge());
+        }
         Ok(dram)
     }
 
@@ -233,19 +235,20 @@ impl Dram {
         &self.subchannels
     }
 
-    fn locate(&self, line: Line) -> (usize, Place) {
-        let place = self.map.decode(line);
-        // A division, which one package does not need.
-        let package =
-            if self.packages == 1 { 0 } else { usize::from(home_of(line, self.packages)) };
-        let channel = package * usize::from(self.channels) + usize::from(place.channel);
-        (channel * 2 + usize::from(place.subchannel), place)
+    #[inline]
+    fn locate(&self, line: Line) -> (usize, Spot) {
+        let (index, spot) = self.map.spot(line);
+        if self.packages == 1 {
+            return (index, spot);
+        }
+        let package = usize::from(home_of(line, self.packages));
+        (package * usize::from(self.channels) * 2 + index, spot)
     }
 
     /// Carries the next edge of a subchannel up the tree.
     #[inline(always)]
-    fn renew(&mut self, index: usize) {
-        let mut least = self.subchannels[index].next_edge();
+    fn renew(&mut self, index: usize, next: u64) {
+        let mut least = next;
         if let [_, root, wakes @ ..] = &mut self.wakes[..]
             && let [left, right] = wakes
         {
@@ -265,8 +268,8 @@ impl Dram {
 
     /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
     pub fn can_accept(&self, line: Line, kind: Kind) -> bool {
-        let (index, place) = self.locate(line);
-        self.subchannels[index].can_accept(kind, &place)
+        let (index, spot) = self.locate(line);
+        self.subchannels[index].has_room(kind, &spot)
     }
 
     /// Takes a request, after moving time to its arrival.
@@ -275,10 +278,9 @@ impl Dram {
     /// [`Full`]: try again after [`Dram::next_event`].
     pub fn enqueue(&mut self, request: Request) -> Result<(), Full> {
         self.advance(request.at);
-        let (index, place) = self.locate(request.line);
-        let bank = self.subchannels[index].bank(&place).ok_or(Full)?;
+        let (index, spot) = self.locate(request.line);
         let was_idle = self.subchannels[index].is_idle();
-        self.take(&request, index, bank, &place, was_idle)
+        self.take(&request, index, &spot, was_idle)
     }
 
     /// Takes a request if one that arrives now would be taken ([`Dram::can_accept`]), after moving time to its arrival: both in
@@ -287,15 +289,13 @@ impl Dram {
     /// # Errors
     /// [`Full`]: nothing has moved; try again after [`Dram::next_event`].
     pub fn try_enqueue(&mut self, request: Request) -> Result<(), Full> {
-        let (index, place) = self.locate(request.line);
-        let sub = self.subchannels.get(index).ok_or(Full)?;
-        if !sub.can_accept(request.kind, &place) {
+        let (index, spot) = self.locate(request.line);
+        if !self.subchannels[index].has_room(request.kind, &spot) {
             return Err(Full);
         }
         self.advance(request.at);
-        let bank = self.subchannels[index].bank(&place).ok_or(Full)?;
         let was_idle = self.subchannels[index].is_idle();
-        self.take(&request, index, bank, &place, was_idle)
+        self.take(&request, index, &spot, was_idle)
     }
 
     /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
@@ -309,12 +309,10 @@ impl Dram {
         if request.at > self.now {
             self.advance(request.at);
         }
-        let (index, place) = self.locate(request.line);
+        let (index, spot) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
-        let Some(bank) = sub.bank(&place) else { return Err(sub.stuck(&place)) };
         let was_idle = sub.is_idle();
-        let room =
-            sub.run_until_room(request.kind, bank, &place, &mut sink(&mut self.done, index as u16));
+        let room = sub.run_until_room(request.kind, &spot, &mut sink(&mut self.done, index as u16));
         match room {
             Ok(None) => {}
             Ok(Some(edge)) => {
@@ -333,10 +331,10 @@ impl Dram {
                 return Err(wait);
             }
         }
-        match self.take(&request, index, bank, &place, was_idle) {
+        match self.take(&request, index, &spot, was_idle) {
             Ok(()) => Ok(self.now),
             // Does not happen: there is room.
-            Err(Full) => Err(self.subchannels[index].stuck(&place)),
+            Err(Full) => Err(self.subchannels[index].stuck(&spot)),
         }
     }
 
@@ -346,32 +344,37 @@ impl Dram {
         &mut self,
         request: &Request,
         index: usize,
-        bank: Bank,
-        place: &Place,
+        spot: &Spot,
         was_idle: bool,
     ) -> Result<(), Full> {
         let (at, edge) = (self.now, self.edge);
         let sub = &mut self.subchannels[index];
         let &Request { id, kind, .. } = request;
-        if sub.enqueue(id, kind, bank, place, at, edge)? {
+        if sub.enqueue(id, kind, spot, at, edge)? {
             sink(&mut self.done, REQUEST)(Completion { id, at, arrived: at, kind });
         }
         // What has become due at this very moment is done at once: nothing is ever left to do in the past or the present.
-        if sub.next_edge() <= edge && self.timing.moment(edge) == at {
+        let mut next = sub.next_edge();
+        if next <= edge && self.timing.moment(edge) == at {
             sub.run(edge, &mut sink(&mut self.done, index as u16));
+            next = sub.next_edge();
         }
-        self.after_run(index, was_idle);
+        let is_idle = sub.is_idle();
+        self.account(index, was_idle, is_idle, next);
         Ok(())
     }
 
     /// Accounts for what a subchannel has done.
     #[inline(always)]
     fn after_run(&mut self, index: usize, was_idle: bool) {
-        let is_idle = self.subchannels[index].is_idle();
-        if was_idle != is_idle {
-            self.busy = self.busy + u32::from(was_idle) - u32::from(is_idle);
-        }
-        self.renew(index);
+        let sub = &self.subchannels[index];
+        let (is_idle, next) = (sub.is_idle(), sub.next_edge());
+        self.account(index, was_idle, is_idle, next);
+    }
+    #[inline(always)]
+    fn account(&mut self, index: usize, was_idle: bool, is_idle: bool, next: u64) {
+        self.busy = self.busy + u32::from(was_idle) - u32::from(is_idle);
+        self.renew(index, next);
     }
 
     /// How long a read of a closed row takes from its first command to its last data, with nothing else going on:
@@ -398,6 +401,21 @@ impl Dram {
         let edge = self.timing.edge_until(to);
         self.edge = edge + u64::from(self.timing.moment(edge) < to);
         if self.wakes[1] <= edge {
+            self.run_to(edge);
+        }
+    }
+
+    /// Goes on from event to event, as [`Dram::next_event`] and [`Dram::advance`] would, until a request is complete or the next
+    /// event would lie beyond `until`. Does nothing while a completion has not been taken.
+    pub fn advance_to_completion(&mut self, until: Ps) {
+        let last = self.timing.edge_until(until.min(Ps::HORIZON));
+        while self.done.is_empty() && self.busy > 0 && self.wakes[1] <= last {
+            let edge = self.wakes[1];
+            let at = self.timing.moment(edge);
+            if at.is_horizon() {
+                break;
+            }
+            (self.now, self.edge) = (self.now.max(at), self.edge.max(edge));
             self.run_to(edge);
         }
     }
@@ -453,8 +471,8 @@ impl Dram {
             self.walk_to_completion();
             return self.pop_completion();
         }
-        let mut edge = 0;
-        while self.done.is_empty() && self.busy > 0 {
+        let (mut edge, mut first) = (0, None);
+        while first.is_none() && self.done.is_empty() && self.busy > 0 {
             // The subchannel that comes first runs alone as far as the others let it.
             let (mut node, mut limit) = (1, NEVER - 1);
             while node < self.leaves {
@@ -465,7 +483,15 @@ impl Dram {
             let index = node - self.leaves;
             let sub = &mut self.subchannels[index];
             let was_idle = sub.is_idle();
-            let run = sub.run_to_completion(limit, &mut sink(&mut self.done, index as u16));
+            let run = {
+                // The first is handed on without being queued, if no other comes at the same moment.
+                let mut queue = sink(&mut self.done, index as u16);
+                let mut out = |completion| match first {
+                    None => first = Some((index as u16, completion)),
+                    Some(_) => queue(completion),
+                };
+                sub.run_to_completion(limit, &mut out)
+            };
             self.after_run(index, was_idle);
             match run {
                 Ok(to) => edge = edge.max(to),
@@ -473,10 +499,21 @@ impl Dram {
             }
         }
         if edge > 0 {
-            // At one moment, in the order of subchannels.
-            self.run_to(edge);
             self.now = self.now.max(self.timing.moment(edge));
             self.edge = self.edge.max(edge);
+            if self.wakes[1] <= edge {
+                // At one moment, in the order of subchannels.
+                if let Some((index, completion)) = first.take() {
+                    sink(&mut self.done, index)(completion);
+                }
+                self.run_to(edge);
+            }
+        }
+        if first.is_some() && self.done.is_empty() {
+            return first.map(|(_, completion)| completion);
+        }
+        if let Some((index, completion)) = first {
+            sink(&mut self.done, index)(completion);
         }
         self.pop_completion()
     }
@@ -558,7 +595,7 @@ impl Dram {
         self.every_edge = on;
         for index in 0..self.subchannels.len() {
             self.subchannels[index].look_at_every_edge(on);
-            self.renew(index);
+            self.renew(index, self.subchannels[index].next_edge());
         }
     }
 

@@ -5,7 +5,8 @@
 //! [`POSITIONS`] positions: an entry takes the next one when it becomes ready, and when the line is full the living move
 //! down. So "the oldest bank that wants a column command" is the first bit of a mask, and no ages are compared.
 
-use super::device::{BANKS, Bank, RANKS};
+use super::device::{BANKS, Bank, RANKS, Spot};
+use super::wheel::Wheel;
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
 
@@ -14,7 +15,7 @@ pub(super) const NIL: u16 = u16::MAX;
 
 /// Words of a [`Mask`].
 const WORDS: usize = 8;
-/// Positions of the age order: twice the deepest queue, so that the living move down once in 256 entries at most.
+/// Most positions of the age order: twice the deepest queue, so that the living move down once in 256 entries.
 const POSITIONS: usize = WORDS * 64;
 /// Buckets of the filter in front of [`Queue::find`].
 const BUCKETS: usize = 256;
@@ -64,6 +65,8 @@ pub(super) struct Entry {
     /// An underfill read: the write-queue slot that waits for it. Else [`NIL`].
     pub(super) underfills: u16,
     pub(super) bank: Bank,
+    /// Which bucket of the filter it is in.
+    bucket: u8,
     pub(super) found: Found,
     /// A partial write whose underfill read has not returned: it may not be served yet.
     pub(super) waiting: bool,
@@ -75,14 +78,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) const fn new(
-        id: u64,
-        bank: Bank,
-        row: u64,
-        column: u16,
-        at: Ps,
-        edge: u64,
-    ) -> Entry {
+    pub(super) const fn new(id: u64, spot: &Spot, at: Ps, edge: u64) -> Entry {
+        let &Spot { bank, bucket, column, row } = spot;
         Entry {
             id,
             row,
@@ -92,6 +89,7 @@ impl Entry {
             column,
             underfills: NIL,
             bank,
+            bucket,
             found: Found::Open,
             waiting: false,
             older: NIL,
@@ -101,7 +99,7 @@ impl Entry {
     }
 }
 
-/// A set of positions, the first found in two steps.
+/// A set of positions, the first of them found in two steps.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Mask {
     words: [u64; WORDS],
@@ -121,14 +119,6 @@ impl Mask {
         let word = usize::from(position >> 6) % WORDS;
         self.words[word] &= !(1 << (position & 63));
         self.any &= !(u8::from(self.words[word] == 0) << word);
-    }
-    #[inline]
-    fn first(&self) -> u16 {
-        let word = self.any.trailing_zeros() as usize;
-        match self.words.get(word) {
-            Some(bits) => (word as u16) << 6 | bits.trailing_zeros() as u16,
-            None => NIL,
-        }
     }
 }
 
@@ -165,19 +155,19 @@ pub(super) struct Queue {
     banks: [BankList; BANKS],
     /// By [`Want`].
     armed: [Armed; 3],
-    /// Ready entries.
-    ready: Mask,
-    /// By position: slot of the ready entry there, and its bank.
+    /// By position: slot of the ready entry there, [`NIL`] if it has gone, and its bank.
     #[serde(with = "super::arrays")]
     slot_at: [u16; POSITIONS],
     #[serde(with = "super::arrays")]
     bank_at: [Bank; POSITIONS],
+    /// Positions in use: four times the depth. The fewer, the better they fit the host's cache.
+    positions: u16,
     /// The position that is given next.
     next: u16,
     ready_count: u16,
     /// Clocks after which an entry is overdue.
     age: u64,
-    /// The edge from which the oldest ready entry is overdue.
+    /// No ready entry is overdue before this edge. The oldest may have gone since; [`Queue::renew_deadline`] finds out.
     deadline: u64,
     /// How many entries fall into each bucket: what is zero need not be searched.
     #[serde(with = "super::arrays")]
@@ -186,18 +176,14 @@ pub(super) struct Queue {
     searched: bool,
     /// By [`Want`]: no armed pick can go before this edge.
     soonest: [u64; 3],
-}
-
-#[inline]
-fn bucket(bank: Bank, row: u64, column: u16) -> usize {
-    let mixed = row ^ u64::from(column) << 1 ^ u64::from(bank.0) << 3;
-    (mixed ^ mixed >> 8) as usize % BUCKETS
+    /// When banks whose own constraints have not run out are to be looked at again.
+    pub(super) wheel: Wheel,
 }
 
 impl Queue {
     pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
         let nowhere = Bank::new(0, 0);
-        let none = Entry::new(0, nowhere, 0, 0, Ps::ZERO, 0);
+        let none = Entry::new(0, &Spot::new(nowhere, 0, 0), Ps::ZERO, 0);
         let list =
             BankList { oldest: NIL, youngest: NIL, pick: NIL, want: Want::Row, armed: false };
         Queue {
@@ -207,9 +193,9 @@ impl Queue {
             depth: depth.into(),
             banks: [list; BANKS],
             armed: [Armed::default(); 3],
-            ready: Mask::default(),
             slot_at: [NIL; POSITIONS],
             bank_at: [nowhere; POSITIONS],
+            positions: (4 * depth).clamp(64, POSITIONS as u16),
             next: 0,
             ready_count: 0,
             age: age.into(),
@@ -217,6 +203,7 @@ impl Queue {
             filter: [0; BUCKETS],
             searched,
             soonest: [u64::MAX; 3],
+            wheel: Wheel::new(),
         }
     }
     #[inline]
@@ -244,18 +231,22 @@ impl Queue {
     pub(super) fn entry_mut(&mut self, slot: u16) -> &mut Entry {
         &mut self.slots[usize::from(slot)]
     }
-    /// The edge from which the oldest ready entry is overdue; never if there is none.
+    /// No ready entry is overdue before this edge; never if there is none.
     #[inline]
     pub(super) fn deadline(&self) -> u64 {
         self.deadline
     }
+    /// The edge from which the oldest ready entry is overdue.
+    pub(super) fn renew_deadline(&mut self) -> u64 {
+        self.deadline = match self.oldest() {
+            NIL => u64::MAX,
+            oldest => self.entry(oldest).since + self.age,
+        };
+        self.deadline
+    }
     /// The slot of the oldest ready entry, or [`NIL`].
-    #[inline]
     pub(super) fn oldest(&self) -> u16 {
-        match self.ready.first() {
-            NIL => NIL,
-            position => self.slot_at[usize::from(position) % POSITIONS],
-        }
+        self.slot_at.iter().copied().find(|&slot| slot != NIL).unwrap_or(NIL)
     }
     /// Whether some armed pick wants something.
     #[inline]
@@ -308,18 +299,18 @@ impl Queue {
     }
     /// The queued entry of a line, or [`NIL`].
     #[inline]
-    pub(super) fn find(&self, bank: Bank, row: u64, column: u16) -> u16 {
-        if self.filter[bucket(bank, row, column)] == 0 {
+    pub(super) fn find(&self, spot: &Spot) -> u16 {
+        if self.filter[usize::from(spot.bucket) % BUCKETS] == 0 {
             return NIL;
         }
-        self.search(bank, row, column)
+        self.search(spot)
     }
     #[inline(never)]
-    fn search(&self, bank: Bank, row: u64, column: u16) -> u16 {
-        let mut slot = self.list(bank).oldest;
+    fn search(&self, spot: &Spot) -> u16 {
+        let mut slot = self.list(spot.bank).oldest;
         while slot != NIL {
             let entry = self.entry(slot);
-            if entry.row == row && entry.column == column {
+            if entry.row == spot.row && entry.column == spot.column {
                 break;
             }
             slot = entry.younger;
@@ -364,7 +355,7 @@ impl Queue {
             older.younger = slot;
         }
         if self.searched {
-            self.filter[bucket(bank, entry.row, entry.column)] += 1;
+            self.filter[usize::from(entry.bucket) % BUCKETS] += 1;
         }
         if entry.waiting {
             self.slots[usize::from(slot)] = entry;
@@ -406,14 +397,13 @@ impl Queue {
     /// Takes the next position.
     #[inline]
     fn take_position(&mut self, slot: u16, bank: Bank, since: u64) -> u16 {
-        if usize::from(self.next) == POSITIONS {
+        if self.next >= self.positions {
             self.move_down();
         }
         let position = self.next;
         self.next += 1;
         self.slot_at[usize::from(position) % POSITIONS] = slot;
         self.bank_at[usize::from(position) % POSITIONS] = bank;
-        self.ready.set(position);
         if self.ready_count == 0 {
             self.deadline = since + self.age;
         }
@@ -425,26 +415,24 @@ impl Queue {
     #[cold]
     #[inline(never)]
     fn move_down(&mut self) {
-        let ready = std::mem::take(&mut self.ready);
         for armed in &mut self.armed {
             armed.mask = Mask::default();
         }
         let mut to = 0u16;
-        for (word, mut bits) in ready.words.into_iter().enumerate() {
-            while bits != 0 {
-                let from = (word << 6 | bits.trailing_zeros() as usize) % POSITIONS;
-                bits &= bits - 1;
-                let (slot, bank) = (self.slot_at[from], self.bank_at[from]);
-                self.slot_at[usize::from(to) % POSITIONS] = slot;
-                self.bank_at[usize::from(to) % POSITIONS] = bank;
-                self.entry_mut(slot).position = to;
-                self.ready.set(to);
-                let list = self.banks[bank.flat()];
-                if list.pick == slot && list.armed {
-                    self.armed[list.want as usize].mask.set(to);
-                }
-                to += 1;
+        for from in 0..usize::from(self.positions) % (POSITIONS + 1) {
+            let (slot, bank) = (self.slot_at[from], self.bank_at[from]);
+            if slot == NIL {
+                continue;
             }
+            self.slot_at[from] = NIL;
+            self.slot_at[usize::from(to) % POSITIONS] = slot;
+            self.bank_at[usize::from(to) % POSITIONS] = bank;
+            self.entry_mut(slot).position = to;
+            let list = self.banks[bank.flat()];
+            if list.pick == slot && list.armed {
+                self.armed[list.want as usize].mask.set(to);
+            }
+            to += 1;
         }
         self.next = to;
     }
@@ -469,7 +457,6 @@ impl Queue {
         let mask = &mut self.armed[list.want as usize].mask;
         mask.clear(entry.position);
         mask.set(next.position);
-        self.ready.clear(entry.position);
         self.forget(slot, &entry);
         true
     }
@@ -478,19 +465,15 @@ impl Queue {
     #[inline(always)]
     fn forget(&mut self, slot: u16, entry: &Entry) {
         if self.searched {
-            self.filter[bucket(entry.bank, entry.row, entry.column)] -= 1;
+            self.filter[usize::from(entry.bucket) % BUCKETS] -= 1;
         }
+        self.slot_at[usize::from(entry.position) % POSITIONS] = NIL;
         self.ready_count -= 1;
         self.len -= 1;
         self.free.push(slot);
         if self.ready_count == 0 {
             // Nobody is left whose position would have to be kept.
             (self.next, self.deadline) = (0, u64::MAX);
-        } else if self.deadline == entry.since + self.age {
-            self.deadline = match self.oldest() {
-                NIL => u64::MAX,
-                oldest => self.entry(oldest).since + self.age,
-            };
         }
     }
 
@@ -516,7 +499,6 @@ impl Queue {
             Some(younger) => younger.older = entry.older,
             None => list.youngest = entry.older,
         }
-        self.ready.clear(entry.position);
         self.forget(slot, &entry);
     }
 

@@ -48,24 +48,32 @@ impl<T: Copy + Default> Ring<T> {
         if self.len() == self.slots.len() {
             self.grow();
         }
-        let tail = self.tail;
-        if let Some(slot) = self.slot(tail) {
-            *slot = value;
-        }
-        self.tail = tail.wrapping_add(1);
+        self.set(self.tail, value);
+        self.tail = self.tail.wrapping_add(1);
     }
     /// Pushes, and moves the new one forward past all that must come after it.
     pub(super) fn push_sorted(&mut self, value: T, after: impl Fn(&T, &T) -> bool) {
-        self.push(value);
-        let mask = self.slots.len() - 1;
-        let mut at = self.tail.wrapping_sub(1);
+        if self.len() == self.slots.len() {
+            self.grow();
+        }
+        let mut at = self.tail;
+        self.tail = at.wrapping_add(1);
         while at != self.head {
             let before = at.wrapping_sub(1);
-            if !self.slots.get(before & mask).is_some_and(|b| after(b, &value)) {
-                break;
+            match self.slot(before) {
+                Some(earlier) if after(earlier, &value) => {
+                    let earlier = *earlier;
+                    self.set(at, earlier);
+                }
+                _ => break,
             }
-            self.slots.swap(before & mask, at & mask);
             at = before;
+        }
+        self.set(at, value);
+    }
+    fn set(&mut self, position: usize, value: T) {
+        if let Some(slot) = self.slot(position) {
+            *slot = value;
         }
     }
     #[cold]

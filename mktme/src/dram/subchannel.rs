@@ -21,14 +21,13 @@
 //! and at no other. What it does at an edge depends on the state alone, so looking at all edges does the same.
 
 use super::constraint::Command;
-use super::device::{Bank, Blocked, Device, Geometry};
+use super::device::{Bank, Blocked, Device, Geometry, Spot};
 use super::map::Place;
 use super::queue::{Entry, Found, NIL, Queue, Want};
 use super::refresh::{self, Refresh};
 use super::ring::Ring;
 use super::stats::{self, DramStats, Imbalance, InFlight};
 use super::timing::{Parameter, Timing};
-use super::wheel::Wheel;
 use super::{Completion, Full, Kind, SpecError};
 use serde::{Deserialize, Serialize};
 use sim_core::Ps;
@@ -219,8 +218,6 @@ pub struct Subchannel {
     writes: Queue,
     /// A read that came when nothing else was queued or on its way. While it is alone it is in no queue.
     lone: Option<Lone>,
-    /// When banks whose constraints have not run out are to be looked at again.
-    wheel: Wheel,
     refresh: Refresh,
     draining: bool,
     /// What the last column command was.
@@ -281,7 +278,6 @@ impl Subchannel {
             reads: Queue::new(reads, spec.read_age, false),
             writes: Queue::new(writes, spec.write_age, true),
             lone: None,
-            wheel: Wheel::new(),
             device,
             draining: false,
             wrote_last: false,
@@ -380,25 +376,15 @@ impl Subchannel {
         }
     }
 
-    /// The bank of a place, if there is one.
-    #[inline]
-    pub(super) fn bank(&self, place: &Place) -> Option<Bank> {
-        self.device.geometry().bank(place)
-    }
-
-    /// Whether a request for a line would be taken now.
-    pub(super) fn can_accept(&self, kind: Kind, place: &Place) -> bool {
-        self.bank(place).is_some_and(|bank| self.has_room(kind, bank, place))
-    }
-
     #[inline]
     fn reads_have_room(&self) -> bool {
         self.reads.has_room() && (self.lone.is_none() || self.spec.read_queue > 1)
     }
 
+    /// Whether a request for a line would be taken now.
     #[inline(always)]
-    fn has_room(&self, kind: Kind, bank: Bank, place: &Place) -> bool {
-        let queued = || self.writes.find(bank, place.row, place.column);
+    pub(super) fn has_room(&self, kind: Kind, spot: &Spot) -> bool {
+        let queued = || self.writes.find(spot);
         match kind {
             Kind::Read => {
                 self.reads_have_room() || {
@@ -424,17 +410,16 @@ impl Subchannel {
         &mut self,
         id: u64,
         kind: Kind,
-        bank: Bank,
-        place: &Place,
+        spot: &Spot,
         at: Ps,
         edge: u64,
     ) -> Result<bool, Full> {
-        let mut entry = Entry::new(id, bank, place.row, place.column, at, edge);
+        let mut entry = Entry::new(id, spot, at, edge);
         if self.work == 0 && kind == Kind::Read && !self.every_edge && !self.refresh.any_held() {
             self.enter_lone(entry);
             return Ok(false);
         }
-        let queued = self.writes.find(bank, place.row, place.column);
+        let queued = self.writes.find(spot);
         match kind {
             Kind::Read => {
                 if queued != NIL && !self.writes.entry(queued).waiting {
@@ -449,7 +434,7 @@ impl Subchannel {
                     return Err(Full);
                 }
                 self.stats.reads += 1;
-                self.push(false, entry)?;
+                self.push::<false>(entry)?;
                 Ok(false)
             }
             Kind::Write => {
@@ -459,7 +444,7 @@ impl Subchannel {
                     if !self.writes.has_room() {
                         return Err(Full);
                     }
-                    self.push(true, entry)?;
+                    self.push::<true>(entry)?;
                 }
                 self.stats.writes += 1;
                 Ok(true)
@@ -472,10 +457,10 @@ impl Subchannel {
                         return Err(Full);
                     }
                     entry.waiting = true;
-                    let slot = self.push(true, entry)?;
+                    let slot = self.push::<true>(entry)?;
                     entry.waiting = false;
                     entry.underfills = slot;
-                    self.push(false, entry)?;
+                    self.push::<false>(entry)?;
                     self.stats.underfills += 1;
                 }
                 self.stats.partial_writes += 1;
@@ -495,8 +480,12 @@ impl Subchannel {
     /// Accounts for the lengths of the queues up to an edge.
     #[inline]
     fn count_to(&mut self, edge: u64) {
-        let (reads, writes) = (self.reads.len(), self.writes.len());
         let elapsed = edge - self.counted;
+        if elapsed == 0 {
+            // Accounted for, and progress with it.
+            return;
+        }
+        let (reads, writes) = (self.reads.len(), self.writes.len());
         self.counted = edge;
         if reads + writes == 0 {
             // Work begins: the watchdog counts from here.
@@ -510,26 +499,29 @@ impl Subchannel {
 
     /// Queues an entry and lowers `wake` to the earliest edge at which the entry can make a difference.
     #[inline]
-    fn push(&mut self, writes: bool, entry: Entry) -> Result<u16, Full> {
+    fn push<const WRITES: bool>(&mut self, entry: Entry) -> Result<u16, Full> {
         self.settle();
         let Entry { bank, edge, .. } = entry;
-        let before = self.serving_writes();
         self.count_to(edge);
         let open = self.device.row_of(bank);
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let (slot, picked) = queue.push(entry, open).ok_or(Full)?;
         let mut wake = queue.deadline();
+        // The first read, and the first write that may go, can change which queue is served.
+        let mut turn = if WRITES { queue.ready() == 1 } else { queue.len() == 1 };
         self.work += 1;
         self.refresh.queued(bank);
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
         if picked {
-            wake = wake.min(self.arm(writes, bank, edge));
+            wake = wake.min(self.arm::<WRITES>(bank, edge));
         }
-        if writes {
+        if WRITES {
+            let draining = self.draining;
             self.update_draining();
+            turn |= self.draining != draining;
         }
-        if self.serving_writes() != before {
+        if turn {
             wake = edge;
         }
         self.wake = self.wake.min(wake.max(edge).max(self.device.bus()));
@@ -539,52 +531,62 @@ impl Subchannel {
     /// Puts a bank's pick among those that may go, or on the wheel if the bank is not ready yet. Gives a lower bound of the
     /// edge at which it may go.
     #[inline]
-    fn arm(&mut self, writes: bool, bank: Bank, now: u64) -> u64 {
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
+    fn arm<const WRITES: bool>(&mut self, bank: Bank, now: u64) -> u64 {
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let (pick, want) = queue.pick(bank);
         if pick == NIL || self.refresh.holds(bank) {
             return NEVER;
         }
-        let (own, rank) = (self.device.bank(bank), &self.device.ranks[bank.rank()]);
-        let (ready, gate) = match want {
-            Want::Column => (own.col, if writes { rank.wr } else { rank.rd }),
-            Want::Row => (own.act, rank.act),
-            Want::Close => (own.pre, rank.pre),
-        };
+        let (ready, gate) = (self.device.ready(want, bank), self.device.gate::<WRITES>(want, bank));
+        let earliest = ready.max(gate);
         if ready <= now {
-            queue.arm(bank, gate);
-            gate
+            queue.arm(bank, earliest);
         } else {
-            self.wheel.put(bank, ready, now);
-            ready
+            // Gates only ever rise: nobody need look at it before.
+            queue.wheel.put(bank, earliest, now);
+        }
+        earliest
+    }
+
+    /// [`Subchannel::arm`] of the queue that is not the one named.
+    #[inline]
+    fn arm_other<const WRITES: bool>(&mut self, bank: Bank, now: u64) {
+        if WRITES {
+            self.arm::<false>(bank, now);
+        } else {
+            self.arm::<true>(bank, now);
         }
     }
 
-    /// After a command to a bank: its picks go on the wheel until the bank is ready for what they want.
+    /// After the refresh of a bank: its picks go on the wheels until the bank is ready for what they want.
     #[inline]
     fn rearm(&mut self, bank: Bank, now: u64) {
         if self.reads.unarmed(bank) {
-            self.arm(false, bank, now);
+            self.arm::<false>(bank, now);
         }
         if self.writes.unarmed(bank) {
-            self.arm(true, bank, now);
+            self.arm::<true>(bank, now);
         }
     }
 
-    /// Arms the picks of banks whose time has come.
+    /// Arms the picks of a queue's banks whose time has come. Only of the queue that is served need that be done in time.
     #[inline]
-    fn turn_wheel(&mut self, now: u64) {
-        while self.wheel.next() <= now {
-            let masks = self.wheel.take();
-            let mut mask = masks[0];
-            while mask != 0 {
-                self.rearm(Bank(mask.trailing_zeros() as u8), now);
-                mask &= mask - 1;
+    fn turn_wheel<const WRITES: bool>(&mut self, now: u64) {
+        loop {
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            if queue.wheel.next() > now {
+                break;
             }
-            let mut mask = masks[1];
-            while mask != 0 {
-                self.rearm(Bank(64 + mask.trailing_zeros() as u8), now);
-                mask &= mask - 1;
+            let masks = queue.wheel.take();
+            for (first, mut mask) in [(0, masks[0]), (64, masks[1])] {
+                while mask != 0 {
+                    let bank = Bank(first + mask.trailing_zeros() as u8);
+                    mask &= mask - 1;
+                    let queue = if WRITES { &self.writes } else { &self.reads };
+                    if queue.unarmed(bank) {
+                        self.arm::<WRITES>(bank, now);
+                    }
+                }
             }
         }
     }
@@ -609,7 +611,11 @@ impl Subchannel {
     #[inline]
     pub(super) fn next_edge(&self) -> u64 {
         let next = self.wake.min(self.flight_due).min(self.underfill_due);
-        if self.every_edge && next != NEVER { next.min(self.looked + 1) } else { next }
+        if self.every_edge { self.edge_after(next) } else { next }
+    }
+    #[cold]
+    fn edge_after(&self, next: u64) -> u64 {
+        if next == NEVER { NEVER } else { next.min(self.looked + 1) }
     }
 
     /// Issues every command up to and including the edge `to`, and hands out the reads whose data has come by then, in
@@ -643,11 +649,10 @@ impl Subchannel {
     pub(super) fn run_until_room(
         &mut self,
         kind: Kind,
-        bank: Bank,
-        place: &Place,
+        spot: &Spot,
         out: &mut impl FnMut(Completion),
     ) -> Result<Option<u64>, Wait> {
-        if self.has_room(kind, bank, place) {
+        if self.has_room(kind, spot) {
             return Ok(None);
         }
         self.settle();
@@ -664,7 +669,7 @@ impl Subchannel {
             }
             // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
             let changed = self.counted == edge || self.underfilled == edge;
-            if changed && self.has_room(kind, bank, place) {
+            if changed && self.has_room(kind, spot) {
                 self.deliver(edge, out);
                 return Ok(Some(edge));
             }
@@ -748,8 +753,9 @@ impl Subchannel {
         // Nothing was queued until now.
         (self.counted, self.progress) = (entry.edge, entry.edge);
         self.looked = self.looked.max(entry.edge);
-        // Whoever is still on the wheel is not wanted any more.
-        self.wheel.clear();
+        // Whoever is still on the wheels is not wanted any more.
+        self.reads.wheel.clear();
+        self.writes.wheel.clear();
         let (first, act, column) = self.device.read_edges(entry.bank, entry.row, entry.edge);
         let deadline = entry.since + u64::from(self.spec.read_age);
         self.wake = first.min(self.refresh.wake).min(deadline).max(self.device.bus());
@@ -770,14 +776,14 @@ impl Subchannel {
         self.refresh.queued(entry.bank);
         // There is room: the queue is empty.
         if self.reads.push(entry, self.device.row_of(entry.bank)).is_some() {
-            self.arm(false, entry.bank, self.progress);
+            self.arm::<false>(entry.bank, self.progress);
         }
     }
 
     /// The short path of a read that is all there is to do: the edges of its commands follow from those of its bank, and
     /// nothing has to be chosen. Issues those that go by the edge `to` and before a refresh or the age bound comes up, and
     /// hands the data out if it comes by then too. Gives the last edge of that; None if nothing was done. What is left behind
-    /// is what [`Subchannel::look`] would leave, but for banks on the wheel that nobody wants any more.
+    /// is what [`Subchannel::look`] would leave, but for banks on the wheels that nobody wants any more.
     #[inline]
     fn serve_lone(&mut self, to: u64, out: &mut impl FnMut(Completion)) -> Option<u64> {
         let lone = self.lone.as_mut()?;
@@ -916,7 +922,7 @@ impl Subchannel {
             self.stats.underfills_done += 1;
             let bank = self.writes.entry(slot).bank;
             self.writes.make_ready(slot, due, self.device.row_of(bank));
-            self.arm(true, bank, due);
+            self.arm::<true>(bank, due);
             self.update_draining();
             self.wake = self.wake.min(due.max(self.device.bus()));
         }
@@ -926,38 +932,55 @@ impl Subchannel {
     #[inline]
     fn look(&mut self, edge: u64) {
         self.looks += 1;
-        self.turn_wheel(edge);
         if edge < self.device.bus() {
             self.wake = self.wake.max(self.device.bus());
             return;
         }
-        if self.refresh.wake <= edge && self.look_at_refresh(edge) {
+        if self.next_duty() <= edge && self.do_duty(edge) {
             return;
         }
-        let deadline = self.reads.deadline().min(self.writes.deadline());
-        if deadline <= edge {
-            self.look_overdue(edge);
-            return;
-        }
-        let next = self.wheel.next().min(self.refresh.wake).min(deadline);
         if self.serving_writes() {
-            self.serve::<true>(edge, next);
+            self.serve::<true>(edge);
         } else {
-            self.serve::<false>(edge, next);
+            self.serve::<false>(edge);
         }
     }
 
-    /// Issues the best command of a queue, and finds the next edge to look at. `next` is when something else comes up.
+    /// When a refresh or the age of an entry may matter.
     #[inline]
-    fn serve<const WRITES: bool>(&mut self, edge: u64, mut next: u64) {
+    fn next_duty(&self) -> u64 {
+        self.refresh.wake.min(self.reads.deadline()).min(self.writes.deadline())
+    }
+
+    /// What goes before the choice of the queues: refreshes, then what is overdue. False if there is no such thing.
+    #[inline(never)]
+    fn do_duty(&mut self, edge: u64) -> bool {
+        if self.refresh.wake <= edge && self.look_at_refresh(edge) {
+            return true;
+        }
+        if self.reads.deadline().min(self.writes.deadline()) > edge {
+            return false;
+        }
+        let overdue = self.reads.renew_deadline().min(self.writes.renew_deadline()) <= edge;
+        if overdue {
+            self.turn_wheel::<false>(edge);
+            self.turn_wheel::<true>(edge);
+            self.look_overdue(edge);
+        }
+        overdue
+    }
+
+    /// Issues the best command of a queue, and finds the next edge to look at.
+    #[inline]
+    fn serve<const WRITES: bool>(&mut self, edge: u64) {
+        self.turn_wheel::<WRITES>(edge);
         let queue = if WRITES { &self.writes } else { &self.reads };
         let device = &self.device;
         let [mut column, mut row, mut close] = queue.soonest();
         if column <= edge {
             column = NEVER;
             let slot = queue.oldest_armed(Want::Column, |bank| {
-                let (rank, group) = (&device.ranks[bank.rank()], device.group(bank));
-                let ready = if WRITES { rank.wr.max(group.wr) } else { rank.rd.max(group.rd) };
+                let ready = device.gate::<WRITES>(Want::Column, bank);
                 column = column.min(ready);
                 ready <= edge
             });
@@ -978,12 +1001,12 @@ impl Subchannel {
                     row = row.min(edge + 1);
                     return false;
                 }
-                let ready = device.ranks[bank.rank()].act.max(device.group(bank).act);
+                let ready = device.gate::<WRITES>(Want::Row, bank);
                 row = row.min(ready);
                 ready <= edge
             });
             if slot != NIL {
-                self.issue_act(WRITES, slot, edge);
+                self.issue_act::<WRITES>(slot, edge);
                 return;
             }
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
@@ -993,36 +1016,31 @@ impl Subchannel {
         if close <= edge {
             close = NEVER;
             let slot = queue.oldest_armed(Want::Close, |bank| {
-                let ready = device.ranks[bank.rank()].pre;
+                let ready = device.gate::<WRITES>(Want::Close, bank);
                 close = close.min(ready);
                 ready <= edge
             });
             if slot != NIL {
-                self.issue_pre(WRITES, slot, edge);
+                self.issue_pre::<WRITES>(slot, edge);
                 return;
             }
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             queue.set_soonest(Want::Close, close);
         }
-        next = next.min(column).min(row).min(close);
-        self.wake = next;
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        let next = queue.wheel.next().min(self.next_duty());
+        self.wake = next.min(column).min(row).min(close);
     }
 
     /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
     #[inline]
-    fn issued(&mut self, writes: bool, want: Want) {
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
+    fn issued<const WRITES: bool>(&mut self, want: Want) {
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
         if queue.any_armed_at_all(want) {
             let mut rank = 0;
             while rank < self.ranks {
-                let edges = &self.device.ranks[rank & 3];
-                let gate = match want {
-                    Want::Column if writes => edges.wr,
-                    Want::Column => edges.rd,
-                    Want::Row => edges.act,
-                    Want::Close => edges.pre,
-                };
+                let gate = self.device.gate_of_rank::<WRITES>(want, rank);
                 soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
                 rank += 1;
             }
@@ -1036,8 +1054,8 @@ impl Subchannel {
     fn bound(&self) -> u64 {
         let queue = if self.serving_writes() { &self.writes } else { &self.reads };
         let [column, row, close] = queue.soonest();
-        let next = self.wheel.next().min(self.refresh.wake).min(column).min(row).min(close);
-        next.min(self.reads.deadline()).min(self.writes.deadline()).max(self.device.bus())
+        let next = queue.wheel.next().min(self.next_duty());
+        next.min(column).min(row).min(close).max(self.device.bus())
     }
 
     /// What an overdue entry needs next or, if that cannot go, a command of another kind in another bank.
@@ -1061,7 +1079,8 @@ impl Subchannel {
         let held = |want, bank: Bank| {
             self.refresh.holds(bank) || want == Want::Row && self.refresh.holds_acts(bank.rank())
         };
-        let mut next = self.wheel.next().min(self.refresh.wake);
+        let wheels = self.reads.wheel.next().min(self.writes.wheel.next());
+        let mut next = wheels.min(self.refresh.wake);
         let mut found = None;
         if !held(own, own_bank) {
             let earliest = self.device.earliest(command(own), own_bank);
@@ -1092,8 +1111,10 @@ impl Subchannel {
         match found {
             Some((Want::Column, slot)) if writes => self.issue_column::<true>(slot, edge),
             Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
-            Some((Want::Row, slot)) => self.issue_act(writes, slot, edge),
-            Some((Want::Close, slot)) => self.issue_pre(writes, slot, edge),
+            Some((Want::Row, slot)) if writes => self.issue_act::<true>(slot, edge),
+            Some((Want::Row, slot)) => self.issue_act::<false>(slot, edge),
+            Some((Want::Close, slot)) if writes => self.issue_pre::<true>(slot, edge),
+            Some((Want::Close, slot)) => self.issue_pre::<false>(slot, edge),
             None => self.wake = next,
         }
     }
@@ -1154,8 +1175,8 @@ impl Subchannel {
     }
 
     #[inline]
-    fn issue_act(&mut self, writes: bool, slot: u16, edge: u64) {
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
+    fn issue_act<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
         let Entry { bank, row, .. } = *entry;
         if entry.found == Found::Open {
@@ -1170,18 +1191,19 @@ impl Subchannel {
         } else {
             queue.choose(bank, Some(row));
         }
-        let other = if writes { &mut self.reads } else { &mut self.writes };
+        self.arm::<WRITES>(bank, edge);
+        let other = if WRITES { &mut self.reads } else { &mut self.writes };
         if other.has_entries(bank) {
             other.choose(bank, Some(row));
+            self.arm_other::<WRITES>(bank, edge);
         }
-        self.rearm(bank, edge);
-        self.issued(writes, Want::Row);
+        self.issued::<WRITES>(Want::Row);
         self.record(Command::Act, bank, row, 0, edge);
     }
 
     #[inline]
-    fn issue_pre(&mut self, writes: bool, slot: u16, edge: u64) {
-        let queue = if writes { &mut self.writes } else { &mut self.reads };
+    fn issue_pre<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
         entry.found = Found::Other;
         let bank = entry.bank;
@@ -1192,7 +1214,7 @@ impl Subchannel {
             self.record(Command::Pre, bank, row, 0, edge);
         }
         self.device.apply_pre(bank, edge);
-        for queue in [&mut self.reads, &mut self.writes] {
+        let pick = |queue: &mut Queue| {
             let (pick, want) = queue.pick(bank);
             if pick != NIL && want == Want::Close {
                 // The oldest of the bank, as before.
@@ -1200,9 +1222,15 @@ impl Subchannel {
             } else if pick != NIL {
                 queue.choose(bank, None);
             }
+            pick != NIL
+        };
+        if pick(&mut self.reads) {
+            self.arm::<false>(bank, edge);
         }
-        self.rearm(bank, edge);
-        self.issued(writes, Want::Close);
+        if pick(&mut self.writes) {
+            self.arm::<true>(bank, edge);
+        }
+        self.issued::<WRITES>(Want::Close);
     }
 
     #[inline]
@@ -1243,10 +1271,13 @@ impl Subchannel {
             } else {
                 self.stats.rdas += 1;
             }
-            for queue in [&mut self.reads, &mut self.writes] {
-                if queue.has_entries(bank) {
-                    queue.choose(bank, None);
-                }
+            if self.reads.has_entries(bank) {
+                self.reads.choose(bank, None);
+                self.arm::<false>(bank, edge);
+            }
+            if self.writes.has_entries(bank) {
+                self.writes.choose(bank, None);
+                self.arm::<true>(bank, edge);
             }
         } else {
             self.device.apply_column::<WRITES, false>(bank, edge);
@@ -1255,21 +1286,20 @@ impl Subchannel {
             } else {
                 self.stats.rds += 1;
             }
-            let (queue, other) = if WRITES {
-                (&mut self.writes, &mut self.reads)
-            } else {
-                (&mut self.reads, &mut self.writes)
-            };
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if !passed_on && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
+                self.arm::<WRITES>(bank, edge);
             }
             // PRE must wait longer now.
-            if other.pick(bank).1 == Want::Close {
+            let other = if WRITES { &mut self.reads } else { &mut self.writes };
+            let (pick, want) = other.pick(bank);
+            if pick != NIL && want == Want::Close {
                 other.disarm(bank);
+                self.arm_other::<WRITES>(bank, edge);
             }
         }
-        self.rearm(bank, edge);
-        self.issued(WRITES, Want::Column);
+        self.issued::<WRITES>(Want::Column);
         if self.recorder.is_some() {
             let command = match (WRITES, auto) {
                 (false, false) => Command::Rd,
@@ -1403,11 +1433,11 @@ impl Subchannel {
     }
 
     /// What a request for a place waits for if nothing more is known.
-    pub(super) fn stuck(&self, place: &Place) -> Wait {
+    pub(super) fn stuck(&self, spot: &Spot) -> Wait {
         let last = self.spec.timing.moment(self.progress);
         self.why_blocked(last).unwrap_or(Wait {
             package: self.package,
-            place: *place,
+            place: self.place(spot.bank, spot.row, spot.column),
             write: false,
             since: Ps::ZERO,
             command: Command::Act,

@@ -1,12 +1,12 @@
 //! When banks become ready: a wheel of edges, each with a mask of banks.
 //!
-//! The constraints of a bank run out within a hundred clocks or so, so a wheel of [`SPAN`] edges holds them all; what lies
-//! further off (an experiment with long times) is put as far as the wheel goes, and put again when that edge comes.
+//! The constraints of a bank run out within some two hundred clocks, so a wheel of [`SPAN`] edges holds nearly all; what lies
+//! further off (a refresh, an experiment with long times) is put as far as the wheel goes, and put again when that edge comes.
 
 use super::device::Bank;
 use serde::{Deserialize, Serialize};
 
-/// Edges that the wheel spans.
+/// Edges that the wheel spans. No more than needed: it is gone through again and again, and should stay in the host's cache.
 const SPAN: u64 = 256;
 /// Words of the mask of occupied edges.
 const WORDS: usize = (SPAN / 64) as usize;
@@ -14,9 +14,13 @@ const WORDS: usize = (SPAN / 64) as usize;
 /// Banks by the edge at which they are to be looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Wheel {
-    /// By edge modulo [`SPAN`], one word for two ranks.
+    /// By edge modulo [`SPAN`]: of the first two ranks, and of the others.
     #[serde(with = "super::arrays")]
-    banks: [[u64; 2]; SPAN as usize],
+    banks: [u64; SPAN as usize],
+    #[serde(with = "super::arrays")]
+    more: [u64; SPAN as usize],
+    /// Whether there is anything in `more`, or was.
+    many: bool,
     /// Edges with a bank.
     occupied: [u64; WORDS],
     /// The earliest edge with a bank; never if there is none.
@@ -25,7 +29,13 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub(super) const fn new() -> Wheel {
-        Wheel { banks: [[0; 2]; SPAN as usize], occupied: [0; WORDS], next: u64::MAX }
+        Wheel {
+            banks: [0; SPAN as usize],
+            more: [0; SPAN as usize],
+            many: false,
+            occupied: [0; WORDS],
+            next: u64::MAX,
+        }
     }
 
     /// The earliest edge with a bank; never if there is none.
@@ -40,7 +50,12 @@ impl Wheel {
         // What is in the wheel is later than what was taken, so within a span of `next` if there is any.
         let edge = edge.min(now.min(self.next) + (SPAN - 1));
         let slot = (edge % SPAN) as usize;
-        self.banks[slot][usize::from(bank.0 >> 6 & 1)] |= 1 << (bank.0 & 63);
+        if bank.0 < 64 {
+            self.banks[slot] |= 1 << bank.0;
+        } else {
+            self.many = true;
+            self.more[slot] |= 1 << (bank.0 & 63);
+        }
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.next = self.next.min(edge);
     }
@@ -57,7 +72,10 @@ impl Wheel {
     #[inline]
     pub(super) fn take(&mut self) -> [u64; 2] {
         let slot = (self.next % SPAN) as usize;
-        let banks = std::mem::take(&mut self.banks[slot]);
+        let mut banks = [std::mem::take(&mut self.banks[slot]), 0];
+        if self.many {
+            banks[1] = std::mem::take(&mut self.more[slot]);
+        }
         self.occupied[slot / 64] &= !(1 << (slot % 64));
         // The rest of this word, then the others, then what this word has before the slot.
         let word = self.occupied[slot / 64] >> (slot % 64);

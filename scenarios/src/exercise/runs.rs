@@ -3,15 +3,17 @@
 use crate::diag::{Diag, SourceFile};
 use crate::format::Scenario;
 use crate::platform::{Origin, load};
-use crate::refine;
+use crate::refine::{Difference, Observer, Refinement};
 use crate::run::{Cell, Request, linux, machine_program, plan};
+use crate::setup::Stage;
 use host::mce::{Context, Severity, Situation, grade_with};
-use machine::{AgentKind, Item, Machine, Options, Speed, StepRecord};
+use machine::{Act, AgentKind, Item, Machine, Options, Speed, StepRecord, Transition};
 use sim_core::mca::{McStatus, McgStatus, StatusParts};
 use sim_core::planted::Planted;
 use sim_core::tdx::{Leaf, Status};
 use sim_core::{Op, Outcome, Ps};
 use verify::invariants::{AliasTiming, Checker, Grading, Shown, Violation};
+use verify::reference::{Reference, StepOutcome};
 
 /// What went wrong in setting up is a violation of the check it was for.
 type Made<T> = Result<T, String>;
@@ -271,20 +273,54 @@ pub(crate) fn grades(checker: &mut Checker) -> Vec<Violation> {
     found
 }
 
-/// Q17: a cell against the reference, where it can be replayed.
+/// Shows the invariants what the reference does while it follows a machine.
+struct Eyes<'a> {
+    checker: &'a mut Checker,
+    found: Vec<Violation>,
+}
+
+impl Observer for Eyes<'_> {
+    fn made(&mut self, _: &Reference, t: &Transition, out: &StepOutcome, after: &Reference) {
+        let injected = matches!(t.act, Act::Op(Op::InjectUe { .. }));
+        self.found.extend(self.checker.check_requests(injected, out, after));
+        self.found.extend(self.checker.check_state(after));
+    }
+}
+
+/// Q17: a cell against the reference, from the end of its set-up on; and what groups L, P and S say of the requests that the
+/// reference makes meanwhile.
 pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
     let program = machine_program(cell.program());
     let options =
         Options { speed: Speed::Timed, crypto: cell.program().crypto, seed: 1, log: true };
     let Ok(mut machine) = Machine::new(cell.platform(), options) else { return Vec::new() };
     let mut os = linux(cell.platform());
-    let mut check = refine::Checker::new(&mut machine, refine::Depth::Touched);
-    if let Some(setup) = &cell.program().setup
-        && check.setup(setup, &mut machine, &mut os).is_err()
-    {
-        return Vec::new();
+    let mut refinement = Refinement::new(&mut machine);
+    let mut eyes = Eyes { checker, found: Vec::new() };
+    let mut verdict = Ok(());
+    if let Some(setup) = &cell.program().setup {
+        let mut follow = |machine: &mut Machine, op: &Op, record: &StepRecord| {
+            if verdict.is_ok() {
+                verdict = refinement.follow(machine, op, record, &mut ());
+            }
+            machine.forget_events();
+            refinement.log_was_cut(machine);
+        };
+        for stage in [Stage::Module, Stage::Tds] {
+            if setup.run_watched(stage, &mut machine, &mut os, Some(&mut follow)).is_err() {
+                return Vec::new();
+            }
+        }
     }
-    check.program(&program, &mut machine, &mut os);
-    let (compared, verdict) = check.outcome();
-    checker.check_refinement(compared.operations, verdict.err().map(|d| d.to_string()))
+    if verdict.is_ok() {
+        (_, verdict) = refinement.run(&mut machine, &program, &mut os, &mut eyes);
+    }
+    let Eyes { checker, mut found } = eyes;
+    let operations = refinement.compared().operations;
+    let disagreement = match verdict {
+        Err(d) if d.difference != Difference::NoLog => Some(d.to_string()),
+        _ => None,
+    };
+    found.extend(checker.check_refinement(operations, disagreement));
+    found
 }

@@ -12,8 +12,7 @@ use sim_core::tdx::Leaf;
 use sim_core::{Addr, Op, Page};
 use std::collections::BTreeMap;
 use verify::monitor::{
-    Answer, Call, Company, Complaint, Flight, Memory, Monitor, NOT_JUDGED, Prediction, Spec,
-    Struck, Unknown,
+    Answer, Call, Company, Complaint, Flight, Memory, Monitor, NOT_JUDGED, Spec, Struck, Unknown,
 };
 use verify::view::{LpView, ModuleView};
 
@@ -255,7 +254,9 @@ impl Judge {
             }
             end = step;
         }
-        (Some(begin.0.clone()), Some(end.1.clone()))
+        // Others may have kept an entry for the host since the call took it.
+        let begin = ModuleView { kept: first.0.kept.clone(), ..begin.0.clone() };
+        (Some(begin), Some(end.1.clone()))
     }
 
     fn judge_own(
@@ -321,17 +322,13 @@ impl Judge {
     ) -> Result<(), Verdict> {
         let core = running.call.lp;
         let Some(before) = running.began().cloned() else { return Ok(()) };
-        let company = Company { interrupt: self.interrupt, ..Company::ALONE };
-        let prediction = self.monitor.predict(&before, &running.call, &company, memory);
-        let after = prediction.allowed.iter().find(|a| {
-            let one = Prediction { allowed: vec![(*a).clone()] };
-            one.allows(answer)
-        });
-        let between = after.and_then(|a| a.after.as_deref()).unwrap_or(&before).clone();
+        let last = running.steps.last().map_or(&before, |(_, after)| after).clone();
+        // A TDCALL changes Secure-EPT entries at most; what an exit changes lies elsewhere.
+        let (sept, kept) = (last.sept.clone(), last.kept.clone());
+        let between = ModuleView { sept, kept, ..before.clone() };
         let verdict = self.judge_own(&running, Some(before), answer, Some(between.clone()), memory);
         // What is left of the change is the exit's.
         let call = Call::host(core, Leaf::VP_ENTER, &[]);
-        let last = running.steps.last().map_or(&between, |(_, after)| after).clone();
         let steps = vec![(between, last)];
         self.lp(core).host = Some(Running { call, steps, others: running.others });
         verdict

@@ -169,14 +169,20 @@ impl Want {
 
 /// The next choice whose place has come and that can be made. One that cannot be made yet waits: what it is about (a weakly
 /// ordered operation of the line just posted, say) may come with the operation's next line. `flushed` says which lines the
-/// operation flushes.
+/// operation flushes, `first` is the first line of a cached access to two: what the second displaces of it leaves after it
+/// was accessed, although no request and no store may tell.
 pub(super) fn next_choice(
     choices: &mut VecDeque<Due>,
     model: &Reference,
     progress: Progress,
     flushed: impl Fn(Tagged) -> bool,
+    first: Option<Tagged>,
 ) -> Option<Choice> {
     let due = choices.front()?;
+    let displaced = matches!(due.want, Want::Sink { .. } | Want::Leave { .. } | Want::Clean { .. });
+    if displaced && first == Some(due.want.at()) && progress.asked == 0 {
+        return None;
+    }
     let come = due.requests <= progress.requests && due.stores <= progress.stores;
     if !come && !progress.over {
         return None;

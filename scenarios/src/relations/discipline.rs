@@ -182,7 +182,8 @@ impl Discipline {
                 && !is_source(op, line);
             if self.is_private(keyid) {
                 let owned = known.owner == Some(keyid);
-                if !owned && !(whole && agent.kind == AgentKind::Seam) {
+                let initialises = whole && agent.kind == AgentKind::Seam;
+                if !owned && !initialises {
                     return Err(Breach::Uninitialised(line, keyid));
                 }
             } else if self.rules.cleared && known.owner.is_some() && !whole {

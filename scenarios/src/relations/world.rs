@@ -9,6 +9,7 @@ use machine::{
     Speed, StepRecord,
 };
 use sim_core::event::Event;
+use sim_core::op::{AddrExpr, Base, KeyRef, RegBase, RegExpr, TextOp};
 use sim_core::outcome::DataClass;
 use sim_core::planted::Planted;
 use sim_core::{Addr, Hpa, KeyId, Line, Op, Outcome, PlatformSpec, Ps};
@@ -118,7 +119,8 @@ impl World {
         if self.tables.is_empty() {
             return Ok(None);
         }
-        let scenario = Scenario::from_text("world", &self.text("setup", "", &BTreeMap::new(), &[]));
+        let bare = World { steps: Vec::new(), ..self.clone() };
+        let scenario = Scenario::from_text("world", &bare.text("setup", "", &BTreeMap::new(), &[]));
         let scenario = scenario.map_err(|d| Unfit(d.render()))?;
         let cells = plan(&scenario, &Default::default()).map_err(|d| Unfit(d.render()))?;
         Ok(cells.first().and_then(|cell| cell.program().setup.clone()))
@@ -145,7 +147,7 @@ impl World {
     }
 
     /// Operations.
-    pub fn ops(&self) -> impl Iterator<Item = &Step> {
+    pub fn ops(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
@@ -223,7 +225,7 @@ impl World {
             };
             used.insert(step.agent);
             let agent = self.name(step.agent);
-            writeln!(out, "  {agent:5} : {}", step.op)?;
+            writeln!(out, "  {agent:5} : {}", self.told(step))?;
             let index = count.entry(step.agent).or_default();
             *index += 1;
             if let Some(seen) = expect.get(&step.id).filter(|seen| seen.is_a_pattern()) {
@@ -265,6 +267,19 @@ impl World {
             (true, false) => {}
         }
         Ok(())
+    }
+
+    /// A line's operation as a file has it: guests' addresses are without KeyIDs.
+    fn told(&self, step: &Step) -> String {
+        let guest = |a: &AgentSpec| a.kind == AgentKind::Guest;
+        if !self.agents.get(usize::from(step.agent)).is_some_and(guest) {
+            return step.op.to_string();
+        }
+        let addr = |at: Addr| Ok(AddrExpr { base: Base::Abs(at.hpa.0), key: None });
+        let reg = |value| Ok(RegExpr { base: RegBase::Num(value), or: 0 });
+        let keyid = |keyid: KeyId| Ok::<_, ()>(KeyRef::Num(keyid.0.into()));
+        let text: Result<TextOp, ()> = step.op.try_map(addr, keyid, reg);
+        text.map_or_else(|()| step.op.to_string(), |op| op.to_string())
     }
 
     fn name(&self, agent: u16) -> &str {
@@ -393,7 +408,7 @@ pub(super) fn same_end(a: &Ran, b: &Ran) -> Option<String> {
 impl World {
     /// A line as its program has it.
     pub(crate) fn line(&self, step: &Step) -> String {
-        format!("{}: {}", self.name(step.agent), step.op)
+        format!("{}: {}", self.name(step.agent), self.told(step))
     }
 }
 

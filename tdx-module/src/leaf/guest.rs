@@ -14,6 +14,7 @@ use crate::flight::{GuestEntry, Inject, Live, VmExit};
 use crate::sept::Entry;
 use crate::td::{ATTRIBUTE_SEPT_VE_DISABLE, LastExit, VcpuState, VeInfo, layout};
 use calls::{accepted, chunk, tdcall};
+use sim_core::planted::Fault as Planted;
 use sim_core::tdx::Status;
 
 /// VM entry.
@@ -142,7 +143,7 @@ fn handle(cx: &mut Cx<'_>) -> Stage {
 /// (architecture.md §6.3, §7.8).
 fn kill(cx: &mut Cx<'_>, row: &ExitRow, qualification: u64) -> Stage {
     let (tdr, _) = here(cx);
-    cx.td_mut(tdr)?.fatal = true;
+    cx.td_mut(tdr)?.fatal = !cx.m.spec.planted.is(Planted::FatalForgotten);
     cx.store_tdr(tdr);
     cx.f.out = [qualification, 0, 0, row.interruption, 0, 0];
     Ok(Flow::Done(Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE.exit(row.reason)))
@@ -179,9 +180,10 @@ fn depart(
     let epoch = vcpu.epoch;
     store_vcpu(cx)?;
     let page = cx.tdcs(tdr)?;
+    let one = u32::from(!cx.m.spec.planted.is(Planted::RefcountForgotten));
     let td = cx.td_mut(tdr)?;
     if let Some(count) = td.refcount.get_mut((epoch & 1) as usize) {
-        *count = count.saturating_sub(1);
+        *count = count.saturating_sub(one);
     }
     let hkid = td.hkid;
     cx.f.live(layout::tdcs_refcounts(page), hkid, true, Live::Refcount(tdr));

@@ -14,6 +14,7 @@ use crate::pamt::{PamtEntry, Size};
 use crate::sept::Entry;
 use crate::td::{ATTRIBUTE_DEBUG, MSR_BITMAPS, SEPT_ROOT, TDCS_MAX, TDCS_MIN, Td, layout};
 use crate::{KotEntry, flight::Touch};
+use sim_core::planted::Fault;
 use sim_core::tdx::{Operand, PageType, Status};
 use sim_core::{Hpa, KeyId, Page, Ps};
 
@@ -47,7 +48,9 @@ pub(crate) fn create(cx: &mut Cx<'_>) -> Stage {
         let hkid = private_hkid(cx, RDX)?;
         let page = cx.free_page(RCX)?;
         cx.lock_kot(Mode::Exclusive)?;
-        ensure(kot_mut(cx, hkid)?.state == KotState::Free, Status::HKID_NOT_FREE)?;
+        let free = kot_mut(cx, hkid)?.state == KotState::Free
+            || cx.m.spec.planted.is(Fault::TwoTdsOneHkid);
+        ensure(free, Status::HKID_NOT_FREE)?;
         // The page is gone from here on, whatever becomes of the call (architecture.md §7.10.1).
         let global = cx.global();
         cx.fill_page(page, global, 0);
@@ -104,7 +107,8 @@ pub(crate) fn key_config(cx: &mut Cx<'_>) -> Stage {
         let td = cx.td(tdr)?;
         ensure(!td.fatal, Status::TD_FATAL)?;
         ensure(td.lifecycle == Lifecycle::HkidAssigned, Status::LIFECYCLE_STATE_INCORRECT)?;
-        ensure(td.keyed & bit == 0, Status::KEY_CONFIGURED)?;
+        let new = td.keyed & bit == 0 || cx.m.spec.planted.is(Fault::PconfigActiveKey);
+        ensure(new, Status::KEY_CONFIGURED)?;
         let hkid = td.hkid;
         cx.pconfig(hkid);
         cx.f.scratch.td = tdr;
@@ -143,7 +147,8 @@ pub(crate) fn addcx(cx: &mut Cx<'_>) -> Stage {
             SEPT_ROOT => Entry::FREE.0,
             _ => 0,
         };
-        cx.fill_page(page, hkid, word);
+        let wrong = cx.m.spec.planted.is(Fault::TdcsUnderGlobalKey);
+        cx.fill_page(page, if wrong { cx.global() } else { hkid }, word);
         if index + 1 == TDCS_MIN {
             // The key of the next migration session.
             cx.f.touch(Touch::Random);
@@ -338,7 +343,8 @@ pub(crate) fn vpflushdone(cx: &mut Cx<'_>) -> Stage {
             cx.f.load(layout::tdcs_op_state(first), hkid, 8);
             cx.f.load(layout::tdcs_vcpus(first), hkid, 8);
         }
-        ensure(associated == 0, Status::FLUSHVP_NOT_DONE)?;
+        let alone = associated == 0 || cx.m.spec.planted.is(Fault::VpflushdoneIgnoresVcpus);
+        ensure(alone, Status::FLUSHVP_NOT_DONE)?;
         cx.f.scratch.td = tdr;
         return Ok(Flow::Again(1));
     }
@@ -347,7 +353,8 @@ pub(crate) fn vpflushdone(cx: &mut Cx<'_>) -> Stage {
     td.lifecycle = Lifecycle::Blocked;
     let (hkid, packages) = (td.hkid, cx.m.sys.keyed);
     kot_mut(cx, hkid)?.wbinvd_bitmap = packages;
-    cx.set_kot(hkid, KotState::Flushed);
+    let freed = cx.m.spec.planted.is(Fault::VpflushdoneFreesHkid);
+    cx.set_kot(hkid, if freed { KotState::Free } else { KotState::Flushed });
     cx.store_tdr(tdr);
     Ok(Flow::Done(Status::SUCCESS))
 }
@@ -361,7 +368,13 @@ pub(crate) fn key_freeid(cx: &mut Cx<'_>) -> Stage {
         ensure(td.lifecycle == Lifecycle::Blocked, Status::LIFECYCLE_STATE_INCORRECT)?;
         let hkid = td.hkid;
         cx.lock_kot(Mode::Exclusive)?;
-        ensure(kot_mut(cx, hkid)?.wbinvd_bitmap == 0, Status::WBCACHE_NOT_COMPLETE)?;
+        let planted = cx.m.spec.planted;
+        let left = kot_mut(cx, hkid)?.wbinvd_bitmap;
+        if planted.is(Fault::ErrorLeavesChange) && left != 0 {
+            cx.td_mut(tdr)?.lifecycle = Lifecycle::Teardown;
+        }
+        let clean = left == 0 || planted.is(Fault::FreeidIgnoresBitmap);
+        ensure(clean, Status::WBCACHE_NOT_COMPLETE)?;
         cx.f.scratch.td = tdr;
         return Ok(Flow::Again(1));
     }

@@ -7,6 +7,7 @@ use crate::lock::Mode::{self, Exclusive, Shared};
 use crate::op_state::{KotState, Lifecycle};
 use crate::pamt::{ENTRY_BYTES, PamtEntry, Size};
 use crate::sys::WbCache;
+use sim_core::planted::Fault;
 use sim_core::tdx::{Operand, PageType, Status};
 use sim_core::{Addr, Hpa, Page};
 
@@ -51,6 +52,9 @@ pub(crate) fn cache_wb(cx: &mut Cx<'_>) -> Stage {
     if next < cx.m.spec.sub_blocks {
         if cx.env.irq {
             wbcache(cx)?.resume = Some(next);
+            if cx.m.spec.planted.is(Fault::CacheWbClearsEarly) {
+                cx.m.sys.kot.iter_mut().for_each(|entry| entry.wbinvd_bitmap = 0);
+            }
             return Err(Status::INTERRUPTED_RESUMABLE);
         }
         return write_back(cx, next);
@@ -69,7 +73,9 @@ pub(crate) fn cache_wb(cx: &mut Cx<'_>) -> Stage {
 
 /// WRMSR IA32_WBNOINVDP of one sub-block.
 fn write_back(cx: &mut Cx<'_>, block: u32) -> Stage {
-    cx.f.touch(Touch::WriteBackBlock(block));
+    if !cx.m.spec.planted.is(Fault::CacheWbWritesNothing) {
+        cx.f.touch(Touch::WriteBackBlock(block));
+    }
     cx.f.scratch.count = u64::from(block) + 1;
     Ok(Flow::Again(1))
 }
@@ -108,7 +114,11 @@ pub(crate) fn page_rdmd(cx: &mut Cx<'_>) -> Stage {
             return Ok(Flow::Again(1));
         }
     }
-    cx.out(RCX, found.code().into());
+    let said = match cx.m.spec.planted.is(Fault::RdmdSaysFree) {
+        true => PageType::Nda,
+        false => found,
+    };
+    cx.out(RCX, said.code().into());
     cx.out(R8, size.level().into());
     if let Some([first, second]) = entry.pages() {
         cx.out(R10, first.hpa().0);
@@ -155,7 +165,9 @@ pub(crate) fn page_reclaim(cx: &mut Cx<'_>) -> Stage {
             cx.lock_owner(tdr, Shared)?;
         }
         let td = cx.td(tdr)?;
-        ensure(td.lifecycle == Lifecycle::Teardown, Status::LIFECYCLE_STATE_INCORRECT)?;
+        let dead = td.lifecycle == Lifecycle::Teardown
+            || cx.m.spec.planted.is(Fault::ReclaimBeforeTeardown);
+        ensure(dead, Status::LIFECYCLE_STATE_INCORRECT)?;
         ensure(tdr != page || td.chldcnt == 0, Status::TD_ASSOCIATED_PAGES_EXIST)?;
         (cx.f.scratch.td, cx.f.scratch.page, cx.f.scratch.level) = (tdr, page, size.level());
         return Ok(Flow::Again(1));

@@ -137,15 +137,21 @@ fn platform(args: &Dram) -> Result<Platform, Exit> {
 /// The platform with the fault of `--plant`.
 #[cfg(feature = "planted-fault")]
 fn planted(mut platform: Platform, args: &Dram) -> Result<Platform, Exit> {
-    use sim_core::planted::{Fault, Planted};
     if let Some(name) = &args.plant {
-        let Some(fault) = Fault::named(name) else {
-            output::message(&format!("--plant: found `{}`", units::clip(name)));
-            return Err(Exit::BadInput);
-        };
-        platform.spec.planted = Planted::fault(fault);
+        platform.spec.planted = fault(name)?;
     }
     Ok(platform)
+}
+
+/// The fault of that name, planted.
+#[cfg(feature = "planted-fault")]
+pub(super) fn fault(name: &str) -> Result<sim_core::planted::Planted, Exit> {
+    use sim_core::planted::{Fault, Planted};
+    let Some(fault) = Fault::named(name) else {
+        output::message(&format!("--plant: found `{}`", units::clip(name)));
+        return Err(Exit::BadInput);
+    };
+    Ok(Planted::fault(fault))
 }
 
 fn pattern(name: &str, args: &Dram) -> Result<PatternSettings, Exit> {

@@ -34,6 +34,11 @@ pub(super) fn run(args: &Run) -> Exit {
         Ok(cells) => cells,
         Err(diag) => return refuse(&diag),
     };
+    #[cfg(feature = "planted-fault")]
+    let cells = match planted(cells, args) {
+        Ok(cells) => cells,
+        Err(exit) => return exit,
+    };
     let file = match command_file(&cells, args) {
         Ok(file) => file,
         Err(exit) => return exit,
@@ -53,6 +58,16 @@ pub(super) fn run(args: &Run) -> Exit {
         Format::Json => json(&document, exit),
         Format::Human => output::data(&human(&document, args), exit),
     }
+}
+
+/// The cells with the fault of `--plant`.
+#[cfg(feature = "planted-fault")]
+fn planted(mut cells: Vec<Cell>, args: &Run) -> Result<Vec<Cell>, Exit> {
+    if let Some(name) = &args.plant {
+        let fault = super::dram::fault(name)?;
+        cells.iter_mut().for_each(|cell| cell.plant(fault));
+    }
+    Ok(cells)
 }
 
 /// The file for the commands, of the one run that there is.

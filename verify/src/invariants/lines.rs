@@ -162,18 +162,41 @@ impl Checker {
         after: &Reference,
     ) -> Vec<Violation> {
         let case = Case { before, step, out: outcome, after };
-        for t in &outcome.traffic {
-            match t.request {
-                Request::Read { data, class } => self.read(&case, t, data, class),
-                Request::Write { mask, data, .. } => self.write(&case, t, data, mask),
-            }
-        }
+        self.requests(&case);
         self.lines(&case);
         self.seen(&case);
         self.copies(&case);
         self.scope(&case);
         self.births(&case);
         self.take()
+    }
+
+    /// Checks the requests of a step by themselves, wherever choices of hardware came in between: L2, L3, L6 to L10, L12,
+    /// L13, P1, P4, P8, S1, H7. `injected` says that the step was an injected error. Empty when all hold.
+    pub fn check_requests(
+        &mut self,
+        injected: bool,
+        outcome: &StepOutcome,
+        after: &Reference,
+    ) -> Vec<Violation> {
+        let op = match injected {
+            true => Op::InjectUe { at: Addr::new(Line(0).hpa(), KeyId::TME) },
+            false => Op::Lfence,
+        };
+        let step = Step::Op(Agent::Kernel, 0, op);
+        let case = Case { before: after, step: &step, out: outcome, after };
+        self.requests(&case);
+        self.births(&case);
+        self.take()
+    }
+
+    fn requests(&mut self, case: &Case<'_>) {
+        for t in &case.out.traffic {
+            match t.request {
+                Request::Read { data, class } => self.read(case, t, data, class),
+                Request::Write { mask, data, .. } => self.write(case, t, data, mask),
+            }
+        }
     }
 
     fn read(&mut self, c: &Case<'_>, t: &Transaction, data: Bytes, class: DataClass) {
@@ -245,7 +268,7 @@ impl Checker {
             // A later write of the same step may have ended it: then its cause cannot be asked.
             let born = t.before.poison.is_some()
                 || cause.is_none_or(|b| b.cause == BirthCause::PartialWrite);
-            let same = DramLine { poison: t.before.poison, ..t.after.clone() } == t.before;
+            let same = DramLine { poison: t.before.poison, ..t.after } == t.before;
             self.claim("L8", t.after.poison.is_some() && born && same, || format!("{t:?}"));
             let old = t.before.ct.as_ref().map(|ct| ct.plain);
             let mut unchanged = old.unwrap_or(Bytes::UNKNOWN);

@@ -388,9 +388,10 @@ pub(super) fn none_associated(run: &mut Run<'_>) -> Step {
     if run.td()?.associated == 0 { Ok(()) } else { run.fail((Status::FLUSHVP_NOT_DONE, None)) }
 }
 pub(super) fn vpflushdone(run: &mut Run<'_>) -> Step {
-    let (hkid, keyed) = (run.td()?.hkid, run.td()?.keyed);
+    let (hkid, keyed) = (run.td()?.hkid, run.view.sys.keyed);
     let mut after = run.after();
-    // "bitmap := configured packages"
+    // "bitmap := configured packages": those that TDH.SYS.KEY.CONFIG configured, which are all (verification.md H3), also when the
+    // TD's own key is not configured on each.
     after.kot.insert(hkid, KotView { state: FLUSHED, wbinvd_bitmap: keyed });
     td_mut(&mut after, run.tdr)?.life_cycle = BLOCKED;
     run.succeed(after)
@@ -841,6 +842,13 @@ pub(super) fn page_relocate(run: &mut Run<'_>) -> Step {
     run.succeed(after)
 }
 
+/// Versions above 0 pass the dispatcher (architecture.md §7.1 step 4); which of them the leaf has the sheet does not say.
+pub(super) fn version_of_remove(run: &mut Run<'_>) -> Step {
+    if run.call.rax >> 16 > 1 {
+        run.may((Status::OPERAND_INVALID, Some(Operand::RAX.0)));
+    }
+    Ok(())
+}
 pub(super) fn all_free(run: &mut Run<'_>) -> Step {
     let table = Hpa(run.entry & sept::BASE).page();
     let used = run.view.sept.range((table, 0)..=(table, u16::MAX)).next().is_some();

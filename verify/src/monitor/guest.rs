@@ -247,9 +247,11 @@ pub(super) fn machine_check(
                     }
                 }
             }
-            for tdr in lost {
-                if let Some(td) = want.tds.get_mut(&tdr) {
-                    td.fatal = true;
+            for lost in lost {
+                // Each LP marks its own TD, when the module there gets to it; that of this LP is marked now.
+                let seen = after.tds.get(&lost).is_some_and(|td| td.fatal);
+                if let Some(td) = want.tds.get_mut(&lost) {
+                    td.fatal |= seen || lost == tdr;
                 }
             }
             compare::views(&want, after, true, CITE, &mut complaints);

@@ -47,6 +47,8 @@ pub(super) enum Lock {
     /// Secure-EPT entries of a TD, by the first byte and the size of what they map. Entries of different levels over one range
     /// are taken for one lock, which allows a BUSY too many and never one too few.
     Entries(Page, u64, u64),
+    /// Any: of a leaf of which the sheet does not say which it takes.
+    Any,
 }
 
 impl Lock {
@@ -57,6 +59,7 @@ impl Lock {
                     && at < other_at.saturating_add(other_bytes)
                     && other_at < at.saturating_add(bytes)
             }
+            (Lock::Any, _) | (_, Lock::Any) => true,
             (a, b) => a == b,
         }
     }

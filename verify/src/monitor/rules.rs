@@ -288,7 +288,7 @@ pub(super) const RULES: &[Rule] = &[
         C::Allowed(&[Mapped, Blocked, BlockedW, Pending, PendingBlocked, PendingBlockedW]), C::MappedPage, C::Track,
     ], fx::page_remove),
     rule(Leaf::MEM_SEPT_REMOVE, &[
-        C::Tdr(RDX, Shared), C::State(true), C::Gpa(1, ROOT), C::Private, C::Tree(Exclusive), C::Walk, C::Entry,
+        C::Own("version", fx::version_of_remove), C::Tdr(RDX, Shared), C::State(true), C::Gpa(1, ROOT), C::Private, C::Tree(Exclusive), C::Walk, C::Entry,
         C::Allowed(&[NlMapped, NlBlocked]), C::MappedPage, C::Track, C::Own("all 512 entries FREE", fx::all_free),
     ], fx::sept_remove),
     rule(Leaf::SYS_KEY_CONFIG, &[

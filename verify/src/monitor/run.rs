@@ -166,6 +166,7 @@ impl<'a> Run<'a> {
             Kind::Unknown => self.fail(invalid),
             Kind::NotJudged => {
                 self.why = "not judged";
+                self.own.push((Lock::Any, Mode::Exclusive));
                 self.push(Expected::AnyStatus, None);
                 if let Some(last) = self.allowed.last_mut() {
                     last.open = true;
@@ -176,6 +177,23 @@ impl<'a> Run<'a> {
                 self.why = "not judged, but for that nothing may change";
                 self.push(Expected::AnyStatus, None);
                 self.associations();
+                if self.gather {
+                    // architecture.md §7.2 "TDR lock modes"; how the TDVPR is locked it does not say.
+                    let checks: &[Check] = match leaf {
+                        Leaf::MNG_RD | Leaf::MNG_WR => {
+                            &[Check::Tdr(RCX, Mode::Shared), Check::State(true)]
+                        }
+                        Leaf::VP_RD | Leaf::VP_WR => &[
+                            Check::Vcpu(RCX, Mode::Exclusive),
+                            Check::Owner(Mode::Shared),
+                            Check::State(true),
+                        ],
+                        _ => &[],
+                    };
+                    for check in checks {
+                        self.check(check)?;
+                    }
+                }
                 Err(Ended)
             }
             Kind::Judged(rule) => {
@@ -625,7 +643,14 @@ impl<'a> Run<'a> {
                 }
             }
             Check::Tdr(reg, mode) => {
-                let flags = if rules::FLAGGED.contains(&Leaf(self.call.leaf())) { 1 } else { 0 };
+                let leaf = Leaf(self.call.leaf());
+                let asks = leaf == Leaf::MEM_SEPT_RD && self.reg(reg) & 1 != 0;
+                if asks {
+                    // A flag for the attributes of L2 VMs: the sheet has no row for it, the source has
+                    // (intel/tdx-module tdh_mem_sept_rd.c).
+                    self.may((Status::OPERAND_INVALID, Some(operand(reg).0)));
+                }
+                let flags = u64::from(asks || rules::FLAGGED.contains(&leaf));
                 self.tdr = self.hpa(reg, self.reg(reg) & !flags, mode, PageType::Tdr)?;
                 Ok(())
             }

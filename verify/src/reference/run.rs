@@ -38,6 +38,7 @@ pub(super) struct Run<'a> {
     m: &'a mut Reference,
     chooser: &'a mut Chooser<'a>,
     stores: usize,
+    asked: usize,
     pub(super) refused: Option<NotAllowed>,
     pub(super) out: &'a mut StepOutcome,
 }
@@ -48,12 +49,14 @@ impl<'a> Run<'a> {
         chooser: &'a mut Chooser<'a>,
         out: &'a mut StepOutcome,
     ) -> Run<'a> {
-        Run { m, chooser, stores: 0, refused: None, out }
+        Run { m, chooser, stores: 0, asked: 0, refused: None, out }
     }
     /// Between two lines of an operation, before the first or after the last, hardware may choose.
     pub(super) fn between(&mut self, over: bool) {
+        let (asked, stores) = (self.asked, self.stores);
+        self.asked += 1;
         while self.refused.is_none() {
-            let progress = Progress { requests: self.out.traffic.len(), stores: self.stores, over };
+            let progress = Progress { requests: self.out.traffic.len(), stores, asked, over };
             let Some(choice) = (self.chooser)(self.m, progress) else { return };
             self.refused = self.choose(choice).err();
         }
@@ -223,21 +226,20 @@ impl Run<'_> {
         from.map_while(move |((t, _), copy)| (*t == at).then_some(copy))
     }
     /// The core's own copy, or else some other.
-    fn nearest(&self, core: u16, at: Tagged) -> (Option<Copy>, Option<Copy>) {
+    fn nearest(&self, core: u16, at: Tagged) -> (Option<&Copy>, Option<&Copy>) {
         let mut other = None;
         for (place, copy) in self.m.copies(at) {
             if place == Place::Core(core) {
-                return (Some(*copy), None);
+                return (Some(copy), None);
             }
             other = other.or(Some(copy));
         }
         if self.m.spec.mutant(9) {
             let mut caches = self.m.state.caches.iter();
             let hit = |t: &Tagged, p: &Place| t.line() == at.line() && *p == Place::Core(core);
-            let alias = caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| *c);
-            return (alias, other.copied());
+            return (caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| c), other);
         }
-        (None, other.copied())
+        (None, other)
     }
 
     /// The write to memory of a dirty copy.
@@ -297,9 +299,9 @@ impl Run<'_> {
     fn share(&mut self, core: u16, at: Tagged) -> Copy {
         let (own, other) = self.nearest(core, at);
         if let Some(own) = own {
-            return own;
+            return *own;
         }
-        let copy = if let Some(found) = other {
+        let copy = if let Some(&found) = other {
             if found.is_only() {
                 for copy in self.all_mut(at) {
                     copy.state = Coherence::of(copy.state.is_dirty(), false);
@@ -317,9 +319,9 @@ impl Run<'_> {
     fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
         let own = Place::Core(core);
         let copy = match self.nearest(core, at) {
-            (Some(copy), _) if copy.is_only() => return copy,
+            (Some(copy), _) if copy.is_only() => return *copy,
             (None, None) => return self.share(core, at),
-            (Some(copy), _) | (None, Some(copy)) => copy,
+            (Some(copy), _) | (None, Some(copy)) => *copy,
         };
         let dirty = self.m.copies(at).any(|(_, c)| c.state.is_dirty());
         let copy = Copy { state: Coherence::of(dirty, true), ..copy };
@@ -331,19 +333,23 @@ impl Run<'_> {
     /// verification.md C12).
     fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
         let own = (at, Place::Core(core));
-        if self.m.state.caches.get(&own).is_none_or(|c| !c.is_only()) {
-            let copy = self.own_exclusively(core, at);
-            self.put(at, own.1, copy);
-        }
         let cured = mask.is_full() || self.m.spec.mutant(8);
         let mut old = None;
-        if let Some(copy) = self.m.state.caches.get_mut(&own) {
+        let mut write = |copy: &mut Copy| {
             copy.state = Coherence::Modified;
             copy.data.merge(&data, mask);
             // As the controller will say once the copy has been written back: the line was written under this key.
             copy.class = DataClass::Plain;
             if cured {
                 old = copy.poison.take();
+            }
+        };
+        match self.m.state.caches.get_mut(&own) {
+            Some(copy) if copy.is_only() => write(copy),
+            _ => {
+                let copy = self.own_exclusively(core, at);
+                self.put(at, own.1, copy);
+                self.m.state.caches.get_mut(&own).map(write);
             }
         }
         self.lost(old);
@@ -769,7 +775,12 @@ impl Run<'_> {
                 self.read(tag)
             };
             consumed = consumed.and(self.consume(tag, poison, McAccess::DataLoad));
-            data.merge(&line.moved(offset, len, skip), ByteMask::span(skip, len));
+            let part = line.moved(offset, len, skip);
+            if len == bytes as usize {
+                data = part; // all in one line
+            } else {
+                data.merge(&part, ByteMask::span(skip, len));
+            }
             class = class.max(line_class);
             self.between(false);
         }
@@ -915,6 +926,17 @@ impl Run<'_> {
                 } else {
                     Bytes::UNKNOWN
                 };
+                if self.m.spec.rfo_poison_mc {
+                    // As any store with MC-30: all lines are owned before the first is written.
+                    for (tag, ..) in spans(*at, *bytes) {
+                        let had = self.nearest(core, tag).0.is_some();
+                        let copy = self.own_exclusively(core, tag);
+                        if !had {
+                            self.consume(tag, copy.poison, McAccess::DataLoad)?;
+                        }
+                        self.between(false);
+                    }
+                }
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = sum.moved(skip, len, offset);
                     self.store(core, tag, data, ByteMask::span(offset, len));

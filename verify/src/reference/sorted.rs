@@ -12,7 +12,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// Entries in a row, at most.
-const ROW: usize = 32;
+const ROW: usize = 16;
 
 /// A key of a [`Sorted`] map.
 pub trait Ranked: Ord + Copy {

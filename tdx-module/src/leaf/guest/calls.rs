@@ -11,6 +11,7 @@ use crate::flight::reg::{R8, R9, R10, RCX, RDX};
 use crate::flight::{Answer, Inject};
 use crate::sept::{self, Accept, Entry, SeptOp, State, next};
 use crate::td::{LastExit, VcpuState, layout};
+use sim_core::planted::Fault;
 use sim_core::tdx::{GuestLeaf, Operand, Status};
 
 /// CONFIG_FLAGS bit 2: NO_RBP_MOD (architecture.md §7.11).
@@ -207,7 +208,9 @@ fn page_accept(cx: &mut Cx<'_>) -> Stage {
 fn fill(cx: &mut Cx<'_>) -> Result<(), Status> {
     let (tdr, _) = here(cx);
     let (hkid, page) = (cx.td(tdr)?.hkid, cx.f.scratch.entry.page());
-    cx.fill_page(page, hkid, 0);
+    if !cx.m.spec.planted.is(Fault::AcceptKeepsContents) {
+        cx.fill_page(page, hkid, 0);
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::lock::Mode::{Exclusive, Shared};
 use crate::op_state;
 use crate::pamt::{PamtEntry, Size, Tdmr};
 use crate::sept::{Entry, SeptOp, State, next};
+use sim_core::planted::Fault;
 use sim_core::tdx::{Operand, PageType, Status};
 use sim_core::{Addr, Hpa, Page};
 
@@ -39,7 +40,8 @@ pub(crate) fn page_add(cx: &mut Cx<'_>) -> Stage {
     cx.spend(|c| c.hash);
     cx.store_mrtd(tdr)?;
     cx.add_children(tdr, 1)?;
-    cx.set_pamt(page.hpa().0, Size::Small, PamtEntry::new(PageType::Reg, tdr));
+    let owner = if cx.m.spec.planted.is(Fault::AddWithoutPamtOwner) { Page(0) } else { tdr };
+    cx.set_pamt(page.hpa().0, Size::Small, PamtEntry::new(PageType::Reg, owner));
     Ok(Flow::Done(Status::SUCCESS))
 }
 
@@ -50,10 +52,15 @@ pub(crate) fn page_aug(cx: &mut Cx<'_>) -> Stage {
         let (_, at) = entry(cx, 0, Some(1), Shared)?;
         cx.allowed(at)?;
         let page = match size(at.level)? {
+            Size::Small if cx.m.spec.planted.is(Fault::AugTakenPage) => Hpa(cx.reg(R8)).page(),
             Size::Small => cx.free_page(R8)?,
             large => free_block(cx, large)?,
         };
         cx.f.scratch.page = page;
+        if cx.m.spec.planted.is(Fault::AugClearsPage) {
+            let global = cx.global();
+            cx.fill_page(page, global, 0);
+        }
         return Ok(Flow::Again(1));
     }
     let (tdr, at) = kept(cx);
@@ -107,10 +114,16 @@ pub(crate) fn page_remove(cx: &mut Cx<'_>) -> Stage {
     let op = if import { SeptOp::PageRemoveImport } else { SeptOp::PageRemove };
     let left = next(op, cx.entry_state(at)).ok_or(Status::EPT_ENTRY_STATE_INCORRECT)?;
     // Neither state holds a page.
-    cx.set_entry_unlocked(tdr, at, Entry::leaf(left, Page(0)));
+    let removed = match cx.m.spec.planted.is(Fault::RemoveKeepsEntry) {
+        true => cx.entry(at),
+        false => Entry::leaf(left, Page(0)),
+    };
+    cx.set_entry_unlocked(tdr, at, removed);
     cx.sub_children(tdr, size.pages())?;
-    let pamt = cx.m.pamt(pa, size).released();
-    cx.set_pamt(pa, size, pamt);
+    if !cx.m.spec.planted.is(Fault::RemoveKeepsPamt) {
+        let pamt = cx.m.pamt(pa, size).released();
+        cx.set_pamt(pa, size, pamt);
+    }
     cx.out(RCX, pa);
     Ok(Flow::Done(Status::SUCCESS))
 }
