@@ -112,6 +112,9 @@ struct Ending {
     finals: Vec<(bool, String)>,
 }
 
+/// What everybody saw, and how it stands with the final checks.
+type Seen = (Vec<u16>, Vec<(bool, String)>);
+
 /// What speaks against an expectation.
 struct Judged {
     report: JudgedReport,
@@ -178,7 +181,7 @@ fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Boun
     let states = bounds.states.min(room);
     let budget = Budget { states, transitions: bounds.transitions, depth: u32::MAX };
     let searched = search.run(budget);
-    let mut found: BTreeMap<(Vec<u16>, Vec<(bool, String)>), (Vec<usize>, u64)> = BTreeMap::new();
+    let mut found: BTreeMap<Seen, (Vec<usize>, u64)> = BTreeMap::new();
     for (number, state) in search.states().iter().enumerate() {
         if !search.system.is_end(state) {
             continue;

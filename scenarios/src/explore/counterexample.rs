@@ -95,10 +95,10 @@ pub(super) fn ordered(x: &mut Explorer, start: &World, moves: &[Move], way: Way)
         let Some(next) = x.apply(&now, mv) else { break };
         let ends = turn.is_some_and(|(agent, line)| !x.is_under_way(&next, agent, line));
         match (mv, turn) {
-            (Move::Step(_), Some((_, line))) => {
-                if way == Way::Begin && begins || way == Way::End && ends {
-                    out.push(Item::Line(line));
-                }
+            (Move::Step(_), Some((_, line)))
+                if way == Way::Begin && begins || way == Way::End && ends =>
+            {
+                out.push(Item::Line(line));
             }
             (Move::Hw(op), _) => out.push(Item::Hw(*op)),
             (Move::Prefetch(agent, at), _) => out.push(Item::Prefetch(*agent, *at)),

@@ -236,10 +236,10 @@ fn private_leaf(module: &Module, g: &GuestEntry, gpa: u64) -> Result<Translation
 }
 
 impl Explorer {
-    fn seam<'w>(w: &'w mut World) -> Option<&'w mut Seam> {
+    fn seam(w: &mut World) -> Option<&mut Seam> {
         w.seam.as_mut().map(Arc::make_mut)
     }
-    fn lp<'w>(w: &'w mut World, core: u16) -> Option<&'w mut Lp> {
+    fn lp(w: &mut World, core: u16) -> Option<&mut Lp> {
         Self::seam(w).map(|seam| seam.lp(core))
     }
     fn peek_lp(w: &World, core: u16) -> Option<&Lp> {
