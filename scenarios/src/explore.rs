@@ -100,7 +100,7 @@ pub fn document(explorations: Vec<ExplorationReport>, bounds: &Bounds, tool: &st
 }
 
 /// How many ways to an ending are tried, shortest first, until one can be written as a program.
-const TRIES: usize = 24;
+const TRIES: usize = 8;
 
 /// One end that the search has found: what everybody saw, and how it stands with the final checks.
 struct Ending {
@@ -111,6 +111,9 @@ struct Ending {
     seen: Vec<u16>,
     finals: Vec<(bool, String)>,
 }
+
+/// What everybody saw, and how it stands with the final checks.
+type Seen = (Vec<u16>, Vec<(bool, String)>);
 
 /// What speaks against an expectation.
 struct Judged {
@@ -178,7 +181,7 @@ fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Boun
     let states = bounds.states.min(room);
     let budget = Budget { states, transitions: bounds.transitions, depth: u32::MAX };
     let searched = search.run(budget);
-    let mut found: BTreeMap<(Vec<u16>, Vec<(bool, String)>), (Vec<usize>, u64)> = BTreeMap::new();
+    let mut found: BTreeMap<Seen, (Vec<usize>, u64)> = BTreeMap::new();
     for (number, state) in search.states().iter().enumerate() {
         if !search.system.is_end(state) {
             continue;

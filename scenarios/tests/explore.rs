@@ -64,7 +64,7 @@ fn library() -> Vec<(Scenario, Vec<Cell>)> {
 
 #[test]
 fn every_run_of_the_library_is_among_the_explored_ones() {
-    let bounds = Bounds { states: 3000, ..Bounds::default() };
+    let bounds = Bounds { states: 700, ..Bounds::default() };
     let (mut undecided, mut untold) = (BTreeSet::new(), BTreeSet::new());
     let (mut cells, mut states, mut told) = (0, 0, 0);
     for (scenario, parts) in library() {
@@ -195,7 +195,7 @@ fn text(order: &str, program: &str, rest: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn a_random_programs_run_is_explored_and_every_other_outcome_is_a_program_that_runs(

@@ -159,7 +159,7 @@ pub struct Run {
 
 /// `explore`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["scenario", "study"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["scenario", "study", "configurations"]))]
 pub struct Explore {
     /// Name of a built-in scenario, or a scenario file.
     #[arg(value_name = "NAME|FILE")]
@@ -168,6 +168,9 @@ pub struct Explore {
     /// physical-attacks (which are accepted, which detected).
     #[arg(long, value_name = "STUDY", value_parser = ["reclaim-order", "physical-attacks"])]
     pub study: Option<String>,
+    /// The small configurations of the reference model that are searched as a whole instead, with their numbers of states.
+    #[arg(long)]
+    pub configurations: bool,
     /// By how many of its first lines a page is represented, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub lines_per_page: u32,

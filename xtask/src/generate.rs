@@ -293,6 +293,8 @@ pub fn files() -> Vec<(String, String)> {
         pages.into_iter().map(|(name, text)| (format!("docs/generated/{name}.md"), text)).collect();
     files.extend(validation());
     files.push(schema::<scenarios::report::Document>("run"));
+    files.push(schema::<scenarios::explore::report::Document>("explore"));
+    files.push(schema::<scenarios::explore::study::Study>("study"));
     files.push(schema::<scenarios::report::Catalogue>("list"));
     files.push(schema::<scenarios::replay::ReplayReport>("replay"));
     files.push(schema::<scenarios::validate::ValidateReport>("validate"));

@@ -95,10 +95,10 @@ pub(super) fn ordered(x: &mut Explorer, start: &World, moves: &[Move], way: Way)
         let Some(next) = x.apply(&now, mv) else { break };
         let ends = turn.is_some_and(|(agent, line)| !x.is_under_way(&next, agent, line));
         match (mv, turn) {
-            (Move::Step(_), Some((_, line))) => {
-                if way == Way::Begin && begins || way == Way::End && ends {
-                    out.push(Item::Line(line));
-                }
+            (Move::Step(_), Some((_, line)))
+                if way == Way::Begin && begins || way == Way::End && ends =>
+            {
+                out.push(Item::Line(line));
             }
             (Move::Hw(op), _) => out.push(Item::Hw(*op)),
             (Move::Prefetch(agent, at), _) => out.push(Item::Prefetch(*agent, *at)),
@@ -289,7 +289,7 @@ pub(super) fn later(
 }
 
 /// How much later an agent may begin, in nanoseconds.
-pub(super) const DELAYS: [u64; 14] = [1, 3, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 250, 400];
+pub(super) const DELAYS: [u64; 8] = [3, 10, 20, 40, 60, 100, 150, 300];
 
 /// Whether `tdxsim run` shows what the file says.
 pub(super) fn reproduces(text: &str, request: &Request) -> bool {

@@ -11,7 +11,7 @@ use super::world::{Deps, Explorer, Move, World, spans};
 use machine::{AgentKind, Order, Translation, exit_of, is_seam_msr, reset_msr};
 use sim_core::data::LineData;
 use sim_core::mca::{McConsequence, McContext, McRecord};
-use sim_core::op::{IrqKind, MemType, PconfigCmd, Source, Value};
+use sim_core::op::{IrqKind, MemType, PconfigCmd, Value};
 use sim_core::outcome::{CallResult, GpReason, NotRun, PconfigStatus};
 use sim_core::tdx::ExitReason;
 use sim_core::{Addr, Hpa, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps};
@@ -22,7 +22,7 @@ use tdx_module::sept::Entry;
 use tdx_module::{
     Action, Answer, Call, Env, Flight, GuestEntry, Inject, Module, Reply, Touch, VmExit,
 };
-use verify::reference::{Agent, Seen};
+use verify::reference::{Act, Agent, Seen};
 
 /// The moment at which everything happens: there is no time here, and a TSC that does not go back.
 const NOW: Ps = Ps(1_000_000_000);
@@ -236,10 +236,10 @@ fn private_leaf(module: &Module, g: &GuestEntry, gpa: u64) -> Result<Translation
 }
 
 impl Explorer {
-    fn seam<'w>(w: &'w mut World) -> Option<&'w mut Seam> {
+    fn seam(w: &mut World) -> Option<&mut Seam> {
         w.seam.as_mut().map(Arc::make_mut)
     }
-    fn lp<'w>(w: &'w mut World, core: u16) -> Option<&'w mut Lp> {
+    fn lp(w: &mut World, core: u16) -> Option<&mut Lp> {
         Self::seam(w).map(|seam| seam.lp(core))
     }
     fn peek_lp(w: &World, core: u16) -> Option<&Lp> {
@@ -727,21 +727,16 @@ impl Explorer {
         self.root(w, core, &Op::Mfence)?;
         Ok(())
     }
-    /// MOVDIR64B of any 64 bytes. The grammar has only bytes that are all the same, or memory: a store of the whole line
-    /// that is flushed at once comes to the same where nobody is between.
+    /// MOVDIR64B of any 64 bytes.
     fn direct(&mut self, w: &mut World, core: u16, dst: Addr, words: [u64; 8]) -> Result<(), Seen> {
-        let byte = words[0] as u8;
-        self.root(w, core, &Op::Movdir64b { dst, src: Source::Fill(byte) })?;
-        if LineData(words) == LineData::filled(byte) {
+        let line = dst.hpa.line();
+        if !self.watch.is_watched(line) && !self.watch.is_kept(line) {
             return Ok(());
         }
-        self.root(w, core, &Op::Mfence)?;
-        for (k, word) in words.iter().enumerate() {
-            let at = Addr::new(Hpa(dst.hpa.0 + 8 * k as u64), dst.keyid);
-            let value = Value::Num(*word);
-            self.root(w, core, &Op::Store { at, bytes: 8, value, ty: MemType::Wb })?;
+        let act = Act::Direct { at: dst.tagged(), lines: 1, data: LineData(words) };
+        if let Err(why) = self.act(w, core, &act, line) {
+            self.not_modelled.get_or_insert(why);
         }
-        self.root(w, core, &Op::Clflush { at: dst })?;
         Ok(())
     }
 

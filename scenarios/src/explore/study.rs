@@ -12,6 +12,7 @@ use serde::Serialize;
 use sim_core::platform::IntegrityMode;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
+use verify::configurations::{Extra, How};
 use verify::search::End;
 
 /// Name and version of the form.
@@ -712,4 +713,92 @@ pub fn physical_attacks(setting: &Setting<'_>) -> Result<Study, Diag> {
     let title = "Which physical attacks on a line of a TD are accepted, and which detected? (verification.md §1.3)";
     let heads: [&str; 2] = ["attack", "source"];
     Ok(study(("physical-attacks", title), setting, (&heads, &["Li", "Ci"]), rows, totals))
+}
+
+// ---------------------------------------------------------------------------------------------------- configurations
+
+/// The configurations of verification.md §5.3 ([`verify::configurations`]), each searched as a whole and judged by the
+/// invariants.
+pub fn configurations(tool: &str) -> Study {
+    let rows = verify::configurations::rows();
+    let explored: Vec<verify::configurations::Explored> =
+        rows.par_iter().map(|row| row.explore(How::default())).collect();
+    let mut totals = Totals::default();
+    let mut table = Vec::new();
+    for (row, e) in rows.iter().zip(&explored) {
+        let searched = &e.searched;
+        totals = totals.add(Totals {
+            programs: 1,
+            states: searched.states as u64,
+            transitions: searched.transitions,
+            left: !searched.exhausted() && e.found.broken.is_none(),
+        });
+        let moves = |depth: Option<u32>| match depth {
+            Some(moves) => format!("yes, {moves} moves"),
+            None => "never".to_owned(),
+        };
+        let broken = match &e.found.broken {
+            None => "none".to_owned(),
+            Some((moves, all)) => {
+                let names: Vec<String> = all.iter().map(|v| v.id.to_owned()).collect();
+                format!("{} in {moves} moves", names.join(", "))
+            }
+        };
+        let extra = match row.extra {
+            Extra::None if row.prompt => "",
+            Extra::None => "buffers wait",
+            Extra::Errors => "injected UE",
+            Extra::Replay => "replay attacker",
+        };
+        let cells = [
+            searched.states.to_string(),
+            searched.transitions.to_string(),
+            searched.depth.to_string(),
+            broken,
+            moves(e.found.host_mc),
+            moves(e.found.alias),
+            if e.found.garbage { "yes" } else { "never" }.to_owned(),
+        ];
+        table.push(Row {
+            head: vec![
+                row.id.to_owned(),
+                row.spec.cores.to_string(),
+                row.keyids.len().to_string(),
+                row.spec.memory.integrity.to_string(),
+                if row.spec.memory.erratum_pw_mce { "yes" } else { "no" }.to_owned(),
+                extra.to_owned(),
+            ],
+            cells: cells.into_iter().map(|answer| StudyCell { answer, shown: None }).collect(),
+        });
+    }
+    let broken = explored.iter().any(|e| e.found.broken.is_some());
+    Study {
+        schema: SCHEMA,
+        tool: tool.to_owned(),
+        name: "configurations".to_owned(),
+        title: "Small configurations of the reference model, all of each (verification.md §5.3)"
+            .to_owned(),
+        platform: "the smallest that has the cores".to_owned(),
+        heads: ["id", "cores", "KeyIDs", "mode", "erratum", "extra"].map(str::to_owned).to_vec(),
+        columns: [
+            "states",
+            "transitions",
+            "depth",
+            "invariants broken",
+            "host #MC",
+            "two KeyIDs dirty on one line",
+            "garbage read undetected",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: table,
+        programs: totals.programs,
+        states: totals.states,
+        transitions: totals.transitions,
+        verdict: match (broken, totals.left) {
+            (true, _) => Verdict::Broken,
+            (false, true) => Verdict::Undecided,
+            (false, false) => Verdict::Pass,
+        },
+    }
 }

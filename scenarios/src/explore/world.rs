@@ -23,7 +23,9 @@ use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, Op, Outcome, PlatformSpec, Ta
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use verify::reference::{Agent, Bytes, Reference, Request, Seen, Spec, Step};
+use verify::reference::{
+    Act, Agent, Bytes, Reference, Request, Seen, Spec, Step, StepOutcome, Transaction,
+};
 use verify::search::System;
 
 /// What leads from a world to the next.
@@ -636,36 +638,47 @@ impl Explorer {
 
     // ------------------------------------------------------------------------------------------------------- memory
 
-    fn on_watched(&self, w: &mut World, who: Agent, core: u16, op: Op) -> Result<Seen, String> {
-        let done = w.memory.step(&Step::Op(who, core, op)).map_err(|e| e.to_string())?;
+    /// What final checks count.
+    fn count(&self, w: &mut World, done: &StepOutcome) {
         if self.counted {
             w.counts.births += done.births.len() as u32;
             w.counts.ucna += done.ucna.len() as u32;
-            let partial = |t: &&verify::reference::Transaction| matches!(t.request, Request::Write { mask, .. } if !mask.is_full());
+            let partial = |t: &&Transaction| matches!(t.request, Request::Write { mask, .. } if !mask.is_full());
             w.counts.partial_writes += done.traffic.iter().filter(partial).count() as u32;
         }
+    }
+    fn on_watched(&self, w: &mut World, who: Agent, core: u16, op: Op) -> Result<Seen, String> {
+        let done = w.memory.step(&Step::Op(who, core, op)).map_err(|e| e.to_string())?;
+        self.count(w, &done);
         Ok(done.seen)
     }
     /// On calm lines: nothing of it stays in a cache or waits in a core.
     fn on_calm(w: &mut World, who: Agent, core: u16, op: Op) -> Result<Seen, String> {
         let calm = Arc::make_mut(&mut w.calm);
         let seen = calm.step(&Step::Op(who, core, op)).map_err(|e| e.to_string())?.seen;
-        let state = calm.state();
-        let pending = state.pending.iter().flat_map(|(core, p)| {
-            let all = p.wc.iter().map(|b| b.at).chain(p.weak.iter().map(|o| o.at));
-            all.map(|at| (Some(*core), at))
-        });
-        let cached = state.caches.keys().map(|(at, _)| (None, *at));
-        // Whatever waits becomes visible first: it may write back a copy.
-        for (core, at) in pending.chain(cached).collect::<Vec<_>>() {
-            let at = Addr::new(at.line().hpa(), at.keyid());
-            let op = match core {
-                Some(core) => Op::Drain { core: u32::from(core), at },
-                None => Op::Evict { at },
-            };
-            calm.step(&Step::Op(Agent::Kernel, 0, op)).map_err(|e| e.to_string())?;
-        }
+        calm_down(calm)?;
         Ok(seen)
+    }
+    /// What the module does and no operation spells, on a line that is watched or calm.
+    pub(super) fn act(
+        &self,
+        w: &mut World,
+        core: u16,
+        act: &Act,
+        line: Line,
+    ) -> Result<Seen, String> {
+        let watched = self.watch.is_watched(line);
+        let mut done = StepOutcome::default();
+        let memory = if watched { &mut w.memory } else { Arc::make_mut(&mut w.calm) };
+        let root = Agent::SeamRoot;
+        let made = memory.issue_into(root, core, act, &|_| 0, &mut |_, _| None, &mut done);
+        made.map_err(|e| e.to_string())?;
+        if watched {
+            self.count(w, &done);
+        } else {
+            calm_down(memory)?;
+        }
+        Ok(done.seen)
     }
 
     /// An operation on memory, or one without an address: on watched lines, on calm ones, or on nothing at all.
@@ -731,6 +744,26 @@ impl Explorer {
         }
         from.dram(at.line()).decrypt(at.line(), from.key(at).key).0
     }
+}
+
+/// Lets all that waits become visible and leave the caches.
+fn calm_down(calm: &mut Reference) -> Result<(), String> {
+    let state = calm.state();
+    let pending = state.pending.iter().flat_map(|(core, p)| {
+        let all = p.wc.iter().map(|b| b.at).chain(p.weak.iter().map(|o| o.at));
+        all.map(|at| (Some(*core), at))
+    });
+    let cached = state.caches.keys().map(|(at, _)| (None, *at));
+    // Whatever waits becomes visible first: it may write back a copy.
+    for (core, at) in pending.chain(cached).collect::<Vec<_>>() {
+        let at = Addr::new(at.line().hpa(), at.keyid());
+        let op = match core {
+            Some(core) => Op::Drain { core: u32::from(core), at },
+            None => Op::Evict { at },
+        };
+        calm.step(&Step::Op(Agent::Kernel, 0, op)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 /// The places that an operation accesses, and how many bytes there.
@@ -832,9 +865,7 @@ impl System for Explorer {
             Move::Timer => self.timer(&mut next),
         }
         // Two ways that differ in their history only lead to one state.
-        let spec = next.memory.spec;
-        let memory = std::mem::replace(&mut next.memory, Reference::new(spec));
-        next.memory = memory.without_history();
+        next.memory.forget_history();
         Some(next)
     }
 }

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::output;
 use scenarios::explore::human::Explorations;
 use scenarios::explore::report::Document;
-use scenarios::explore::study::{self, Setting};
+use scenarios::explore::study::{self, Setting, Study};
 use scenarios::explore::{self, Bounds};
 use scenarios::platform::Override;
 use scenarios::run::Request;
@@ -36,6 +36,9 @@ pub(super) fn explore(args: &cli::Explore) -> Exit {
         transitions: args.transitions,
         prefetch: args.prefetch,
     };
+    if args.configurations {
+        return table(&study::configurations(TOOL), args);
+    }
     if let Some(name) = &args.study {
         return study(name, args, &request, &bounds);
     }
@@ -68,6 +71,11 @@ fn study(name: &str, args: &cli::Explore, request: &Request, bounds: &Bounds) ->
         Ok(made) => made,
         Err(diag) => return refuse(&diag),
     };
+    table(&made, args)
+}
+
+/// Prints a table and writes what is behind it.
+fn table(made: &Study, args: &cli::Explore) -> Exit {
     if let Some(to) = &args.write {
         let written = std::fs::create_dir_all(to).and_then(|()| {
             made.shown()
@@ -81,7 +89,7 @@ fn study(name: &str, args: &cli::Explore, request: &Request, bounds: &Bounds) ->
     }
     let exit = exit_of(made.verdict);
     match args.format {
-        Format::Json => json(&made, exit),
+        Format::Json => json(made, exit),
         Format::Human => output::data(&made.to_string(), exit),
     }
 }
