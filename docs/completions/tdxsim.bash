@@ -22,8 +22,14 @@ _tdxsim() {
             tdxsim,explain)
                 cmd="tdxsim__subcmd__explain"
                 ;;
+            tdxsim,explore)
+                cmd="tdxsim__subcmd__explore"
+                ;;
             tdxsim,help)
                 cmd="tdxsim__subcmd__help"
+                ;;
+            tdxsim,invariants)
+                cmd="tdxsim__subcmd__invariants"
                 ;;
             tdxsim,list)
                 cmd="tdxsim__subcmd__list"
@@ -46,8 +52,14 @@ _tdxsim() {
             tdxsim__subcmd__help,explain)
                 cmd="tdxsim__subcmd__help__subcmd__explain"
                 ;;
+            tdxsim__subcmd__help,explore)
+                cmd="tdxsim__subcmd__help__subcmd__explore"
+                ;;
             tdxsim__subcmd__help,help)
                 cmd="tdxsim__subcmd__help__subcmd__help"
+                ;;
+            tdxsim__subcmd__help,invariants)
+                cmd="tdxsim__subcmd__help__subcmd__invariants"
                 ;;
             tdxsim__subcmd__help,list)
                 cmd="tdxsim__subcmd__help__subcmd__list"
@@ -95,7 +107,7 @@ _tdxsim() {
 
     case "${cmd}" in
         tdxsim)
-            opts="-h -V --help --version list run replay dram explain platform validate help"
+            opts="-h -V --help --version list run explore replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -196,8 +208,62 @@ _tdxsim() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tdxsim__subcmd__explore)
+            opts="-h --study --lines-per-page --states --memory --transitions --prefetch --write --platform --set --integrity --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --study)
+                    COMPREPLY=($(compgen -W "reclaim-order physical-attacks" -- "${cur}"))
+                    return 0
+                    ;;
+                --lines-per-page)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --states)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transitions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --integrity)
+                    COMPREPLY=($(compgen -W "ci li" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tdxsim__subcmd__help)
-            opts="list run replay dram explain platform validate help"
+            opts="list run explore replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -238,7 +304,35 @@ _tdxsim() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tdxsim__subcmd__help__subcmd__explore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tdxsim__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__invariants)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -343,6 +437,40 @@ _tdxsim() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__invariants)
+            opts="-h --group --id --effort --seed --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group)
+                    COMPREPLY=($(compgen -W "L C P S T H E V R Q N M" -- "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --effort)
+                    COMPREPLY=($(compgen -W "full small" -- "${cur}"))
+                    return 0
+                    ;;
+                --seed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -475,7 +603,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__replay)
-            opts="-h --trace-format --td --keyid --limit --allow-truncated --dram-only --command-trace --command-trace-format --platform --set --seed --speed --format --help"
+            opts="-h --trace-format --td --keyid --limit --allow-truncated --dram-only --command-trace --command-trace-format --platform --set --seed --speed --no-skip --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,7 +657,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__run)
-            opts="-q -h --all --platform --set --seed --speed --integrity --crypto --check --format --quiet --command-trace --command-trace-format --help"
+            opts="-q -h --all --platform --set --seed --speed --no-skip --integrity --crypto --check --format --quiet --command-trace --command-trace-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
