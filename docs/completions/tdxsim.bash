@@ -209,7 +209,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__explore)
-            opts="-h --study --lines-per-page --states --memory --transitions --prefetch --write --platform --set --integrity --format --help"
+            opts="-h --study --configurations --lines-per-page --states --memory --transitions --prefetch --write --platform --set --integrity --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

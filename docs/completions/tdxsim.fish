@@ -71,6 +71,7 @@ complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l integrity -d '
 li\t''"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l format -d 'Form of the output' -r -f -a "human\t'For people'
 json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l configurations -d 'The small configurations of the reference model that are searched as a whole instead, with their numbers of states'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l prefetch -d 'Let cores fill lines that nobody asked for'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace (docs/traces.md); found out where absent' -r -f -a "lackey\t''
