@@ -4,9 +4,9 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests; clippy.toml knows only those inside #[test]
-#![allow(clippy::disallowed_methods, reason = "how much is checked is the tester's to say")]"
+    reason = "tests; clippy.toml knows only those inside #[test]"
 )]
+#![allow(clippy::disallowed_methods, reason = "how much is checked is the tester's to say")]
 
 use expect_test::expect;
 use machine::{
