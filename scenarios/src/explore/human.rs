@@ -121,6 +121,8 @@ fn judgement(f: &mut fmt::Formatter<'_>, judged: &JudgedReport) -> fmt::Result {
     let mut seen = judged.seen.iter().take(WORDS).cloned().collect::<Vec<_>>().join(" | ");
     if judged.seen.len() > WORDS {
         seen += " | …";
+    } else if seen.is_empty() {
+        seen += "nothing";
     }
     writeln!(f, "  {holds:11} {}; seen: {seen}", judged.text())
 }
