@@ -22,6 +22,9 @@ _tdxsim() {
             tdxsim,explain)
                 cmd="tdxsim__subcmd__explain"
                 ;;
+            tdxsim,explore)
+                cmd="tdxsim__subcmd__explore"
+                ;;
             tdxsim,help)
                 cmd="tdxsim__subcmd__help"
                 ;;
@@ -48,6 +51,9 @@ _tdxsim() {
                 ;;
             tdxsim__subcmd__help,explain)
                 cmd="tdxsim__subcmd__help__subcmd__explain"
+                ;;
+            tdxsim__subcmd__help,explore)
+                cmd="tdxsim__subcmd__help__subcmd__explore"
                 ;;
             tdxsim__subcmd__help,help)
                 cmd="tdxsim__subcmd__help__subcmd__help"
@@ -101,7 +107,7 @@ _tdxsim() {
 
     case "${cmd}" in
         tdxsim)
-            opts="-h -V --help --version list run replay dram explain platform validate invariants help"
+            opts="-h -V --help --version list run explore replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -202,8 +208,62 @@ _tdxsim() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tdxsim__subcmd__explore)
+            opts="-h --study --configurations --lines-per-page --states --memory --transitions --prefetch --write --platform --set --integrity --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --study)
+                    COMPREPLY=($(compgen -W "reclaim-order physical-attacks" -- "${cur}"))
+                    return 0
+                    ;;
+                --lines-per-page)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --states)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transitions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --integrity)
+                    COMPREPLY=($(compgen -W "ci li" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "human json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tdxsim__subcmd__help)
-            opts="list run replay dram explain platform validate invariants help"
+            opts="list run explore replay dram explain platform validate invariants help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,6 +291,20 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tdxsim__subcmd__help__subcmd__explore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -28,6 +28,7 @@ complete -c tdxsim -n "__fish_tdxsim_needs_command" -s h -l help -d 'Print help 
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -s V -l version -d 'Print version'
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "list" -d 'List the built-in scenarios'
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "run" -d 'Run scenarios and tell what happened, and why'
+complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "explore" -d 'Search every interleaving and every other choice of hardware for what a scenario\'s agents may see'
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "replay" -d 'Replay the address trace of a real program'
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "dram" -d 'Drive bare DDR5 channels from a trace or a named pattern'
 complete -c tdxsim -n "__fish_tdxsim_needs_command" -f -a "explain" -d 'Explain a leaf, a status, a state, a Secure-EPT entry, machine-check registers or a kernel log line'
@@ -54,9 +55,25 @@ complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l command-trace-form
 dramsim3\t'The columns of DRAMsim3: clock, command, channel, rank, bank group, bank, row, column'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l all -d 'Run every built-in scenario'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l no-skip -d 'Look at every clock edge of DRAM instead of at those at which something can happen. Slow; the same bytes come out'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l check -d 'Check every operation against the reference model'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -l check -d 'Check every operation against the reference model, and every call of the TDX module against the monitor'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s q -l quiet -d 'Only the verdicts'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l study -d 'A table of explorations instead: reclaim-order (who is harmed by which order of private flush and clear), or physical-attacks (which are accepted, which detected)' -r -f -a "reclaim-order\t''
+physical-attacks\t''"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l lines-per-page -d 'By how many of its first lines a page is represented, 1 to 64' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l states -d 'Different states at most' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l memory -d 'Memory for states at most: about 4 KiB each, 64 KiB in a program that uses the TDX module' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l transitions -d 'Transitions at most' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l write -d 'Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its runs into this directory' -r -F
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l platform -d 'Platform: spr, emr, gnr or a platform file. Replaces the scenario\'s own' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l set -d 'Change a platform parameter. May be repeated' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l integrity -d 'Integrity mode, ci or li. Replaces the scenario\'s own' -r -f -a "ci\t''
+li\t''"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l format -d 'Form of the output' -r -f -a "human\t'For people'
+json\t'One JSON object, described by a schema in docs/schemas'"
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l configurations -d 'The small configurations of the reference model that are searched as a whole instead, with their numbers of states'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l prefetch -d 'Let cores fill lines that nobody asked for'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand replay" -l trace-format -d 'Form of the trace (docs/traces.md); found out where absent' -r -f -a "lackey\t''
 ramulator\t''
 ramulator-vector\t''
@@ -166,14 +183,15 @@ complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l seed -d 'Se
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l format -d 'Form of the output' -r -f -a "human\t'For people'
 json\t'One JSON object, described by a schema in docs/schemas'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "list" -d 'List the built-in scenarios'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "run" -d 'Run scenarios and tell what happened, and why'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "replay" -d 'Replay the address trace of a real program'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "dram" -d 'Drive bare DDR5 channels from a trace or a named pattern'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "explain" -d 'Explain a leaf, a status, a state, a Secure-EPT entry, machine-check registers or a kernel log line'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "platform" -d 'Show the platforms and where their numbers come from'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "validate" -d 'Hold a platform\'s memory system against published measurements and its own formulas'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "invariants" -d 'Exercise the invariants of verification.md §2, and say how often each had something to say'
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run replay dram explain platform validate invariants help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "list" -d 'List the built-in scenarios'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "run" -d 'Run scenarios and tell what happened, and why'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "explore" -d 'Search every interleaving and every other choice of hardware for what a scenario\'s agents may see'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "replay" -d 'Replay the address trace of a real program'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "dram" -d 'Drive bare DDR5 channels from a trace or a named pattern'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "explain" -d 'Explain a leaf, a status, a state, a Secure-EPT entry, machine-check registers or a kernel log line'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "platform" -d 'Show the platforms and where their numbers come from'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "validate" -d 'Hold a platform\'s memory system against published measurements and its own formulas'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "invariants" -d 'Exercise the invariants of verification.md §2, and say how often each had something to say'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and not __fish_seen_subcommand_from list run explore replay dram explain platform validate invariants help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and __fish_seen_subcommand_from platform" -f -a "list" -d 'List the built-in platforms'
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand help; and __fish_seen_subcommand_from platform" -f -a "show" -d 'Show every parameter with its source, and whether it is assumed'

@@ -103,7 +103,7 @@ pub fn document(explorations: Vec<ExplorationReport>, bounds: &Bounds, tool: &st
 }
 
 /// How many ways to an ending are tried, shortest first, until one can be written as a program.
-const TRIES: usize = 8;
+const TRIES: usize = 24;
 
 /// One end that the search has found: what everybody saw, and how it stands with the final checks.
 struct Ending {

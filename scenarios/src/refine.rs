@@ -458,7 +458,7 @@ impl Refinement {
         }
         let made = self.make_all(machine, transitions, observer);
         made.map_err(|(at, difference)| {
-            let extra = at.map(|t| self.told(&t));
+            let extra = at.and_then(|n| transitions.get(n)).map(|t| self.told(t));
             self.disagreement(difference, extra)
         })
     }
@@ -468,14 +468,14 @@ impl Refinement {
         machine: &Machine,
         transitions: &[Transition],
         observer: &mut O,
-    ) -> Result<(), (Option<Transition>, Difference)> {
+    ) -> Result<(), (Option<usize>, Difference)> {
         let trace = machine.trace();
         if !trace.is_on() || trace.lost() != 0 {
             return Err((None, Difference::NoLog));
         }
-        for t in transitions {
+        for (n, t) in transitions.iter().enumerate() {
             self.between(machine, t.from).map_err(|d| (None, d))?;
-            self.make(machine, t, observer).map_err(|d| (Some(*t), d))?;
+            self.make(machine, t, observer).map_err(|d| (Some(n), d))?;
         }
         self.between(machine, trace.events().len()).map_err(|d| (None, d))
     }

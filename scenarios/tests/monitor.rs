@@ -3,6 +3,7 @@
 //!
 //! `TDXSIM_MONITOR_SEEDS` says how many seeds of 600 calls each are run.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
+#![allow(clippy::disallowed_methods, reason = "the length of the test is chosen from outside")]
 
 use scenarios::view::structures;
 use sim_core::data::LineData;
@@ -73,6 +74,7 @@ struct Doing {
 }
 
 /// What runs on a logical processor.
+#[allow(clippy::large_enum_variant, reason = "there are four")]
 enum Lp {
     Idle,
     /// A SEAMCALL of the host, TDH.VP.ENTER until it is in the TD included.
@@ -1041,7 +1043,7 @@ fn whatever_tdmrs_the_host_configures_are_judged_as_the_sheet_has_it() {
         }
         write_tdmrs(&mut w, &infos);
         if r.one_in(20) {
-            w.poke(HOST + 8, 0, HOST + 0x1200 ^ 1 << r.below(52));
+            w.poke(HOST + 8, 0, (HOST + 0x1200) ^ (1 << r.below(52)));
         }
         w.statuses.clear();
         let count = if r.one_in(20) { r.below(70) } else { infos.len() as u64 };

@@ -6,6 +6,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on has failed"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how many mutations are tried is the tester's to say"
+)]
 
 use sim_core::prng::Prng;
 use std::collections::BTreeSet;

@@ -1625,6 +1625,7 @@ fn interrupts_and_entropy_are_excuses_only_for_the_leaves_that_they_stop() {
         }
     }
     expect![[r#"
+        TDH.SYS.INIT, done: TDX_RND_NO_ENTROPY
         TDH.SYS.KEY.CONFIG, first package: TDX_KEY_GENERATION_FAILED | any
         TDH.SYS.KEY.CONFIG, last package: TDX_KEY_GENERATION_FAILED | any
         TDH.MNG.CREATE, done: TDX_RND_NO_ENTROPY
@@ -1813,7 +1814,7 @@ fn the_checks_of_each_leaf_as_the_book_prints_them() {
         | TDH.MNG.KEY.RECLAIMID |  |
         | TDH.PHYMEM.PAGE.RECLAIM | page and owner |
         | TDH.MEM.PAGE.REMOVE | TDR → STATE → GPA → private GPA → tree lock → WALK → ENTRY → ALLOWED → PAMT lock of the page → TRACK |
-        | TDH.MEM.SEPT.REMOVE | TDR → STATE → GPA → private GPA → tree lock → WALK → ENTRY → ALLOWED → PAMT lock of the page → TRACK → all 512 entries FREE |
+        | TDH.MEM.SEPT.REMOVE | version → TDR → STATE → GPA → private GPA → tree lock → WALK → ENTRY → ALLOWED → PAMT lock of the page → TRACK → all 512 entries FREE |
         | TDH.SYS.KEY.CONFIG | global lock → module state → this package → PCONFIG |
         | TDH.SYS.INIT | global lock → reserved register → module state → MSRs, CPUID, HKIDs, CMRs |
         | TDH.SYS.LP.INIT | global lock → module state → this LP → MSRs, CPUID |

@@ -315,7 +315,7 @@ pub(super) fn later(
 }
 
 /// How much later an agent may begin, in nanoseconds.
-pub(super) const DELAYS: [u64; 8] = [3, 10, 20, 40, 60, 100, 150, 300];
+pub(super) const DELAYS: [u64; 14] = [1, 3, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 250, 400];
 
 /// Whether `tdxsim run` shows what the file says.
 pub(super) fn reproduces(text: &str, request: &Request) -> bool {

@@ -22,7 +22,7 @@ const INTEGRITY: &str = "memory.integrity";
 /// One line of a world's program. Lines of two worlds with the same number stand for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Its number; [`Step::BARRIER`]s have none that counts.
+    /// Its number.
     pub id: u32,
     /// Which agent of [`World::agents`].
     pub agent: u16,
@@ -362,8 +362,7 @@ pub fn extents(op: &Op) -> impl Iterator<Item = (Addr, u64)> {
     op.addresses().into_iter().flatten().map(move |at| (*at, bytes))
 }
 
-/// What of a machine anybody but DRAM's clock can tell apart, besides outcomes: events, caches, counts, and the lines of
-/// memory.
+/// What was recorded of a run.
 pub(super) fn events(ran: &Ran) -> &[Event] {
     ran.machine.trace().events()
 }

@@ -1,7 +1,7 @@
 //! An ordered map for states that are copied, compared and hashed far more often than they grow.
 //!
 //! A map of a few entries, as a search has, is one flat row: cloning it into another takes over that one's memory. A map
-//! of many, as the replay of a long run has, is a list of such rows, none longer than [`ROW`].
+//! of many, as the replay of a long run has, is a list of short rows.
 
 use super::Place;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
