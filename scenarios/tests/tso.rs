@@ -202,7 +202,9 @@ fn an_sfence_or_a_fault_leaves_no_way_round_for_what_comes_behind() {
     assert!(with("lfence") && with("load [P0+0x80] 8") && with("clwb [P0+0x80]"));
     assert!(!with("load [P0@priv1] 8"), "#PF");
     assert!(!with("load.uc [P0+0x80] 8") && !with("store.uc [P0+0x80] 8 1"));
-    assert!(!with("clflush [P0+0x80]") && !with("rep-stosb [P0+0x80] 64 fill=1") && !with("wbinvd"));
+    assert!(
+        !with("clflush [P0+0x80]") && !with("rep-stosb [P0+0x80] 64 fill=1") && !with("wbinvd")
+    );
     assert!(!with("clwb [P0]") && !with("movnti [P0+8] 8 1") && !with("load [P0] 16"), "own line");
     assert!(with("load [P0+8] 8") && with("load [P0] 4"), "not the same bytes, or all of them");
 }
