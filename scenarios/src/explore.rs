@@ -55,6 +55,8 @@ pub struct Bounds {
     pub transitions: u64,
     /// Whether cores fill lines that nobody asked for.
     pub prefetch: bool,
+    /// Ordinary stores that a core may hold back where agents run side by side (x86-TSO); 0: each is visible at once.
+    pub store_buffer: u8,
 }
 
 impl Default for Bounds {
@@ -65,6 +67,7 @@ impl Default for Bounds {
             memory: 2 << 30,
             transitions: 10_000_000,
             prefetch: false,
+            store_buffer: 2,
         }
     }
 }
@@ -144,7 +147,12 @@ struct Prepared {
 /// The world as it stands when a program begins; or the leaf that its tables need and the simulator does not model.
 fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, Leaf>, Diag> {
     let (program, spec) = (cell.program(), cell.platform());
-    let watch = Lines::of(program, spec, bounds.lines_per_page);
+    // One after the other, the next line begins when the one above is over and its store visible.
+    let store_buffer = match program.order {
+        Order::Program => 0,
+        Order::Concurrent => bounds.store_buffer,
+    };
+    let watch = Lines::of(program, spec, bounds.lines_per_page, store_buffer > 0);
     let watched: Vec<String> = watch.all().map(|line| place(program, line.hpa().0)).collect();
     let mut explorer = Explorer::new(spec, program, watch, bounds.prefetch);
     let guests = program.agents.iter().any(|a| a.kind == AgentKind::Guest);
@@ -164,6 +172,7 @@ fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, Leaf>, Diag>
     }
     explorer.not_modelled = None;
     start.counts = world::Counts::default();
+    start.memory.spec.store_buffer = store_buffer;
     explorer.pass_barriers(&mut start);
     Ok(Ok(Prepared { explorer, start, watched }))
 }

@@ -186,6 +186,10 @@ pub struct Explore {
     /// Let cores fill lines that nobody asked for.
     #[arg(long)]
     pub prefetch: bool,
+    /// Ordinary stores that a core may hold back where agents run side by side, as in x86-TSO, 0 to 8; 0: each is visible at
+    /// once.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub store_buffer: u8,
     /// Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its
     /// runs into this directory.
     #[arg(long, value_name = "FILE")]

@@ -608,6 +608,7 @@ pub const fn small(integrity: IntegrityMode, erratum: bool, cores: u16) -> Spec 
         flush_sub_blocks: 2,
         fast_string_no_rfo: true,
         rfo_poison_mc: false,
+        store_buffer: 0,
         #[cfg(test)]
         mutant: 0,
     }

@@ -4,7 +4,21 @@
 //! luck is a [`Choice`] and comes from outside. Whatever hardware *must* do is done by the operation that demands it;
 //! whatever it *may* do besides is a choice, made before the operation.
 //!
-//! Stores become visible at once: the store buffer of x86-TSO is not modelled here.
+//! Stores become visible at once where [`Spec::store_buffer`] is 0, as the timed machine has them. Otherwise ordinary
+//! write-back stores ([`Op::Store`]) wait in their core, first in, first out, as in x86-TSO (verification.md §3, herdtools7),
+//! and when the oldest becomes visible is a choice, [`Choice::StoreLeave`]:
+//!
+//! - An own load gets every byte from the youngest waiting store to it under the same KeyID. Where stores have some of its
+//!   bytes only, it waits for them. A store to the line under another KeyID is a store to another line (architecture.md §4.1
+//!   4.1.1).
+//! - All leave, in order, before a locked operation, MFENCE, WBINVD and its kin, CLFLUSH, REP STOSB, an uncached access, an
+//!   interrupt and whatever faults. LFENCE does not wait for them. Nor does SFENCE: it keeps what comes behind it from being
+//!   visible before them.
+//! - An operation of the core on the line that bypasses the buffer (fetch, MOVDIR64B, non-temporal store, CLFLUSHOPT, CLWB) waits
+//!   for what is there for the line, and thus for all older. With other lines these are weakly ordered, as the sheet says.
+//! - Whether the agent can form the KeyID is decided at once; the line is owned, and read for it, when the store leaves. With
+//!   [`Spec::rfo_poison_mc`] that could raise a machine check, so there no store waits.
+//! - What the TDX module does ([`Act::Store`]) never waits, and devices see memory only.
 
 mod line;
 mod run;
@@ -50,6 +64,9 @@ pub struct Spec {
     pub fast_string_no_rfo: bool,
     /// A store whose RFO brings poison raises #MC (MC-30).
     pub rfo_poison_mc: bool,
+    /// Ordinary stores that a core may hold back before others see them (x86-TSO); 0: every store is visible at once.
+    #[serde(default)]
+    pub store_buffer: u8,
     /// Which planted defect is active (verification.md §5.4): `n` is MU-n.
     #[cfg(test)]
     #[serde(skip)]
@@ -57,7 +74,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// From a platform that has been validated.
+    /// From a platform that has been validated. Stores are visible at once, as in the timed machine.
     pub const fn new(platform: &PlatformSpec) -> Spec {
         Spec {
             keyid: platform.keyid,
@@ -68,6 +85,7 @@ impl Spec {
             flush_sub_blocks: platform.cpu.flush_sub_blocks,
             fast_string_no_rfo: platform.cpu.fast_string_no_rfo,
             rfo_poison_mc: platform.cpu.rfo_poison_mc,
+            store_buffer: 0,
             #[cfg(test)]
             mutant: 0,
         }
@@ -190,6 +208,17 @@ pub struct Weak {
     pub data: Bytes,
 }
 
+/// An ordinary store that others do not see yet: its part in one line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Buffered {
+    /// Its line.
+    pub at: Tagged,
+    /// Bytes it writes: bit i is byte i.
+    pub mask: u64,
+    /// Their values.
+    pub data: Bytes,
+}
+
 /// Buffers and pending operations of a core, oldest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Pending {
@@ -197,6 +226,18 @@ pub struct Pending {
     pub wc: Vec<WcBuffer>,
     /// Weakly ordered operations; at most one for a (line, KeyID), as a second completes the first.
     pub weak: Vec<Weak>,
+    /// The store buffer; empty where [`Spec::store_buffer`] is 0.
+    #[serde(default)]
+    pub stores: Vec<Buffered>,
+    /// How many of these, the oldest, came before an SFENCE: what bypasses the buffer behind it waits for them.
+    #[serde(default)]
+    pub fenced: u8,
+}
+
+impl Pending {
+    const fn is_empty(&self) -> bool {
+        self.wc.is_empty() && self.weak.is_empty() && self.stores.is_empty()
+    }
 }
 
 /// A birth of poison that is alive.
@@ -245,12 +286,15 @@ pub struct State {
 // By hand, so that a clone into a state that is there takes over its memory: a search makes one for every transition.
 impl Clone for Pending {
     fn clone(&self) -> Pending {
-        Pending { wc: self.wc.clone(), weak: self.weak.clone() }
+        let Pending { wc, weak, stores, fenced } = self;
+        Pending { wc: wc.clone(), weak: weak.clone(), stores: stores.clone(), fenced: *fenced }
     }
     fn clone_from(&mut self, source: &Pending) {
-        let Pending { wc, weak } = self;
+        let Pending { wc, weak, stores, fenced } = self;
         wc.clone_from(&source.wc);
         weak.clone_from(&source.weak);
+        stores.clone_from(&source.stores);
+        *fenced = source.fenced;
     }
 }
 impl Clone for State {
@@ -294,6 +338,8 @@ pub enum Choice {
     WeakComplete(u16, usize),
     /// A core fills a line that nobody asked for, while this agent runs on it (MC-06).
     Prefetch(Agent, u16, Tagged),
+    /// The oldest store that a core holds back becomes visible (x86-TSO).
+    StoreLeave(u16),
 }
 
 /// One step.
@@ -363,6 +409,9 @@ pub enum NotAllowed {
     /// No such pending operation.
     #[error("core {0} has no pending operation {1}")]
     NoSuchWeakOp(u16, usize),
+    /// The core holds no store back.
+    #[error("core {0} has no store in its buffer")]
+    NoSuchStore(u16),
     /// A prefetch of what is there.
     #[error("{1} is already cached in core {0}")]
     AlreadyCached(u16, Tagged),
@@ -562,6 +611,10 @@ impl Reference {
     pub const fn births_and_deaths(&self) -> (u32, u32) {
         (self.state.born, self.state.died)
     }
+    /// The stores that a core holds back, oldest first.
+    pub fn buffered(&self, core: u16) -> &[Buffered] {
+        self.state.pending.get(&core).map_or(&[], |p| p.stores.as_slice())
+    }
     /// All copies of a (line, KeyID).
     pub fn copies(&self, at: Tagged) -> impl Iterator<Item = (Place, &Copy)> {
         let from = self.state.caches.from(&(at, Place::Core(0)));
@@ -671,7 +724,7 @@ impl Reference {
             Step::Op(who, core, op) => {
                 let seen = run.issue(*who, *core, &Act::Op(*op), sub_block)?;
                 if matches!(seen, Seen::MachineCheck { .. }) {
-                    run.drain_wc(*core); // MC-28
+                    run.drain_at_event(*core);
                 }
                 run.out.seen = seen;
             }

@@ -68,6 +68,13 @@ pub(super) fn told(x: &mut Explorer, start: &World, moves: &[Move]) -> Vec<Strin
                     false => format!("{name}: {what}"),
                 }
             }
+            Move::StoreLeave(core) => match now.memory.buffered(core).first() {
+                Some(store) => {
+                    let (at, keyid) = (store.at.line().hpa().0, store.at.keyid());
+                    format!("{} [{at:#x}@{keyid}]", told_move(x, mv))
+                }
+                None => told_move(x, mv),
+            },
             _ => told_move(x, mv),
         };
         // A call's steps, one behind the other, are one thing to a reader.
@@ -101,6 +108,7 @@ pub(super) fn ordered(x: &mut Explorer, start: &World, moves: &[Move], way: Way)
                 out.push(Item::Line(line));
             }
             (Move::Hw(op), _) => out.push(Item::Hw(*op)),
+            (Move::StoreLeave(core), _) => visible_later(x, &now, *core, &mut out),
             (Move::Prefetch(agent, at), _) => out.push(Item::Prefetch(*agent, *at)),
             (Move::Forget(agent, linear), _) => out.push(Item::Forget(*agent, *linear)),
             (Move::Timer, _) if x.order == Order::Concurrent => {
@@ -112,6 +120,24 @@ pub(super) fn ordered(x: &mut Explorer, start: &World, moves: &[Move], way: Way)
         now = next;
     }
     out
+}
+
+/// A store that has just become visible: if its agent did nothing since, the program may as well have it here. What the agent
+/// did while its store waited cannot be written: the lines of a program come one after the other.
+fn visible_later(x: &Explorer, now: &World, core: u16, out: &mut Vec<Item>) {
+    let of_core = |item: &Item| match item {
+        Item::Line(line) => x
+            .step_of(*line)
+            .filter(|(agent, _)| x.agents.get(*agent).is_some_and(|a| a.core == Some(core)))
+            .map(|(_, op)| matches!(op, Op::Store { .. })),
+        _ => None,
+    };
+    let Some(last) = out.iter().rposition(|item| of_core(item).is_some()) else { return };
+    let youngest = now.memory.buffered(core).len() == 1;
+    if youngest && out.get(last).and_then(of_core) == Some(true) {
+        let item = out.remove(last);
+        out.push(item);
+    }
 }
 
 /// Weakly ordered operations wait until the file says that they are visible.

@@ -2,6 +2,7 @@
 
 use super::report::{Document, ExplorationReport, JudgedReport, OutcomeReport};
 use crate::report::Verdict;
+use machine::Order;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
@@ -54,9 +55,15 @@ fn one(f: &mut fmt::Formatter<'_>, e: &ExplorationReport, document: &Document) -
     let bounds = &document.bounds;
     writeln!(
         f,
-        "  bounds: {} per page, {} prefetches, at most {}, {} MiB of them, {}",
+        "  bounds: {} per page, {} prefetches, {}at most {}, {} MiB of them, {}",
         many(bounds.lines_per_page.into(), "line"),
         if bounds.prefetch { "with" } else { "no" },
+        // In the order of the program every store is visible before the next line.
+        if e.order == Order::Concurrent.word() {
+            format!("store buffers of {}, ", bounds.store_buffer)
+        } else {
+            String::new()
+        },
         many(bounds.states, "state"),
         bounds.memory >> 20,
         many(bounds.transitions, "transition"),
@@ -100,7 +107,7 @@ fn one(f: &mut fmt::Formatter<'_>, e: &ExplorationReport, document: &Document) -
                 "a scenario file shows it (--write FILE); `tdxsim run` reproduces it"
             }
             (Some(_), false) => {
-                "as a scenario file it is not reproduced: what happens within a call has no line"
+                "as a scenario file it is not reproduced: what happens within a call, or while a store waits, has no line"
             }
             (None, _) => "it cannot be written as a scenario file",
         };

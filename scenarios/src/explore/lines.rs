@@ -45,8 +45,14 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Of a program, where a page is represented by so many of its first lines.
-    pub(super) fn of(program: &Program, spec: &PlatformSpec, per_page: u32) -> Lines {
+    /// Of a program, where a page is represented by so many of its first lines, and ordinary stores wait in their cores or
+    /// not.
+    pub(super) fn of(
+        program: &Program,
+        spec: &PlatformSpec,
+        per_page: u32,
+        stores_wait: bool,
+    ) -> Lines {
         let per_page = per_page.clamp(1, LINES_PER_PAGE);
         let setup = program.setup.as_ref();
         let control: BTreeSet<u64> = setup.iter().flat_map(|s| s.control_pages()).collect();
@@ -155,7 +161,7 @@ impl Lines {
                     | Op::Clflushopt { .. }
                     | Op::Clwb { .. }
                     | Op::Store { ty: MemType::Wc, .. }
-            );
+            ) || stores_wait && matches!(step.op, Op::Store { ty: MemType::Wb, .. });
             for ((at, bytes), to) in spans(&step.op).zip(step.op.addresses().into_iter().flatten())
             {
                 let end = at.line().0 + span_lines(at, bytes).count() as u64;
@@ -181,7 +187,7 @@ impl Lines {
     /// The same with every line watched that anybody names.
     #[cfg(test)]
     pub(super) fn every(program: &Program, spec: &PlatformSpec) -> Lines {
-        let mut out = Lines::of(program, spec, LINES_PER_PAGE);
+        let mut out = Lines::of(program, spec, LINES_PER_PAGE, true);
         for line in &program.lines {
             let ProgramLine::Step(step) = line else { continue };
             out.watched.extend(spans(&step.op).flat_map(|(at, bytes)| span_lines(at, bytes)));

@@ -36,6 +36,8 @@ pub struct BoundsReport {
     pub transitions: u64,
     /// Whether cores fill lines that nobody asked for.
     pub prefetch: bool,
+    /// Ordinary stores that a core may hold back where agents run side by side.
+    pub store_buffer: u8,
 }
 
 impl BoundsReport {
@@ -46,6 +48,7 @@ impl BoundsReport {
             memory: bounds.memory,
             transitions: bounds.transitions,
             prefetch: bounds.prefetch,
+            store_buffer: bounds.store_buffer,
         }
     }
 }

@@ -189,6 +189,19 @@ impl Seam {
     }
 }
 
+/// Whether an operation that the reference has not is a serialising instruction or a VM entry or exit.
+const fn is_serialising(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Seamcall { .. }
+            | Op::Tdcall { .. }
+            | Op::Wrmsr { .. }
+            | Op::MovCr3 { .. }
+            | Op::Invlpg { .. }
+            | Op::SeamldrInstall
+    )
+}
+
 /// The watched lines of a touch.
 fn touched(x: &Explorer, touch: &Touch) -> Vec<Line> {
     let lines = |at: Addr, count: u32| x.watch.watched(at.hpa.line().hpa(), 64 * u64::from(count));
@@ -314,6 +327,9 @@ impl Explorer {
                 self.over(w, line, (refused, false));
                 return true;
             }
+            if is_serialising(op) {
+                self.drain_stores(w, core);
+            }
             // A call leaves it to the module to look.
             if !matches!(op, Op::Seamcall { .. }) {
                 self.take_irq(w, core);
@@ -436,6 +452,8 @@ impl Explorer {
     /// Runs a flight until something else may happen; to its end if `through`.
     fn fly(&mut self, w: &mut World, core: u16, through: bool) -> Ran {
         let alone = self.lone_caller || self.order == Order::Program;
+        // VM entries and exits drain the store buffer, and nothing that the module does waits in it.
+        self.drain_stores(w, core);
         loop {
             let next = Self::lp(w, core).and_then(|lp| lp.next.take());
             let touch = match next {
@@ -701,7 +719,9 @@ impl Explorer {
         {
             return Ok(LineData::ZERO);
         }
-        match self.access(w, Agent::SeamRoot, core, op) {
+        let seen = self.access(w, Agent::SeamRoot, core, op);
+        self.drain_stores(w, core);
+        match seen {
             Ok(Seen::Data { data, .. }) => Ok(data.data()),
             Ok(Seen::Done) => Ok(LineData::ZERO),
             Ok(other) => Err(other),
@@ -876,6 +896,9 @@ impl Explorer {
             self.over(w, line, (Outcome::NotRun(NotRun::NotEntered), false));
             return true;
         };
+        if is_serialising(op) {
+            self.drain_stores(w, core);
+        }
         let ask = Ask { agent, line, op: *op, call: None, gpa: 0, retries: 0 };
         let exit = match *op {
             Op::Tdcall { leaf, version, regs } => {
@@ -1175,5 +1198,6 @@ pub(super) fn told(x: &Explorer, mv: &Move) -> String {
             format!("the core of {} drops its translation of {linear:#x}", name(*agent))
         }
         Move::Timer => "a timer interrupts every guest".to_owned(),
+        Move::StoreLeave(core) => format!("hw: a store of core {core} becomes visible"),
     }
 }

@@ -16,7 +16,7 @@ use sim_core::mca::{
     MCACOD_DATA_LOAD, MCACOD_FETCH, McAccess, McConsequence, McContext, McRecord, McStatus,
     McgStatus,
 };
-use sim_core::op::{Source, Value};
+use sim_core::op::{MemType, Source, Value};
 use sim_core::outcome::{DataClass, GpReason, Loaded, NotRun};
 use sim_core::port::McHandler;
 use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, Op, Outcome, PlatformSpec, Tagged};
@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use verify::reference::{
-    Act, Agent, Bytes, Reference, Request, Seen, Spec, Step, StepOutcome, Transaction,
+    Act, Agent, Bytes, Choice, Reference, Request, Seen, Spec, Step, StepOutcome, Transaction,
 };
 use verify::search::System;
 
@@ -41,6 +41,8 @@ pub(super) enum Move {
     Forget(usize, u64),
     /// A timer fires on every core: guests leave.
     Timer,
+    /// The oldest store that a core holds back becomes visible.
+    StoreLeave(u16),
 }
 
 /// What an agent saw, in the words of the scenario format.
@@ -378,6 +380,9 @@ impl Explorer {
                 out.push(Move::Hw(Op::Drain { core: u32::from(*core), at }));
             }
         }
+        // A store that leaves may be what anybody waits for, whatever line it is on: others wait behind it.
+        let holding = state.pending.iter().filter(|(_, p)| !p.stores.is_empty());
+        out.extend(holding.map(|(core, _)| Move::StoreLeave(*core)));
         if self.prefetch {
             self.prefetches(w, deps, out);
         }
@@ -485,9 +490,11 @@ impl Explorer {
                 }
             }
             Order::Concurrent => {
+                // Who has met the others knows that what was stored before is visible.
                 let busy = |w: &World| {
                     (0..self.agents.len()).any(|a| self.next_line(w, a).is_some())
                         || w.seam.as_ref().is_some_and(|s| s.is_busy())
+                        || w.memory.state().pending.values().any(|p| !p.stores.is_empty())
                 };
                 while (w.base as usize) < self.lines.len() && !busy(w) {
                     w.base = self.segment_end(w.base as usize) as u32 + 1;
@@ -647,6 +654,31 @@ impl Explorer {
             w.counts.partial_writes += done.traffic.iter().filter(partial).count() as u32;
         }
     }
+    /// Makes visible what a core holds back.
+    pub(super) fn drain_stores(&self, w: &mut World, core: u16) {
+        while self.store_leaves(w, core) {}
+    }
+    fn store_leaves(&self, w: &mut World, core: u16) -> bool {
+        let done = w.memory.step(&Step::Choice(Choice::StoreLeave(core)));
+        if let Ok(done) = &done {
+            self.count(w, done);
+        }
+        done.is_ok()
+    }
+    /// What an operation on calm lines sends off that its core has waiting for watched ones.
+    fn drained_by(&self, w: &mut World, who: Agent, core: u16, op: &Op) -> Result<(), String> {
+        match op {
+            Op::LockXadd { .. } => {
+                self.on_watched(w, who, core, Op::Mfence)?;
+            }
+            Op::Clflush { .. }
+            | Op::RepStosb { .. }
+            | Op::Load { ty: MemType::Uc, .. }
+            | Op::Store { ty: MemType::Uc, .. } => self.drain_stores(w, core),
+            _ => {}
+        }
+        Ok(())
+    }
     fn on_watched(&self, w: &mut World, who: Agent, core: u16, op: Op) -> Result<Seen, String> {
         let done = w.memory.step(&Step::Op(who, core, op)).map_err(|e| e.to_string())?;
         self.count(w, &done);
@@ -704,6 +736,7 @@ impl Explorer {
         {
             return Ok(Seen::GeneralProtection(GpReason::Misaligned));
         }
+        self.drained_by(w, who, core, op)?;
         let (mut all, mut worst) = (Bytes::ZERO, None);
         let mut poison = None;
         for (skip, part) in parts(op) {
@@ -726,7 +759,15 @@ impl Explorer {
                 Seen::DmaPoison(birth) => {
                     poison.get_or_insert(birth);
                 }
-                other => return Ok(other),
+                // An event sends off what the core has waiting, wherever it met it.
+                other @ Seen::MachineCheck { .. } => {
+                    self.on_watched(w, who, core, Op::Interrupt)?;
+                    return Ok(other);
+                }
+                other => {
+                    self.drain_stores(w, core);
+                    return Ok(other);
+                }
             }
         }
         Ok(match (poison, worst) {
@@ -829,6 +870,20 @@ impl System for Explorer {
         {
             deps.all |= self.everywhere;
         }
+        // A store that leaves is an operation on its line that may come at any time.
+        let held: Vec<Line> = {
+            let pending = w.memory.state().pending.values();
+            pending.flat_map(|p| p.stores.iter().map(|s| s.at.line())).collect()
+        };
+        let holding = !held.is_empty();
+        deps.lines.extend(held);
+        if turns.is_empty() && holding {
+            self.choices(w, &deps, out);
+            if w.seam.as_ref().is_some_and(|s| s.guest_runs()) {
+                out.push(Move::Timer);
+            }
+            return;
+        }
         if !turns.is_empty() {
             self.choices(w, &deps, out);
             out.extend(turns.iter().map(|(agent, _)| Move::Step(*agent)));
@@ -863,6 +918,12 @@ impl System for Explorer {
             }
             Move::Forget(agent, linear) => self.forget(&mut next, agent, linear),
             Move::Timer => self.timer(&mut next),
+            Move::StoreLeave(core) => {
+                if !self.store_leaves(&mut next, core) {
+                    return None;
+                }
+                self.pass_barriers(&mut next);
+            }
         }
         // Two ways that differ in their history only lead to one state.
         next.memory.forget_history();

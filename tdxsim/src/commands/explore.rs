@@ -35,6 +35,7 @@ pub(super) fn explore(args: &cli::Explore) -> Exit {
         states: args.states,
         transitions: args.transitions,
         prefetch: args.prefetch,
+        store_buffer: args.store_buffer,
     };
     if args.configurations {
         return table(&study::configurations(TOOL), args);

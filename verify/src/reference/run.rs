@@ -4,8 +4,8 @@ use super::line::{Bytes, Cipher, DramLine, Key};
 use super::sorted::{Sift, Sorted};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Act, Agent, Birth, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
-    Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
+    Act, Agent, Birth, Buffered, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place,
+    Progress, Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -332,6 +332,10 @@ impl Run<'_> {
     /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
     /// verification.md C12).
     fn store(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
+        self.store_visible(core, at, data, mask);
+        self.between(false);
+    }
+    fn store_visible(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
         let own = (at, Place::Core(core));
         let cured = mask.is_full() || self.m.spec.mutant(8);
         let mut old = None;
@@ -354,7 +358,6 @@ impl Run<'_> {
         }
         self.lost(old);
         self.stores += 1;
-        self.between(false);
     }
     /// Flushes every copy in a package that `chosen` picks.
     fn flush_all(&mut self, package: u8, keep: bool, chosen: &dyn Fn(Tagged) -> bool) {
@@ -396,12 +399,13 @@ impl Run<'_> {
         let held = self.m.state.pending.get_mut(&core)?;
         let taken = take(held);
         // Absent is empty: one state, one value.
-        if held.wc.is_empty() && held.weak.is_empty() {
+        if held.is_empty() {
             self.m.state.pending.remove(&core);
         }
         Some(taken)
     }
     fn wc_leave(&mut self, core: u16, index: usize) {
+        self.drain_fenced(core);
         let Some(buffer) = self.take_pending(core, |p| p.wc.remove(index)) else { return };
         self.expel(buffer.at); // §3 3.4 for direct stores; a bypassing store must not leave a stale copy either
         self.write(buffer.at, buffer.data, ByteMask(buffer.mask), None);
@@ -412,6 +416,7 @@ impl Run<'_> {
         }
     }
     fn weak_complete(&mut self, core: u16, index: usize) {
+        self.drain_fenced(core);
         let Some(weak) = self.take_pending(core, |p| p.weak.remove(index)) else { return };
         let at = weak.at;
         match weak.kind {
@@ -440,13 +445,28 @@ impl Run<'_> {
             self.weak_complete(core, 0);
         }
     }
-    /// What SFENCE, MFENCE and locked or serialising operations complete.
+    /// What MFENCE and locked or serialising operations complete.
     fn drain(&mut self, core: u16) {
+        self.drain_stores(core);
+        self.drain_bypassing(core);
+    }
+    /// What SFENCE completes: all that is not in order by itself.
+    fn drain_bypassing(&mut self, core: u16) {
         self.drain_wc(core);
         self.drain_weak(core);
     }
+    /// What an interrupt or a machine check sends off (MC-28, and the store buffer, which every event drains).
+    pub(super) fn drain_at_event(&mut self, core: u16) {
+        self.drain_stores(core);
+        self.drain_wc(core);
+    }
     /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
     fn own_access(&mut self, core: u16, at: Tagged) {
+        self.own_bypassing(core, at);
+        self.drain_stores_to(core, |store| store.at == at);
+    }
+    /// The part of it that is not in the store buffer.
+    fn own_bypassing(&mut self, core: u16, at: Tagged) {
         let Some(held) = self.m.state.pending.get(&core) else { return };
         let (wc, weak) = (held.wc.iter().any(|b| b.at == at), held.weak.iter().any(|w| w.at == at));
         if wc {
@@ -473,6 +493,7 @@ impl Run<'_> {
         self.add_pending(core, |p| p.weak.push(Weak { kind, at, mask: mask.0, data }));
     }
     fn wc_store(&mut self, core: u16, at: Tagged, mask: ByteMask, data: Bytes) {
+        self.drain_stores_to(core, |store| store.at == at);
         self.weak_of(core, at);
         let limit = usize::from(self.m.spec.wc_buffers.max(1));
         let held = self.m.state.pending.get(&core);
@@ -495,6 +516,77 @@ impl Run<'_> {
         if full {
             self.wc_leave(core, index);
         }
+    }
+}
+
+/// The store buffer of x86-TSO.
+impl Run<'_> {
+    fn buffered(&self, core: u16) -> &[Buffered] {
+        self.m.buffered(core)
+    }
+    /// The oldest store becomes visible; whether there was one.
+    fn store_leave(&mut self, core: u16) -> bool {
+        if self.buffered(core).is_empty() {
+            return false;
+        }
+        let oldest = |p: &mut Pending| {
+            p.fenced = p.fenced.saturating_sub(1);
+            p.stores.remove(0)
+        };
+        let Some(store) = self.take_pending(core, oldest) else { return false };
+        // What the core has outside of the buffer for the line is older: anything younger has waited for the store.
+        self.own_bypassing(core, store.at);
+        self.store_visible(core, store.at, store.data, ByteMask(store.mask));
+        true
+    }
+    fn drain_stores(&mut self, core: u16) {
+        while self.store_leave(core) {}
+    }
+    /// Drains all stores up to the youngest that is meant.
+    fn drain_stores_to(&mut self, core: u16, meant: impl Fn(&Buffered) -> bool) {
+        let last = self.buffered(core).iter().rposition(meant);
+        for _ in 0..last.map_or(0, |last| last + 1) {
+            self.store_leave(core);
+        }
+    }
+    /// What bypasses the buffer does not bypass what an SFENCE has put before it.
+    fn drain_fenced(&mut self, core: u16) {
+        while self.m.state.pending.get(&core).is_some_and(|p| p.fenced > 0) {
+            self.store_leave(core);
+        }
+    }
+    /// SFENCE: stores behind it become visible later than those before it.
+    fn fence_stores(&mut self, core: u16) {
+        self.drain_bypassing(core);
+        if let Some(held) = self.m.state.pending.get_mut(&core) {
+            held.fenced = held.stores.len() as u8;
+        }
+    }
+    /// Whether ordinary stores wait.
+    fn holds_stores(&self) -> bool {
+        self.m.spec.store_buffer > 0 && !self.m.spec.rfo_poison_mc
+    }
+    /// A store waits to be seen by others.
+    fn store_later(&mut self, core: u16, store: Buffered) {
+        while self.buffered(core).len() >= usize::from(self.m.spec.store_buffer) {
+            self.store_leave(core);
+        }
+        self.add_pending(core, |p| p.stores.push(store));
+    }
+    /// What a load of these bytes gets from the core's own stores: all of them, or nothing. A load that could get some only
+    /// waits until these stores are visible.
+    fn forwarded(&mut self, core: u16, at: Tagged, mask: ByteMask) -> Option<Bytes> {
+        let (mut data, mut found) = (Bytes::ZERO, ByteMask::NONE);
+        // Oldest first: the youngest store has the last word.
+        for store in self.buffered(core).iter().filter(|s| s.at == at) {
+            data.merge(&store.data, ByteMask(store.mask));
+            found = ByteMask(found.0 | store.mask);
+        }
+        if found.0 & mask.0 == mask.0 && !mask.is_empty() {
+            return Some(data);
+        }
+        self.drain_stores_to(core, |s| s.at == at && s.mask & mask.0 != 0);
+        None
     }
 }
 
@@ -522,6 +614,16 @@ impl Run<'_> {
             Act::Direct { at, lines, data } => self.direct(who, core, *at, *lines, data),
         };
         let seen = seen.unwrap_or_else(|early| early);
+        // A fault is an event. What a machine check sends off, it sends off when it is taken.
+        if matches!(
+            seen,
+            Seen::PageFaultRsvd
+                | Seen::GeneralProtection(_)
+                | Seen::EptMisconfiguration
+                | Seen::VirtualizationException
+        ) {
+            self.drain_stores(core);
+        }
         self.between(true);
         Ok(seen)
     }
@@ -539,6 +641,7 @@ impl Run<'_> {
         if locked {
             self.drain(core);
         }
+        self.drain_stores(core); // it does not wait, and no store overtakes another
         self.own_access(core, at);
         let strict = self.m.spec.rfo_poison_mc;
         let had = strict && self.nearest(core, at).0.is_some();
@@ -608,6 +711,11 @@ impl Run<'_> {
                     return Err(NotAllowed::NoSuchWeakOp(core, index));
                 }
                 self.weak_complete(core, index);
+            }
+            Choice::StoreLeave(core) => {
+                if !self.store_leave(core) {
+                    return Err(NotAllowed::NoSuchStore(core));
+                }
             }
             Choice::Prefetch(who, core, at) => {
                 self.core(core)?;
@@ -765,12 +873,21 @@ impl Run<'_> {
     fn load(&mut self, core: u16, at: Addr, bytes: u32, ty: MemType) -> Flow<(Bytes, DataClass)> {
         let (mut data, mut class) = (Bytes::ZERO, DataClass::Plain);
         let mut consumed = Ok(());
+        if ty == MemType::Uc {
+            self.drain_stores(core);
+        }
         for (tag, offset, len, skip) in spans(at, bytes) {
-            self.own_access(core, tag);
             let (line, line_class, poison) = if ty == MemType::Wb {
-                let copy = self.share(core, tag);
-                (copy.data, copy.class, copy.poison)
+                self.own_bypassing(core, tag);
+                if let Some(own) = self.forwarded(core, tag, ByteMask::span(offset, len)) {
+                    // It does not look at the line: neither its class nor its poison is met.
+                    (own, DataClass::Plain, None)
+                } else {
+                    let copy = self.share(core, tag);
+                    (copy.data, copy.class, copy.poison)
+                }
             } else {
+                self.own_access(core, tag);
                 self.expel(tag);
                 self.read(tag)
             };
@@ -840,8 +957,19 @@ impl Run<'_> {
             Op::Store { at, bytes, value, ty } => {
                 self.form(who, at)?;
                 if *ty == MemType::Wb {
-                    self.store_wb(core, *at, *bytes, *value)?;
+                    if self.holds_stores() {
+                        for (tag, offset, len, skip) in spans(*at, *bytes) {
+                            let data = Bytes::known(value.line(skip, offset));
+                            let mask = ByteMask::span(offset, len).0;
+                            self.store_later(core, Buffered { at: tag, mask, data });
+                        }
+                    } else {
+                        self.store_wb(core, *at, *bytes, *value)?;
+                    }
                     return Ok(Seen::Done);
+                }
+                if *ty == MemType::Uc {
+                    self.drain_stores(core);
                 }
                 for (tag, offset, len, skip) in spans(*at, *bytes) {
                     let data = Bytes::known(value.line(skip, offset));
@@ -901,6 +1029,7 @@ impl Run<'_> {
             }
             Op::RepStosb { at, bytes, value } => {
                 self.form(who, at)?;
+                self.drain_stores(core); // its stores are visible at once, and do not overtake
                 for (tag, offset, len, _) in spans(*at, *bytes) {
                     let part = Addr::new(Hpa(tag.line().hpa().0 + offset as u64), tag.keyid());
                     if len == 64 && self.m.spec.fast_string_no_rfo {
@@ -945,6 +1074,7 @@ impl Run<'_> {
             }
             Op::Clflush { at } => {
                 self.form(who, at)?;
+                self.drain_stores(core); // it is ordered with all stores
                 self.own_access(core, at.tagged());
                 self.expel(at.tagged());
                 if self.m.spec.mutant(10) {
@@ -982,9 +1112,10 @@ impl Run<'_> {
                 let package = self.m.spec.package_of(core);
                 self.flush_all(package, keep, &|at| sub_block(at) == *block);
             }
-            Op::Mfence | Op::Sfence => self.drain(core),
+            Op::Mfence => self.drain(core),
+            Op::Sfence => self.fence_stores(core),
             Op::Lfence | Op::Delay { .. } => {}
-            Op::Interrupt => self.drain_wc(core),
+            Op::Interrupt => self.drain_at_event(core),
             Op::Pconfig { keyid, cmd, alg } => {
                 self.privileged(who)?;
                 return Ok(Seen::Pconfig(self.pconfig(who, core, *keyid, *cmd, *alg)));
@@ -1034,7 +1165,7 @@ impl Run<'_> {
                     self.clean(at.tagged(), place, &copy);
                 }
             }
-            Op::Drain { core, at } => self.own_access(*core as u16, at.tagged()),
+            Op::Drain { core, at } => self.own_bypassing(*core as u16, at.tagged()),
             Op::WcEvict { core } => {
                 let core = *core as u16;
                 if self.m.state.pending.get(&core).is_some_and(|p| !p.wc.is_empty()) {

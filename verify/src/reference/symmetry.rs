@@ -95,6 +95,7 @@ impl Reference {
         for held in pending.values_mut() {
             held.wc.iter_mut().for_each(|b| b.at = tag(b.at));
             held.weak.iter_mut().for_each(|w| w.at = tag(w.at));
+            held.stores.iter_mut().for_each(|s| s.at = tag(s.at));
         }
         births.values_mut().for_each(|b| b.at = tag(b.at));
         true

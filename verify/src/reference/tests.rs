@@ -43,6 +43,7 @@ pub(crate) fn spec(integrity: IntegrityMode, erratum: bool) -> Spec {
         flush_sub_blocks: 2,
         fast_string_no_rfo: true,
         rfo_poison_mc: false,
+        store_buffer: 0,
         mutant: 0,
     }
 }
