@@ -61,6 +61,9 @@ impl Lines {
         // What is named line by line, and pages that are named as a whole.
         let mut exact: BTreeSet<Line> = BTreeSet::new();
         let mut pages: BTreeSet<u64> = BTreeSet::new();
+        // Of an operation on many lines the first ones in each page: where two such operations meet in a page, they meet in the
+        // line with which one of them begins.
+        let mut firsts: BTreeSet<Line> = BTreeSet::new();
         for line in &program.lines {
             let ProgramLine::Step(step) = line else { continue };
             with_module |= step.op.needs_module();
@@ -88,14 +91,25 @@ impl Lines {
                 if last - first <= SMALL {
                     exact.extend((first..last).map(Line));
                 } else {
-                    pages.extend((first >> 6..=(last - 1) >> 6).take(PAGES_MAX).map(|p| p << 12));
+                    for page in (first >> 6..=(last - 1) >> 6).take(PAGES_MAX) {
+                        let from = first.max(page << 6);
+                        let to = last.min((page + 1) << 6);
+                        pages.insert(page << 12);
+                        firsts.extend((from..to).take(per_page as usize).map(Line));
+                    }
                 }
             }
             out.keyids.extend(step.op.addresses().into_iter().flatten().map(|a| a.keyid));
         }
         let mut checked: BTreeSet<Line> = BTreeSet::new();
+        // Whoever counts can tell a full buffer from one that leaves in two parts.
+        let mut counted = false;
         for check in &program.finals {
             match &check.check {
+                FinalCheck::Ucna(_)
+                | FinalCheck::Births(_)
+                | FinalCheck::LivePoison(_)
+                | FinalCheck::PartialWrites(_) => counted = true,
                 FinalCheck::Poisoned { at, .. }
                 | FinalCheck::Td { at, .. }
                 | FinalCheck::Mac { at, .. }
@@ -120,6 +134,7 @@ impl Lines {
         let shared: Vec<u64> =
             operands.iter().filter(|p| named.contains(p) || pages.contains(p)).copied().collect();
         let mut candidates = exact;
+        candidates.extend(firsts);
         for page in pages.iter().chain(&shared) {
             candidates.extend((0..u64::from(per_page)).map(|i| Line((page >> 6) + i)));
         }
@@ -132,7 +147,7 @@ impl Lines {
         let by_module =
             |line: &Line| with_module && setup.is_none_or(|s| s.may_be_private(line.hpa().0));
         let fresh = |line: Line| {
-            let special = by_module(&line) || checked.contains(&line);
+            let special = counted || by_module(&line) || checked.contains(&line);
             (line, Use { special, ..Use::default() })
         };
         let mut uses: BTreeMap<Line, Use> = candidates.into_iter().map(fresh).collect();

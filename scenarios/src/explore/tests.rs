@@ -93,3 +93,69 @@ fn side_by_side_every_order_is_tried() {
     let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
     assert_eq!(last, ["data 0x01", "data 0x02"]);
 }
+
+/// A scenario with a TD that is set up, on one page that a TD has.
+fn with_td(state: &str, program: &str) -> Scenario {
+    let text = format!(
+        "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\nprogram = '''\n{program}'''\n\
+         [regions]\nP0 = {{ base = \"0x100800000\", size = \"4KiB\" }}\n[tdx]\nstate = \"ready\"\n\
+         [td.A]\nhkid = \"priv2\"\n{state}[expect]\nfinal = [\"not panic\"]\n"
+    );
+    Scenario::from_text("s.toml", &text).unwrap()
+}
+
+#[test]
+fn what_leaves_before_the_module_changes_its_key_is_not_forgotten() {
+    let program = "  seam1 : pconfig priv2 set-random\n  seam1 : movdir64b [P0@priv2] zero\n  seam1 : mfence\n  \
+                   seam1 : store [P0@priv2] 8 0x1\n  cpu0 : tdh.mng.key.config rcx=[A_TDR]\n  \
+                   seam1 : load [P0@priv2] 8\n";
+    let in_module = with_td("state = \"created\"\n", program);
+    let raw = program
+        .replace("cpu0 : tdh.mng.key.config rcx=[A_TDR]", "seam0 : pconfig priv2 set-random");
+    for scenario in [&in_module, &with_td("state = \"created\"\n", &raw)] {
+        let all = outcomes(scenario, true, false);
+        let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
+        assert_eq!(last, ["data 0x01", "mc srar data-load shutdown"]);
+    }
+}
+
+#[test]
+fn what_is_done_to_the_middle_of_a_page_is_not_looked_at_in_its_first_line() {
+    let program = "  cpu0 : rep-stosb [P0@] 512 fill=0x11\n  cpu1 : movdir64b.page [P0@shared0]\n  cpu1 : mfence\n  \
+                   dma0 : dma-read [P0@] 512\n";
+    for at in ["P0", "P0+0x40", "P0+0x800"] {
+        let scenario = scenario("program", &program.replace("P0@]", &format!("{at}]")));
+        let all = outcomes(&scenario, true, false);
+        let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
+        assert_eq!(last.len(), 2, "{at}: {last:?}");
+        assert!(last.contains(&&"data fill=0x11".to_owned()), "{at}: {last:?}");
+    }
+}
+
+#[test]
+fn partial_writes_of_lines_that_one_core_alone_uses_are_counted() {
+    let program = "  cpu0 : movnti [P0+0x8] 8 0x1\n  cpu0 : sfence\n";
+    let mut scenario = scenario("program", program);
+    let text = scenario.to_text().replace("\"not tdx-disabled\"", "\"partial-writes 1\"");
+    scenario = Scenario::from_text("s.toml", &text).unwrap();
+    let document = explore(&scenario, &Request::default(), &Bounds::default(), "test").unwrap();
+    let seen: Vec<&str> = document
+        .explorations
+        .iter()
+        .flat_map(|e| &e.expectations)
+        .flat_map(|e| e.seen.iter().map(String::as_str))
+        .collect();
+    assert_eq!((document.verdict, seen.as_slice()), (Verdict::Pass, ["1"].as_slice()));
+}
+
+#[test]
+fn a_translation_is_forgotten_where_the_walk_would_meet_poison() {
+    let program = "  cpu0 : tdh.vp.enter rcx=[A_VP0]\n  g0 : load [0x0] 8\n  \
+                   cpu1 : movnti [A_SEPT1] 8 0x0\n  cpu1 : sfence\n  g0 : load [0x0] 8\n";
+    let td = "state = \"runnable\"\npages = [\"0x0 add P0 fill=0x11\"]\n\
+              [agents]\ng0 = { kind = \"guest\", vcpu = \"A_VP0\" }\n";
+    let all = outcomes(&with_td(td, program), true, false);
+    let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
+    let killed = "mc srar data-load seam-nr shutdown";
+    assert_eq!(last, [killed, "data 0x1111111111111111"]);
+}

@@ -319,11 +319,11 @@ impl Explorer {
     fn deps_of(&self, w: &World, agent: usize, line: usize, deps: &mut Deps) {
         let Some((_, op)) = self.step_of(line) else { return };
         let Some(spec) = self.agents.get(agent) else { return };
-        if w.fate.panicked {
+        if w.fate.panicked && spec.kind != AgentKind::Hardware {
             return;
         }
         if let Some(seam) = &w.seam
-            && seam.deps(self, agent, op, deps)
+            && seam.deps(self, w, agent, op, deps)
         {
             return;
         }
