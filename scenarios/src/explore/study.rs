@@ -142,7 +142,9 @@ impl Totals {
             programs: 1,
             states: explored.states as u64,
             transitions: explored.transitions,
-            left: explored.end != End::Exhausted,
+            left: explored.end != End::Exhausted
+                || explored.endings.is_empty()
+                || explored.search.system.not_modelled.is_some(),
         }
     }
 }
@@ -168,7 +170,10 @@ fn ask(
     let mut found: Found = vec![None; count];
     let mut totals = Totals::default();
     for cell in plan(&scenario, request)? {
-        let Ok(prepared) = prepare(&cell, bounds)? else { continue };
+        let Ok(prepared) = prepare(&cell, bounds)? else {
+            totals.left = true;
+            continue;
+        };
         let program = cell.program();
         let start = prepared.start.clone();
         let mut explored = prepared.run(program, bounds);

@@ -226,8 +226,12 @@ impl Explorer {
         if let Some(id) = self.ids.get(&text) {
             return *id;
         }
-        // A program has far fewer different outcomes than that.
-        let id = (self.words.len() as u16).min(UNSEEN - 1);
+        let id = self.words.len().min(usize::from(UNSEEN - 1)) as u16;
+        if self.words.len() > usize::from(id) {
+            // Two words with one number would be one outcome.
+            self.not_modelled.get_or_insert_with(|| format!("more than {id} different words"));
+            return id;
+        }
         self.ids.insert(text.clone(), id);
         self.words.push(Word { text, outcome });
         id
