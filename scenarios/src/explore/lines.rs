@@ -20,15 +20,26 @@ struct Use {
     cores: BTreeSet<Option<u16>>,
     /// Stores that wait in a core before others see them.
     waits: bool,
+    /// Stores that reach the controller as parts of lines, or may.
+    parts: bool,
     /// Hardware's choices, faults and attacks, the module, or a final check.
     special: bool,
 }
 
 impl Use {
     /// Whether anybody could tell when hardware writes the line back: under one KeyID caches are coherent, and a core sees
-    /// its own stores (verification.md M1).
+    /// its own stores (verification.md M1). Under KeyID 0, that is: elsewhere a buffer that leaves in parts reads what was
+    /// there, and may find that its MAC is not valid, where a full one reads nothing (architecture.md §2.6).
     fn is_contended(&self) -> bool {
-        self.special || self.keyids.len() > 1 || self.waits && self.cores.len() > 1
+        let waits = self.waits && (self.cores.len() > 1 || self.has_keys());
+        self.special || self.keyids.len() > 1 || waits
+    }
+    fn has_keys(&self) -> bool {
+        self.keyids.iter().any(|keyid| *keyid != KeyId::TME)
+    }
+    /// Whether partial writes or poison may come of it.
+    fn counts(&self) -> bool {
+        self.parts || self.has_keys()
     }
 }
 
@@ -147,7 +158,7 @@ impl Lines {
         let by_module =
             |line: &Line| with_module && setup.is_none_or(|s| s.may_be_private(line.hpa().0));
         let fresh = |line: Line| {
-            let special = counted || by_module(&line) || checked.contains(&line);
+            let special = by_module(&line) || checked.contains(&line);
             (line, Use { special, ..Use::default() })
         };
         let mut uses: BTreeMap<Line, Use> = candidates.into_iter().map(fresh).collect();
@@ -171,6 +182,8 @@ impl Lines {
                     | Op::Clwb { .. }
                     | Op::Store { ty: MemType::Wc, .. }
             );
+            let parts =
+                waits || matches!(step.op, Op::DmaWrite { .. } | Op::Store { ty: MemType::Uc, .. });
             for ((at, bytes), to) in spans(&step.op).zip(step.op.addresses().into_iter().flatten())
             {
                 let end = at.line().0 + span_lines(at, bytes).count() as u64;
@@ -178,11 +191,14 @@ impl Lines {
                     used.keyids.insert(to.keyid);
                     used.cores.insert(agent.core);
                     used.waits |= waits;
+                    used.parts |= parts;
                     used.special |= agent.kind == AgentKind::Hardware;
                 }
             }
         }
-        let contended = |u: &Use| u.is_contended() || u.keyids.iter().any(|k| keyed.contains(k));
+        let contended = |u: &Use| {
+            u.is_contended() || counted && u.counts() || u.keyids.iter().any(|k| keyed.contains(k))
+        };
         out.watched =
             uses.into_iter().filter(|(_, u)| contended(u)).map(|(line, _)| line).collect();
         if let Some(setup) = setup {

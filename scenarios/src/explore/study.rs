@@ -18,6 +18,9 @@ use verify::search::End;
 /// Name and version of the form.
 pub const SCHEMA: &str = "tdxsim.study/1";
 
+/// The answer where a budget ran out before everything was seen.
+const UNDECIDED: &str = "undecided";
+
 /// A study: named rows, named columns, an answer in each cell.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Study {
@@ -477,6 +480,7 @@ pub fn reclaim_order_of(rows: &[ReclaimRow], setting: &Setting<'_>) -> Result<St
         let (found, n) = done?;
         totals = totals.add(n);
         let answer = |found: Option<(u32, CounterexampleReport)>| match found {
+            None if n.left => StudyCell { answer: UNDECIDED.to_owned(), shown: None },
             None => StudyCell { answer: "never".to_owned(), shown: None },
             Some((moves, shown)) => {
                 StudyCell { answer: format!("yes, {moves} moves"), shown: Some(shown) }
@@ -693,15 +697,21 @@ pub fn physical_attacks(setting: &Setting<'_>) -> Result<Study, Diag> {
                 let request = with_erratum(setting.request, None, mode);
                 let mut words: Vec<&str> = Vec::new();
                 let mut worst = None;
+                let mut left = false;
                 for (fate, word) in FATES {
                     let (found, n) = ask(&attacked(row, fate), 1, &request, setting.bounds)?;
                     totals = totals.add(n);
+                    left |= n.left;
                     let Some((_, shown)) = found.into_iter().next().flatten() else { continue };
                     // That a line which is still in a cache is not reached goes without saying.
                     if word != "no effect" || words.is_empty() {
                         words.push(word);
                         worst.get_or_insert(shown);
                     }
+                }
+                // Something worse may be among what was not seen.
+                if left {
+                    words.push(UNDECIDED);
                 }
                 cells.push(StudyCell { answer: words.join(", "), shown: worst });
             }

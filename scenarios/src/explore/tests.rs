@@ -182,3 +182,13 @@ fn a_counterexample_to_a_count_says_the_count_and_is_not_reproduced_by_what_was_
         assert_eq!(found.reproduced, reproduced, "{written}");
     }
 }
+
+#[test]
+fn a_buffer_that_one_core_alone_fills_under_its_own_key_may_leave_full_or_in_parts() {
+    let words = (0..8).map(|i| format!("  td0 : movnti [P0+{}] 8 0x1\n", 8 * i));
+    let program: String =
+        words.chain(["  td0 : sfence\n  td0 : load [P0] 8\n".to_owned()]).collect();
+    let all = outcomes(&scenario("program", &program), true, false);
+    let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
+    assert_eq!(last, ["data 0x01", "mc srar data-load seam-nr td-fatal"]);
+}
