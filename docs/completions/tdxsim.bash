@@ -209,7 +209,7 @@ _tdxsim() {
             return 0
             ;;
         tdxsim__subcmd__explore)
-            opts="-h --study --configurations --lines-per-page --states --memory --transitions --prefetch --write --platform --set --integrity --format --help"
+            opts="-h --study --configurations --lines-per-page --states --memory --transitions --prefetch --store-buffer --write --platform --set --integrity --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -232,6 +232,10 @@ _tdxsim() {
                     return 0
                     ;;
                 --transitions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-buffer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

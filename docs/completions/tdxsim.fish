@@ -64,6 +64,7 @@ complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l lines-per-page
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l states -d 'Different states at most' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l memory -d 'Memory for states at most: about 4 KiB each, 64 KiB in a program that uses the TDX module' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l transitions -d 'Transitions at most' -r
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l store-buffer -d 'Ordinary stores that a core may hold back where agents run side by side, as in x86-TSO, 0 to 8; 0: each is visible at once' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l write -d 'Write the counterexample to this file; with more than one, the others to FILE.2, FILE.3 and so on. Of a study: all its runs into this directory' -r -F
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l platform -d 'Platform: spr, emr, gnr or a platform file. Replaces the scenario\'s own' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand explore" -l set -d 'Change a platform parameter. May be repeated' -r
