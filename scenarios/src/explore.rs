@@ -440,9 +440,12 @@ fn tell(
         .iter()
         .map(|id| explored.search.system.word(*id).map(|w| w.text.clone()))
         .collect();
-    let finals: Vec<bool> = ending.finals.iter().map(|(met, _)| *met).collect();
+    let finals = ending.finals.clone();
     let program = cell.program();
     let what = counterexample::Shown { words: &words, finals: &finals, nth };
+    // A file that is silent about what does not hold shows nothing, whatever comes of it.
+    let only_finals = report.against.iter().all(|a| a.starts_with("always final:"));
+    let shows = !only_finals || counterexample::finals_can_be_said(scenario, cell, &what);
     for state in ending.states.clone() {
         let Some((moves, _)) = explored.search.trace(state) else { continue };
         let system = &mut explored.search.system;
@@ -450,7 +453,8 @@ fn tell(
         for way in [Way::Begin, Way::End] {
             let ordered = counterexample::ordered(system, start, &moves, way);
             let text = counterexample::scenario(scenario, cell, request, system, &ordered, &what);
-            let reproduced = text.as_ref().is_some_and(|t| counterexample::reproduces(t, request));
+            let reproduced =
+                shows && text.as_ref().is_some_and(|t| counterexample::reproduces(t, request));
             if reproduced || report.moves.is_empty() {
                 report.moves = counterexample::told(system, start, &moves);
                 (report.file, report.reproduced) = (text, reproduced);
@@ -461,7 +465,7 @@ fn tell(
         }
     }
     // Side by side as the scenario has it, with somebody a little later.
-    if program.order == Order::Concurrent && report.file.is_some() {
+    if shows && program.order == Order::Concurrent && report.file.is_some() {
         for agent in 0..program.agents.len() {
             for delay in counterexample::DELAYS {
                 let who = (agent, Ps::ns(delay));

@@ -397,3 +397,19 @@ fn only_a_clear_after_the_private_write_back_keeps_everybody_from_harm_on_erratu
     };
     assert_eq!(harms(&made, "CACHE.WB"), harms(&wbinvd, "PAGE.WBINVD"));
 }
+
+#[test]
+fn a_study_that_runs_out_of_its_budget_does_not_say_never() {
+    let (request, bounds) = (symbolic(), Bounds { states: 3, ..Bounds::default() });
+    let setting = Setting { request: &request, bounds: &bounds, tool: TOOL };
+    let rows = [RECLAIM_ROWS[0]];
+    for made in [
+        study::reclaim_order_of(&rows, &setting).unwrap(),
+        study::physical_attacks(&setting).unwrap(),
+    ] {
+        assert_eq!(made.verdict, Verdict::Undecided);
+        let cells = made.rows.iter().flat_map(|r| &r.cells);
+        assert!(cells.clone().count() > 0);
+        assert!(cells.clone().all(|c| c.answer == "undecided"), "{}", made.markdown());
+    }
+}

@@ -91,12 +91,17 @@ pub struct Interleave {
     scratch: Vec<Move>,
 }
 
-/// The lines that an operation names.
-fn named(op: &Op) -> ArrayVec<Line, 64> {
+/// How many lines of an operation are looked at one by one: those of a page.
+const NAMED_MAX: usize = 64;
+
+/// The lines that an operation names; one too many, if there are more than [`NAMED_MAX`].
+fn named(op: &Op) -> ArrayVec<Line, { NAMED_MAX + 1 }> {
     let mut lines = ArrayVec::new();
     let mut add = |at: sim_core::Addr, bytes: u32| {
-        for line in at.hpa.0 >> 6..(at.hpa.0 + u64::from(bytes)).div_ceil(64) {
-            let _ = lines.try_push(Line(line)); // a page at most
+        for line in at.hpa.0 >> 6..at.hpa.0.saturating_add(u64::from(bytes)).div_ceil(64) {
+            if lines.try_push(Line(line)).is_err() {
+                return;
+            }
         }
     };
     match op {
@@ -197,6 +202,9 @@ impl Interleave {
         };
         let touches = |step: &Step| {
             let Step::Op(_, core, op) = step else { return 0 };
+            if named(op).len() > NAMED_MAX {
+                return Lines::MAX;
+            }
             match reach(op) {
                 Reach::Named => set(op),
                 Reach::Core => set(op) | pending(*core),

@@ -3,9 +3,9 @@
 use crate::diag::{Diag, SourceFile};
 use crate::format::Scenario;
 use crate::platform::{Origin, load};
-use crate::refine::{Difference, Observer, Refinement};
+use crate::refine::{Observer, Refinement};
 use crate::run::{Cell, Request, linux, machine_program, plan};
-use crate::setup::Stage;
+use crate::setup::{SetupError, Stage};
 use host::mce::{Context, Severity, Situation, grade_with};
 use machine::{Act, AgentKind, Item, Machine, Options, Speed, StepRecord, Transition};
 use sim_core::mca::{McStatus, McgStatus, StatusParts};
@@ -293,7 +293,11 @@ pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
     let program = machine_program(cell.program());
     let options =
         Options { speed: Speed::Timed, crypto: cell.program().crypto, seed: 1, log: true };
-    let Ok(mut machine) = Machine::new(cell.platform(), options) else { return Vec::new() };
+    let not_begun = |what: String| vec![Violation { id: "Q17", what }];
+    let mut machine = match Machine::new(cell.platform(), options) {
+        Ok(machine) => machine,
+        Err(error) => return not_begun(error.to_string()),
+    };
     let mut os = linux(cell.platform());
     let mut refinement = Refinement::new(&mut machine);
     let mut eyes = Eyes { checker, found: Vec::new() };
@@ -306,10 +310,18 @@ pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
             machine.forget_events();
             refinement.log_was_cut(machine);
         };
-        for stage in [Stage::Module, Stage::Tds] {
-            if setup.run_watched(stage, &mut machine, &mut os, Some(&mut follow)).is_err() {
-                return Vec::new();
+        let stages = [Stage::Module, Stage::Tds];
+        let made = stages.into_iter().try_for_each(|stage| {
+            setup.run_watched(stage, &mut machine, &mut os, Some(&mut follow))
+        });
+        match made {
+            Ok(()) => {}
+            Err(SetupError::NotModelled(_)) if verdict.is_ok() => return Vec::new(),
+            // What machine and reference differ in comes first.
+            Err(error) if verdict.is_ok() => {
+                return not_begun(format!("{}: {error:?}", cell.program().name));
             }
+            Err(_) => {}
         }
     }
     if verdict.is_ok() {
@@ -317,10 +329,8 @@ pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
     }
     let Eyes { checker, mut found } = eyes;
     let operations = refinement.compared().operations;
-    let disagreement = match verdict {
-        Err(d) if d.difference != Difference::NoLog => Some(d.to_string()),
-        _ => None,
-    };
+    // A log that is not complete is no agreement either.
+    let disagreement = verdict.err().map(|d| d.to_string());
     found.extend(checker.check_refinement(operations, disagreement));
     found
 }

@@ -47,8 +47,8 @@ const GOES_ON: &str = " (goes on)";
 pub(super) struct Shown<'a> {
     /// By line: the words that its operation came to.
     pub(super) words: &'a [Option<String>],
-    /// By final check: whether it holds.
-    pub(super) finals: &'a [bool],
+    /// By final check: whether it holds, and what is there.
+    pub(super) finals: &'a [(bool, String)],
     /// Which counterexample of the scenario, from 1.
     pub(super) nth: usize,
 }
@@ -185,6 +185,23 @@ fn head(from: &Scenario, cell: &Cell, request: &Request, nth: usize) -> Option<S
     Some(s)
 }
 
+/// Of the matrix.
+fn part(cell: &Cell) -> Part<'_> {
+    let spec = cell.platform();
+    Part {
+        platform: &spec.name,
+        integrity: spec.memory.integrity,
+        crypto: Crypto::Symbolic,
+        erratum: spec.memory.erratum_pw_mce,
+    }
+}
+
+/// Whether a file can say of every final check that does not hold what is there instead.
+pub(super) fn finals_can_be_said(from: &Scenario, cell: &Cell, shown: &Shown<'_>) -> bool {
+    let finals = from.checks_for(&part(cell)).finals.into_iter();
+    finals.zip(shown.finals).all(|(c, (met, seen))| *met || opposite(c.value, seen).is_some())
+}
+
 /// What the file expects: what was seen of each line that is one of the scenario's own, and how it stood at the end.
 fn expect(
     s: &mut Scenario,
@@ -193,13 +210,7 @@ fn expect(
     own: &[Option<usize>],
     shown: &Shown<'_>,
 ) {
-    let spec = cell.platform();
-    let part = Part {
-        platform: &spec.name,
-        integrity: spec.memory.integrity,
-        crypto: Crypto::Symbolic,
-        erratum: spec.memory.erratum_pw_mce,
-    };
+    let part = part(cell);
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for (own, line) in own.iter().zip(&s.program) {
         let Line::Op { agent, .. } = line else { continue };
@@ -210,8 +221,8 @@ fn expect(
         let step = StepRef { agent: agent.clone(), index: *count };
         s.checks.expect.insert(step, Located::from(pattern));
     }
-    for (check, met) in from.checks_for(&part).finals.into_iter().zip(shown.finals) {
-        let check = if *met { Some(check.value) } else { negated(check.value) };
+    for (check, (met, seen)) in from.checks_for(&part).finals.into_iter().zip(shown.finals) {
+        let check = if *met { Some(check.value) } else { opposite(check.value, seen) };
         s.checks.finals.extend(check.map(Located::from));
     }
 }
@@ -328,8 +339,8 @@ pub(super) fn reproduces(text: &str, request: &Request) -> bool {
     }
 }
 
-/// The opposite of a final check, where it has one.
-fn negated(check: FinalCheck) -> Option<FinalCheck> {
+/// What stands instead of a final check that does not hold, where there are words for it.
+fn opposite(check: FinalCheck, seen: &str) -> Option<FinalCheck> {
     Some(match check {
         FinalCheck::Poisoned { at, holds } => FinalCheck::Poisoned { at, holds: !holds },
         FinalCheck::Td { at, holds } => FinalCheck::Td { at, holds: !holds },
@@ -338,6 +349,15 @@ fn negated(check: FinalCheck) -> Option<FinalCheck> {
         FinalCheck::Dirty { at, holds } => FinalCheck::Dirty { at, holds: !holds },
         FinalCheck::Panic { holds } => FinalCheck::Panic { holds: !holds },
         FinalCheck::TdxDisabled { holds } => FinalCheck::TdxDisabled { holds: !holds },
+        FinalCheck::TdFatal { tdr, holds } => FinalCheck::TdFatal { tdr, holds: !holds },
+        FinalCheck::Tlb { core, tdr, address, holds } => {
+            FinalCheck::Tlb { core, tdr, address, holds: !holds }
+        }
+        FinalCheck::Reads { at, .. } => FinalCheck::Reads { at, pattern: seen.parse().ok()? },
+        FinalCheck::Ucna(_) => FinalCheck::Ucna(seen.parse().ok()?),
+        FinalCheck::Births(_) => FinalCheck::Births(seen.parse().ok()?),
+        FinalCheck::LivePoison(_) => FinalCheck::LivePoison(seen.parse().ok()?),
+        FinalCheck::PartialWrites(_) => FinalCheck::PartialWrites(seen.parse().ok()?),
         _ => return None,
     })
 }

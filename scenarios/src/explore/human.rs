@@ -107,7 +107,7 @@ fn one(f: &mut fmt::Formatter<'_>, e: &ExplorationReport, document: &Document) -
                 "a scenario file shows it (--write FILE); `tdxsim run` reproduces it"
             }
             (Some(_), false) => {
-                "as a scenario file it is not reproduced: what happens within a call, or while a store waits, has no line"
+                "as a scenario file it is not reproduced: what happens within a call, or while a store waits, has no line, and some final checks no opposite"
             }
             (None, _) => "it cannot be written as a scenario file",
         };
@@ -128,6 +128,8 @@ fn judgement(f: &mut fmt::Formatter<'_>, judged: &JudgedReport) -> fmt::Result {
     let mut seen = judged.seen.iter().take(WORDS).cloned().collect::<Vec<_>>().join(" | ");
     if judged.seen.len() > WORDS {
         seen += " | …";
+    } else if seen.is_empty() {
+        seen += "nothing";
     }
     writeln!(f, "  {holds:11} {}; seen: {seen}", judged.text())
 }

@@ -20,15 +20,26 @@ struct Use {
     cores: BTreeSet<Option<u16>>,
     /// Stores that wait in a core before others see them.
     waits: bool,
+    /// Stores that reach the controller as parts of lines, or may.
+    parts: bool,
     /// Hardware's choices, faults and attacks, the module, or a final check.
     special: bool,
 }
 
 impl Use {
     /// Whether anybody could tell when hardware writes the line back: under one KeyID caches are coherent, and a core sees
-    /// its own stores (verification.md M1).
+    /// its own stores (verification.md M1). Under KeyID 0, that is: elsewhere a buffer that leaves in parts reads what was
+    /// there, and may find that its MAC is not valid, where a full one reads nothing (architecture.md §2.6).
     fn is_contended(&self) -> bool {
-        self.special || self.keyids.len() > 1 || self.waits && self.cores.len() > 1
+        let waits = self.waits && (self.cores.len() > 1 || self.has_keys());
+        self.special || self.keyids.len() > 1 || waits
+    }
+    fn has_keys(&self) -> bool {
+        self.keyids.iter().any(|keyid| *keyid != KeyId::TME)
+    }
+    /// Whether partial writes or poison may come of it.
+    fn counts(&self) -> bool {
+        self.parts || self.has_keys()
     }
 }
 
@@ -67,6 +78,9 @@ impl Lines {
         // What is named line by line, and pages that are named as a whole.
         let mut exact: BTreeSet<Line> = BTreeSet::new();
         let mut pages: BTreeSet<u64> = BTreeSet::new();
+        // Of an operation on many lines the first ones in each page: where two such operations meet in a page, they meet in the
+        // line with which one of them begins.
+        let mut firsts: BTreeSet<Line> = BTreeSet::new();
         for line in &program.lines {
             let ProgramLine::Step(step) = line else { continue };
             with_module |= step.op.needs_module();
@@ -94,14 +108,25 @@ impl Lines {
                 if last - first <= SMALL {
                     exact.extend((first..last).map(Line));
                 } else {
-                    pages.extend((first >> 6..=(last - 1) >> 6).take(PAGES_MAX).map(|p| p << 12));
+                    for page in (first >> 6..=(last - 1) >> 6).take(PAGES_MAX) {
+                        let from = first.max(page << 6);
+                        let to = last.min((page + 1) << 6);
+                        pages.insert(page << 12);
+                        firsts.extend((from..to).take(per_page as usize).map(Line));
+                    }
                 }
             }
             out.keyids.extend(step.op.addresses().into_iter().flatten().map(|a| a.keyid));
         }
         let mut checked: BTreeSet<Line> = BTreeSet::new();
+        // Whoever counts can tell a full buffer from one that leaves in two parts.
+        let mut counted = false;
         for check in &program.finals {
             match &check.check {
+                FinalCheck::Ucna(_)
+                | FinalCheck::Births(_)
+                | FinalCheck::LivePoison(_)
+                | FinalCheck::PartialWrites(_) => counted = true,
                 FinalCheck::Poisoned { at, .. }
                 | FinalCheck::Td { at, .. }
                 | FinalCheck::Mac { at, .. }
@@ -126,6 +151,7 @@ impl Lines {
         let shared: Vec<u64> =
             operands.iter().filter(|p| named.contains(p) || pages.contains(p)).copied().collect();
         let mut candidates = exact;
+        candidates.extend(firsts);
         for page in pages.iter().chain(&shared) {
             candidates.extend((0..u64::from(per_page)).map(|i| Line((page >> 6) + i)));
         }
@@ -162,6 +188,8 @@ impl Lines {
                     | Op::Clwb { .. }
                     | Op::Store { ty: MemType::Wc, .. }
             ) || stores_wait && matches!(step.op, Op::Store { ty: MemType::Wb, .. });
+            let parts =
+                waits || matches!(step.op, Op::DmaWrite { .. } | Op::Store { ty: MemType::Uc, .. });
             for ((at, bytes), to) in spans(&step.op).zip(step.op.addresses().into_iter().flatten())
             {
                 let end = at.line().0 + span_lines(at, bytes).count() as u64;
@@ -169,11 +197,14 @@ impl Lines {
                     used.keyids.insert(to.keyid);
                     used.cores.insert(agent.core);
                     used.waits |= waits;
+                    used.parts |= parts;
                     used.special |= agent.kind == AgentKind::Hardware;
                 }
             }
         }
-        let contended = |u: &Use| u.is_contended() || u.keyids.iter().any(|k| keyed.contains(k));
+        let contended = |u: &Use| {
+            u.is_contended() || counted && u.counts() || u.keyids.iter().any(|k| keyed.contains(k))
+        };
         out.watched =
             uses.into_iter().filter(|(_, u)| contended(u)).map(|(line, _)| line).collect();
         if let Some(setup) = setup {

@@ -158,7 +158,14 @@ impl Seam {
     }
 
     /// The lines that an agent's next move touches in a call, or in a guest. False for an ordinary operation.
-    pub(super) fn deps(&self, x: &Explorer, agent: usize, op: &Op, deps: &mut Deps) -> bool {
+    pub(super) fn deps(
+        &self,
+        x: &Explorer,
+        w: &World,
+        agent: usize,
+        op: &Op,
+        deps: &mut Deps,
+    ) -> bool {
         if let Some((core, _)) = self.flight_of(agent) {
             let next = self.lps.get(&core).and_then(|lp| lp.next);
             if let Some(touch) = next {
@@ -178,8 +185,11 @@ impl Seam {
             for (at, bytes) in spans(op) {
                 let linear = at.0;
                 let known = self.translation(core, guest.tdr, linear / PAGE_BYTES);
-                let to = known.or_else(|| private_leaf(&self.module, &guest, linear).ok());
-                if let Some(to) = to {
+                if known.is_none() {
+                    let walked = walked(&self.module, &guest, linear);
+                    walked.filter(|l| x.watch.is_watched(*l)).for_each(|line| deps.add(line));
+                }
+                if let Some(to) = known.or_else(|| x.walk(w, &guest, linear)) {
                     let at = Hpa(to.page.hpa().0 + linear % PAGE_BYTES);
                     x.watch.watched(at, bytes).for_each(|line| deps.add(line));
                 }
@@ -218,8 +228,23 @@ fn touched(x: &Explorer, touch: &Touch) -> Vec<Line> {
         }
         // Of a block of the caches any line may be.
         Touch::WriteBackBlock(_) => x.watch.all().collect(),
-        Touch::Pconfig { .. } | Touch::Random | Touch::Invept(_) | Touch::Spend(_) => Vec::new(),
+        // What leaves before it is encrypted with the old key.
+        Touch::Pconfig { .. } => x.watch.all().collect(),
+        Touch::Random | Touch::Invept(_) | Touch::Spend(_) => Vec::new(),
     }
+}
+
+/// The lines of the Secure-EPT that a walk reads.
+fn walked(module: &Module, g: &GuestEntry, gpa: u64) -> impl Iterator<Item = Line> {
+    let mut table = Some(g.root);
+    (0..g.levels).rev().map_while(move |level| {
+        let from = table?;
+        let index = (gpa >> (12 + 9 * u32::from(level)) & 511) as u16;
+        let entry = module.sept_entry(from, index);
+        let onward = entry.filter(|e| level > 0 && e.0 & Entry::RWX != 0 && !e.is_leaf());
+        table = onward.map(|e| e.page());
+        Some(tdx_module::sept_at(from, index).line())
+    })
 }
 
 /// The translation of a private guest-physical address by the module's Secure-EPT; else the exit.
@@ -1156,6 +1181,14 @@ impl Explorer {
         Err(violation())
     }
 
+    /// What a walk of a guest would find now.
+    fn walk(&self, w: &World, g: &GuestEntry, linear: u64) -> Option<Translation> {
+        if linear & 1 << (g.gpaw - 1) != 0 {
+            return self.shared_leaf(w, g, linear, READ).ok();
+        }
+        private_leaf(&w.seam.as_ref()?.module, g, linear).ok()
+    }
+
     /// A translation that the guest's next operation would use and that its processor may have forgotten by then.
     pub(super) fn forgettable(&self, w: &World, agent: usize, line: usize) -> Option<u64> {
         let spec = self.agents.get(agent).filter(|a| a.kind == AgentKind::Guest)?;
@@ -1167,10 +1200,12 @@ impl Explorer {
             return None;
         }
         let linear = spans(op).next()?.0.0;
-        // Where a walk finds the same nobody could tell.
+        // Where a walk finds the same, and no poison on its way, nobody could tell.
         let known = seam.translation(core, guest.tdr, linear / PAGE_BYTES)?;
-        let stale = private_leaf(&seam.module, &guest, linear) != Ok(known);
-        (stale && !known.shared).then_some(linear)
+        let stale = self.walk(w, &guest, linear) != Some(known);
+        let mut walked = walked(&seam.module, &guest, linear);
+        let mut meets = || !known.shared && walked.any(|line| self.watch.is_watched(line));
+        (stale || meets()).then_some(linear)
     }
     pub(super) fn forget(&mut self, w: &mut World, agent: usize, linear: u64) {
         let vcpu = self.agents.get(agent).and_then(|a| a.vcpu);

@@ -18,6 +18,9 @@ use verify::search::End;
 /// Name and version of the form.
 pub const SCHEMA: &str = "tdxsim.study/1";
 
+/// The answer where a budget ran out before everything was seen.
+const UNDECIDED: &str = "undecided";
+
 /// A study: named rows, named columns, an answer in each cell.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Study {
@@ -142,7 +145,9 @@ impl Totals {
             programs: 1,
             states: explored.states as u64,
             transitions: explored.transitions,
-            left: explored.end != End::Exhausted,
+            left: explored.end != End::Exhausted
+                || explored.endings.is_empty()
+                || explored.search.system.not_modelled.is_some(),
         }
     }
 }
@@ -168,7 +173,10 @@ fn ask(
     let mut found: Found = vec![None; count];
     let mut totals = Totals::default();
     for cell in plan(&scenario, request)? {
-        let Ok(prepared) = prepare(&cell, bounds)? else { continue };
+        let Ok(prepared) = prepare(&cell, bounds)? else {
+            totals.left = true;
+            continue;
+        };
         let program = cell.program();
         let start = prepared.start.clone();
         let mut explored = prepared.run(program, bounds);
@@ -472,6 +480,7 @@ pub fn reclaim_order_of(rows: &[ReclaimRow], setting: &Setting<'_>) -> Result<St
         let (found, n) = done?;
         totals = totals.add(n);
         let answer = |found: Option<(u32, CounterexampleReport)>| match found {
+            None if n.left => StudyCell { answer: UNDECIDED.to_owned(), shown: None },
             None => StudyCell { answer: "never".to_owned(), shown: None },
             Some((moves, shown)) => {
                 StudyCell { answer: format!("yes, {moves} moves"), shown: Some(shown) }
@@ -688,15 +697,21 @@ pub fn physical_attacks(setting: &Setting<'_>) -> Result<Study, Diag> {
                 let request = with_erratum(setting.request, None, mode);
                 let mut words: Vec<&str> = Vec::new();
                 let mut worst = None;
+                let mut left = false;
                 for (fate, word) in FATES {
                     let (found, n) = ask(&attacked(row, fate), 1, &request, setting.bounds)?;
                     totals = totals.add(n);
+                    left |= n.left;
                     let Some((_, shown)) = found.into_iter().next().flatten() else { continue };
                     // That a line which is still in a cache is not reached goes without saying.
                     if word != "no effect" || words.is_empty() {
                         words.push(word);
                         worst.get_or_insert(shown);
                     }
+                }
+                // Something worse may be among what was not seen.
+                if left {
+                    words.push(UNDECIDED);
                 }
                 cells.push(StudyCell { answer: words.join(", "), shown: worst });
             }

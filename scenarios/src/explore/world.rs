@@ -228,8 +228,12 @@ impl Explorer {
         if let Some(id) = self.ids.get(&text) {
             return *id;
         }
-        // A program has far fewer different outcomes than that.
-        let id = (self.words.len() as u16).min(UNSEEN - 1);
+        let id = self.words.len().min(usize::from(UNSEEN - 1)) as u16;
+        if self.words.len() > usize::from(id) {
+            // Two words with one number would be one outcome.
+            self.not_modelled.get_or_insert_with(|| format!("more than {id} different words"));
+            return id;
+        }
         self.ids.insert(text.clone(), id);
         self.words.push(Word { text, outcome });
         id
@@ -321,11 +325,11 @@ impl Explorer {
     fn deps_of(&self, w: &World, agent: usize, line: usize, deps: &mut Deps) {
         let Some((_, op)) = self.step_of(line) else { return };
         let Some(spec) = self.agents.get(agent) else { return };
-        if w.fate.panicked {
+        if w.fate.panicked && spec.kind != AgentKind::Hardware {
             return;
         }
         if let Some(seam) = &w.seam
-            && seam.deps(self, agent, op, deps)
+            && seam.deps(self, w, agent, op, deps)
         {
             return;
         }

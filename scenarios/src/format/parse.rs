@@ -718,7 +718,9 @@ fn refinement(
     }
     let nothing = r.expect.is_empty() && r.forbid.is_empty() && r.allow.is_empty();
     if nothing && r.finals.is_none() {
-        return Err(section.missing("expect", "a table [when.expect] or [when.forbid]"));
+        return Err(
+            section.missing("expect", "a table [when.expect], [when.forbid] or [when.allow]")
+        );
     }
     Ok(r)
 }

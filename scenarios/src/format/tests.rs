@@ -557,7 +557,7 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         a line without agent
             s.toml:7:2: found ``, expected an agent: cpuN, userN, seamN, dmaN, hw, or one of [agents]
         a line without operation
-            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue, tdh.LEAF, seamcall, tdg.LEAF, tdcall, irq, wrmsr, starve, mov-cr3, seamldr.install, invlpg
+            s.toml:7:7: found the end of the line, expected an operation: load, load.uc, load.wc, fetch, prefetch, store, store.uc, store.wc, movnti, movntdq, movdiri, movdir64b, movdir64b.page, rep-stosb, lock-xadd, clflush, clflushopt, clwb, wbinvd, wbnoinvd, wbinvdp, wbnoinvdp, mfence, sfence, lfence, interrupt, delay, pconfig, dma-read, dma-write, evict, wc-evict, write-back, drain, flip-bit, flip-td, move-line, save-line, replay-line, inject-ue, tdh.LEAF, seamcall, tdg.LEAF, tdcall, irq, wrmsr, starve, mov-cr3, seamldr.install, invlpg
         barrier with an operand
             s.toml:7:1: found `barrier now`, expected `agent : operation`, `barrier` or `# comment`
         an unknown agent
@@ -739,9 +739,9 @@ fn what_is_wrong_with_a_scenario_is_said_at_its_place() {
         when without condition
             s.toml:41:1: found a table without `platform`, expected a platform, integrity, crypto or erratum
         when without entries
-            s.toml:47:1: found a table without `expect`, expected a table [when.expect] or [when.forbid]
+            s.toml:47:1: found a table without `expect`, expected a table [when.expect], [when.forbid] or [when.allow]
         when with an unknown key
-            s.toml:42:1: found unknown key `final`, expected one of the keys platform, integrity, crypto, erratum, expect, forbid
+            s.toml:42:1: found unknown key `final`, expected one of the keys platform, integrity, crypto, erratum, expect, forbid, allow
         nothing expected
             s.toml:1:1: found no expectation for spr, ci, symbolic, expected at least one: a scenario that expects nothing cannot fail
         an empty table of expectations
@@ -1044,8 +1044,10 @@ fn every_operation_belongs_to_some_kind_of_agent() {
         let want: &[AgentKind] = match op.to_string().split(' ').next().unwrap() {
             "delay" => AgentKind::ALL,
             "dma-read" | "dma-write" => &[AgentKind::Device],
-            "evict" | "wc-evict" | "flip-bit" | "flip-td" | "move-line" | "save-line"
-            | "replay-line" | "inject-ue" | "starve" => &[AgentKind::Hardware],
+            "evict" | "write-back" | "drain" | "wc-evict" | "flip-bit" | "flip-td"
+            | "move-line" | "save-line" | "replay-line" | "inject-ue" | "starve" => {
+                &[AgentKind::Hardware]
+            }
             "irq" => &[AgentKind::Kernel, AgentKind::Hardware],
             "wrmsr" | "seamldr.install" => &[AgentKind::Kernel],
             "interrupt" => &[AgentKind::Kernel, AgentKind::User, AgentKind::Seam, AgentKind::Td],

@@ -58,7 +58,7 @@ impl Fate {
     /// A transition was made: nobody makes one who cannot.
     pub(super) fn made(&mut self, t: &Transition, agents: &[AgentSpec]) -> Checked {
         let Some(id) = t.agent else { return Ok(()) };
-        let Some(spec) = agents.get(usize::from(id.0)) else { return Err(Difference::NoLog) };
+        let Some(spec) = agents.get(usize::from(id.0)) else { return unknown(id) };
         if let Some(why) = self.stopped(id, spec) {
             let (machine, reference) = (t.outcome.to_string(), not_run(why).to_string());
             return Err(Difference::Outcome { machine, reference });
@@ -95,7 +95,7 @@ impl Fate {
         record: &StepRecord,
     ) -> Checked {
         let id = record.agent;
-        let Some(spec) = agents.get(usize::from(id.0)) else { return Err(Difference::NoLog) };
+        let Some(spec) = agents.get(usize::from(id.0)) else { return unknown(id) };
         let doing = self.doing.remove(&record.event).unwrap_or_default();
         let calls = matches!(op, Op::Seamcall { .. }) || spec.kind == AgentKind::Guest;
         match &record.outcome {
@@ -238,6 +238,13 @@ const fn context_of(kind: AgentKind, purpose: Purpose) -> McContext {
         (_, AgentKind::Td | AgentKind::Guest) => McContext::SeamNonRoot,
         _ => McContext::Kernel,
     }
+}
+
+/// The machine names an agent that it does not have.
+fn unknown(id: machine::AgentId) -> Checked {
+    let (what, machine, reference) =
+        ("an agent".to_owned(), format!("number {}", id.0), "none of that number".to_owned());
+    Err(Difference::State { what, machine, reference })
 }
 
 fn differ(machine: &Outcome, reference: &str) -> Checked {
