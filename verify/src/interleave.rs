@@ -3,7 +3,8 @@
 //!
 //! Hardware may evict and write back any copy, let any write-combining buffer go and complete any weakly ordered
 //! operation, at any time. At an end all programs are through and nothing is cached or pending. What is left out: copies
-//! that move to an LLC of their own accord and prefetches nobody asked for.
+//! that move to an LLC of their own accord, prefetches nobody asked for, and the store buffer: the start's
+//! `Spec::store_buffer` is 0.
 //!
 //! Lines interact only through what a core holds for several of them: a fence or a machine check empties its buffers, and
 //! a buffer too many pushes out the oldest. Operations and choices on other lines commute, so that of the moves of a

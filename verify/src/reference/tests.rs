@@ -1491,3 +1491,28 @@ proptest! {
         prop_assert_eq!(rig.checker.check_state(&short), vec![]);
     }
 }
+
+#[test]
+fn a_store_waits_in_its_core_until_hardware_lets_it_go() {
+    let tag = at(X, K0).tagged();
+    let store = Step::Op(
+        Agent::Kernel,
+        0,
+        Op::Store { at: at(X, K0), bytes: 8, value: Value::Num(7), ty: MemType::Wb },
+    );
+    let leave = Step::Choice(Choice::StoreLeave(0));
+    let mut r = Reference::new(Spec { store_buffer: 2, ..spec(Ci, false) });
+    assert_eq!(r.step(&leave), Err(NotAllowed::NoSuchStore(0)));
+    r.step(&store).unwrap();
+    assert_eq!((r.buffered(0).len(), r.copies(tag).count()), (1, 0));
+    r.step(&leave).unwrap();
+    assert!(r.state().pending.is_empty());
+    assert!(r.copies(tag).all(|(place, c)| place == Place::Core(0) && c.state.is_dirty()));
+    // Where the ownership request may raise #MC, and where there is no buffer, it does not wait.
+    for spec in [Spec { store_buffer: 2, rfo_poison_mc: true, ..spec(Ci, false) }, spec(Ci, false)]
+    {
+        let mut r = Reference::new(spec);
+        r.step(&store).unwrap();
+        assert!(r.buffered(0).is_empty() && r.copies(tag).count() == 1);
+    }
+}
