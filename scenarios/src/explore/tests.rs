@@ -56,7 +56,7 @@ fn line() -> impl Strategy<Value = String> {
         _ => format!("lock-xadd [@] 8 {v}"),
     });
     (who, op, at).prop_map(|(who, op, at)| match (who, op.as_bytes().first()) {
-        ("dma0", Some(b'l' | b'c')) => format!("  dma0 : dma-read [{at}] 320\n"),
+        ("dma0", Some(b'l' | b'c')) => format!("  dma0 : dma-read [{at}] 8\n"),
         ("dma0", _) => format!("  dma0 : dma-write [{at}] 8 9\n"),
         ("seam3", Some(b'm' | b'c')) => "  seam3 : pconfig priv1 set-random\n".to_owned(),
         ("seam3", _) => format!("  seam3 : movdir64b [{at}@priv1] zero\n"),
