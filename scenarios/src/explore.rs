@@ -263,7 +263,9 @@ pub fn explore_cell(
     (report.states, report.transitions) = (explored.states as u64, explored.transitions);
     (report.depth, report.exhausted) = (explored.depth, exhausted);
     report.endings = explored.endings.len() as u64;
-    let judged = judge_all(program, &explored, exhausted);
+    // Where a run went on in a way that the model does not know, nothing is known to hold in every run.
+    let all_seen = exhausted && explored.search.system.not_modelled.is_none();
+    let judged = judge_all(program, &explored, all_seen);
     let mut shown: BTreeSet<usize> = BTreeSet::new();
     for against in judged.iter().filter_map(|j| j.against) {
         shown.insert(against);

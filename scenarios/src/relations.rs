@@ -265,8 +265,10 @@ pub(crate) fn outcomes_of(
     map: impl Fn(&Seen, &Seen) -> (Seen, Seen),
 ) -> Judged {
     let (first, second) = (case.base.seen(a), case.other.seen(b));
+    let mut compared = false;
     for (id, one) in &first {
         let Some(other) = second.get(id) else { continue };
+        compared = true;
         let (one, other) = map(one, other);
         if one != other {
             let at = case.other.ops().find(|s| s.id == *id);
@@ -274,5 +276,6 @@ pub(crate) fn outcomes_of(
             return Judged::Broken(format!("`{line}` saw {one}, and {other}"));
         }
     }
-    Judged::Holds
+    // Worlds that share no line say nothing about each other.
+    if compared { Judged::Holds } else { Judged::Vacuous }
 }

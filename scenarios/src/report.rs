@@ -34,7 +34,7 @@ pub enum Verdict {
     Fail,
     /// The program used what the simulator does not model: nothing is said of its expectations.
     NotModelled,
-    /// Simulated time ran out before the program did.
+    /// Simulated time ran out before the program did, or the log before the check that was asked for.
     Undecided,
     /// The simulator broke one of its own invariants.
     Broken,

@@ -357,6 +357,10 @@ fn note_check(
         }
         Err(d) if d.difference == refine::Difference::NoLog => {
             let why = &d.difference;
+            if report.verdict == Verdict::Pass {
+                // What was asked for, a check of all of it, was not done.
+                report.verdict = Verdict::Undecided;
+            }
             report.notes.push(format!(
                 "checked against the reference model: {n} operations agree, then {why}"
             ));
@@ -737,12 +741,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_checked_is_said_and_is_no_failure() {
+    fn a_run_that_was_not_checked_to_its_end_is_undecided() {
         let checked = Err(Disagreement { difference: Difference::NoLog, program: vec![] });
         let mut run = report(false);
-        let (before, verdict) = (run.notes.len(), run.verdict);
+        run.verdict = Verdict::Pass;
+        let before = run.notes.len();
         note_check(&mut run, (CheckReport::default(), checked));
-        assert_eq!((run.notes.len(), run.verdict), (before + 1, verdict));
+        assert_eq!((run.notes.len(), run.verdict), (before + 1, Verdict::Undecided));
         assert!(run.notes[before].ends_with("then the machine's log is not complete"));
     }
 
