@@ -280,6 +280,31 @@ fn random_programs_with_calls_reach_success_failure_guests_and_company() {
     assert!(judged > 300, "{judged}");
 }
 
+/// TDH.MEM.TRACK moves TD_EPOCH between the guest's TDCALL and the exit that it ends in: that change is not the exit's.
+#[test]
+fn what_another_processor_changes_between_a_tdcall_and_its_exit_is_not_put_down_to_the_exit() {
+    let world = &*WORLD_MADE;
+    let call = |leaf, regs: [u64; 3]| {
+        let [rcx, rdx, r8] = regs;
+        Op::Seamcall { leaf, version: 0, regs: CallRegs([rcx, rdx, r8, 0, 0, 0, 0, 0]) }
+    };
+    let accept = Op::Tdcall {
+        leaf: GuestLeaf::MEM_PAGE_ACCEPT,
+        version: 0,
+        regs: CallRegs([0x3000, 0, 0, 0, 0, 0, 0, 0]),
+    };
+    let items = [
+        (0, call(Leaf::VP_ENTER, [world.vcpu, 0, 0])),
+        (2, accept),
+        (1, call(Leaf::MEM_PAGE_AUG, [0, world.td, world.td + 0x10_0000])),
+        (1, call(Leaf::MEM_TRACK, [world.td, 0, 0])),
+    ];
+    let (_, report, verdict) = replay(&items, Order::Concurrent, Speed::Timed);
+    verdict.unwrap();
+    // The TDCALL, the entry with its exit, and both calls of the other processor.
+    assert_eq!((report.calls_judged >= 5, report.calls_not_judged), (true, 0), "{report:?}");
+}
+
 #[test]
 fn a_guest_that_runs_beside_another_processor_is_followed_to_its_loads() {
     let world = &*WORLD_MADE;

@@ -321,8 +321,12 @@ impl Judge {
         memory: &dyn Memory,
     ) -> Result<(), Verdict> {
         let core = running.call.lp;
-        let Some(before) = running.began().cloned() else { return Ok(()) };
-        let last = running.steps.last().map_or(&before, |(_, after)| after).clone();
+        let (Some(before), Some(last)) = self.around(&running) else {
+            // Neither the call's change nor the exit's can be told from that of others.
+            self.judged.not_judged += 2;
+            self.lp(core).host = None;
+            return Ok(());
+        };
         // A TDCALL changes Secure-EPT entries at most; what an exit changes lies elsewhere.
         let (sept, kept) = (last.sept.clone(), last.kept.clone());
         let between = ModuleView { sept, kept, ..before.clone() };
