@@ -81,11 +81,6 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Plants a fault in the platform, to see who notices.
-    #[cfg(feature = "planted-fault")]
-    pub const fn plant(&mut self, fault: sim_core::Planted) {
-        self.platform.spec.planted = fault;
-    }
     /// The bound program.
     pub const fn program(&self) -> &Program {
         &self.program
