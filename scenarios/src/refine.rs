@@ -162,22 +162,16 @@ pub enum Depth {
 
 /// Looks on while transitions are made on the reference.
 pub trait Observer {
-    /// Whether it wants to see any: the state before a transition is copied for it.
-    const WANTED: bool = true;
-    /// A transition was made.
-    fn made(
-        &mut self,
-        before: &Reference,
-        transition: &Transition,
-        outcome: &StepOutcome,
-        after: &Reference,
-    );
+    /// A transition was made; without an act hardware chose between two.
+    fn made(&mut self, act: Option<&Act>, outcome: &StepOutcome, after: &Reference);
+    /// Machine and reference agree on all that was touched since the last time.
+    fn agreed(&mut self, touched: &BTreeSet<Tagged>, now: &Reference);
 }
 
 /// Nobody looks on.
 impl Observer for () {
-    const WANTED: bool = false;
-    fn made(&mut self, _: &Reference, _: &Transition, _: &StepOutcome, _: &Reference) {}
+    fn made(&mut self, _: Option<&Act>, _: &StepOutcome, _: &Reference) {}
+    fn agreed(&mut self, _: &BTreeSet<Tagged>, _: &Reference) {}
 }
 
 /// A reference that follows a machine.
@@ -382,7 +376,7 @@ impl Refinement {
             self.over(machine, op, &record)?;
         }
         *seen = run.records().len();
-        self.compare(machine)
+        self.compare(machine, observer)
     }
 
     /// Checks the operation that the machine has just executed by itself ([`Machine::execute`]).
@@ -399,7 +393,7 @@ impl Refinement {
         self.judge.expect(op);
         self.catch_up(machine, observer)?;
         self.over(machine, op, record)?;
-        self.compare(machine)
+        self.compare(machine, observer)
     }
 
     /// As [`Refinement::follow`], with the transitions that the machine is said to have made.
@@ -416,7 +410,7 @@ impl Refinement {
     ) -> Result<(), Disagreement> {
         self.make_told(machine, transitions, observer)?;
         self.over(machine, op, record)?;
-        self.compare(machine)
+        self.compare(machine, observer)
     }
 
     /// What was done so far is told as one line from now on.
@@ -474,14 +468,14 @@ impl Refinement {
             return Err((None, Difference::NoLog));
         }
         for (n, t) in transitions.iter().enumerate() {
-            self.between(machine, t.from).map_err(|d| (None, d))?;
+            self.between(machine, t.from, observer).map_err(|d| (None, d))?;
             self.make(machine, t, observer).map_err(|d| (Some(n), d))?;
         }
-        self.between(machine, trace.events().len()).map_err(|d| (None, d))
+        self.between(machine, trace.events().len(), observer).map_err(|d| (None, d))
     }
 
     /// What happened between two transitions: nobody acts, hardware may choose.
-    fn between(&mut self, machine: &Machine, to: usize) -> Checked {
+    fn between<O: Observer>(&mut self, machine: &Machine, to: usize, observer: &mut O) -> Checked {
         let events = machine.trace().events().get(self.read..to).unwrap_or_default();
         self.read = to;
         if events.iter().any(|e| e.kind == EventKind::Consequence(McConsequence::Panic)) {
@@ -491,8 +485,10 @@ impl Refinement {
         if record.is_empty() {
             return Ok(());
         }
-        self.replay(machine, Agent::Kernel, 0, &reference::Act::Op(NOTHING), record, None)
-            .map(|_| ())
+        let nothing = reference::Act::Op(NOTHING);
+        let done = self.replay(machine, Agent::Kernel, 0, &nothing, record, None)?;
+        observer.made(None, &done, &self.reference);
+        Ok(())
     }
 
     fn make<O: Observer>(
@@ -534,13 +530,10 @@ impl Refinement {
                 reference::Act::Direct { at, lines, data }
             }
         };
-        let before = O::WANTED.then(|| self.reference.clone());
         let record = self.record(machine, events, t.core);
         let made = (t.purpose != Purpose::Drain).then_some(t);
         let done = self.replay(machine, who, t.core, &act, record, made)?;
-        if let Some(before) = before {
-            observer.made(&before, t, &done, &self.reference);
-        }
+        observer.made(Some(&t.act), &done, &self.reference);
         Ok(())
     }
 
@@ -643,7 +636,11 @@ impl Refinement {
     }
 
     /// Compares the states: what was touched since the last time, or everything.
-    fn compare(&mut self, machine: &Machine) -> Result<(), Disagreement> {
+    fn compare<O: Observer>(
+        &mut self,
+        machine: &Machine,
+        observer: &mut O,
+    ) -> Result<(), Disagreement> {
         let touched = std::mem::take(&mut self.touched);
         let lines: BTreeSet<Line> = touched.iter().map(|at| at.line()).collect();
         let few = self.reference.state().caches.len() <= EVERYTHING;
@@ -656,7 +653,9 @@ impl Refinement {
             self.compare_some(machine, &touched, &lines)
         };
         self.lines.extend(lines);
-        compared.map_err(|d| self.disagreement(d, None))
+        compared.map_err(|d| self.disagreement(d, None))?;
+        observer.agreed(&touched, &self.reference);
+        Ok(())
     }
 
     /// Compares everything once more. Nothing may be under way.

@@ -651,6 +651,35 @@ mod tests {
         assert_eq!(tdmr(false).entry(BASE + 0x3000, Size::Small), PamtEntry::RSVD);
     }
 
+    #[test]
+    fn one_page_in_the_last_block_is_enough_for_a_gibibyte_not_to_be_free() {
+        for dynamic in [false, true] {
+            let mut t = tdmr(dynamic);
+            assert!(t.is_free_below(BASE + GIB, Size::Huge));
+            t.set(BASE + GIB + 511 * MB2, Size::Large, PamtEntry::new(PageType::Reg, TD));
+            assert!(!t.is_free_below(BASE + GIB, Size::Huge), "a block");
+        }
+        let mut t = tdmr(false);
+        t.set(BASE + GIB + 511 * MB2 + 0x1000, Size::Small, PamtEntry::new(PageType::Reg, TD));
+        assert!(!t.is_free_below(BASE + GIB, Size::Huge), "a page");
+    }
+
+    #[test]
+    fn small_entries_are_in_use_where_a_block_has_a_pair_to_hold_them() {
+        let mut t = tdmr(true);
+        let reg = PamtEntry::new(PageType::Reg, TD);
+        let pamt = PamtEntry::pair(pair());
+        t.set(BASE + MB2, Size::Large, pamt);
+        t.set(BASE + MB2 + 0x7000, Size::Small, reg);
+        let page = |pa: u64| Hpa(pa).page();
+        let used: Vec<_> = t.in_use().map(|(size, page, e)| (size, page, e.page_type())).collect();
+        let expected = [
+            (Size::Large, page(BASE + MB2), PageType::Pamt),
+            (Size::Small, page(BASE + MB2 + 0x7000), PageType::Reg),
+        ];
+        assert_eq!(used, expected);
+    }
+
     /// Every page that is taken, by asking for the next over and over.
     fn taken(t: &Tdmr) -> Vec<(u64, Size)> {
         let mut all = Vec::new();

@@ -1192,7 +1192,8 @@ fn sys_info_describes_the_module_and_lists_cmrs() {
     assert_eq!(words[4], 64 | 16 << 16 | 16 << 32);
     assert_eq!(words[6], 0x6000 | 0x6000 << 32);
     assert_eq!(words[10..12], [0x6_DBE7, 3]);
-    assert_eq!([words[16], words[17]], [1 | 0x8000_0008 << 32, 0xFFFF_FFFF | 0x00FF_FFFF << 32]);
+    let leaf = [1 | 0x8000_0008 << 32, 0xFFFF_FFFF | 0x00FF_FFFF << 32, 0, 0];
+    assert_eq!(words[16..20], leaf);
     let cmrs: Vec<u64> = (0..64).map(|i| w.peek(HOST + 1024 + 8 * i, 0)).collect();
     assert_eq!(cmrs[..6], [0x10_0000, 0x7770_0000, 0x1_0000_0000, 0x1_0000_0000, 0, 0]);
 }

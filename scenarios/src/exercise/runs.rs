@@ -7,11 +7,12 @@ use crate::refine::{Observer, Refinement};
 use crate::run::{Cell, Request, linux, machine_program, plan};
 use crate::setup::{SetupError, Stage};
 use host::mce::{Context, Severity, Situation, grade_with};
-use machine::{Act, AgentKind, Item, Machine, Options, Speed, StepRecord, Transition};
+use machine::{Act, AgentKind, Item, Machine, Options, Speed, StepRecord};
 use sim_core::mca::{McStatus, McgStatus, StatusParts};
 use sim_core::planted::Planted;
 use sim_core::tdx::{Leaf, Status};
-use sim_core::{Op, Outcome, Ps};
+use sim_core::{Op, Outcome, Ps, Tagged};
+use std::collections::BTreeSet;
 use verify::invariants::{AliasTiming, Checker, Grading, Shown, Violation};
 use verify::reference::{Reference, StepOutcome};
 
@@ -280,10 +281,17 @@ struct Eyes<'a> {
 }
 
 impl Observer for Eyes<'_> {
-    fn made(&mut self, _: &Reference, t: &Transition, out: &StepOutcome, after: &Reference) {
-        let injected = matches!(t.act, Act::Op(Op::InjectUe { .. }));
+    fn made(&mut self, act: Option<&Act>, out: &StepOutcome, after: &Reference) {
+        let injected = matches!(act, Some(Act::Op(Op::InjectUe { .. })));
         self.found.extend(self.checker.check_requests(injected, out, after));
-        self.found.extend(self.checker.check_state(after));
+        for request in &out.traffic {
+            self.found.extend(self.checker.check_line(after, request.at));
+        }
+    }
+    fn agreed(&mut self, touched: &BTreeSet<Tagged>, now: &Reference) {
+        for at in touched {
+            self.found.extend(self.checker.check_line(now, *at));
+        }
     }
 }
 
@@ -328,6 +336,8 @@ pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
         (_, verdict) = refinement.run(&mut machine, &program, &mut os, &mut eyes);
     }
     let Eyes { checker, mut found } = eyes;
+    // All else was looked at when it changed.
+    found.extend(checker.check_state(refinement.reference()));
     let operations = refinement.compared().operations;
     // A log that is not complete is no agreement either.
     let disagreement = verdict.err().map(|d| d.to_string());

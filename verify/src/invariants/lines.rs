@@ -14,7 +14,7 @@ use sim_core::op::{MemType, Source};
 use sim_core::outcome::DataClass;
 use sim_core::platform::IntegrityMode::{self, Ci, Li};
 use sim_core::{Addr, BirthId, ByteMask, KeyId, Line, Op, Tagged};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A row of the oracle of verification.md §1.1.
 struct OracleRow {
@@ -109,48 +109,94 @@ impl Checker {
     /// Checks the state invariants of the reference: L1, C1, C2, C11, P2, P12. Empty when all hold.
     pub fn check_state(&mut self, model: &Reference) -> Vec<Violation> {
         let state = model.state();
-        for (at, line) in &state.dram {
-            if let (Some((keyid, _)), false) = (line.writer, line.tampered) {
-                let want = model.spec.keyid.is_private(keyid);
-                self.claim("L1", line.td == want, || format!("{at:?}: TD={}", line.td));
-            }
-        }
-        let mut tags: BTreeMap<Tagged, Vec<(Place, Copy)>> = BTreeMap::new();
-        for ((at, place), copy) in &state.caches {
-            tags.entry(*at).or_default().push((*place, *copy));
-        }
-        for (at, copies) in &tags {
-            use crate::reference::Coherence::{Exclusive, Modified, Owned};
-            let count = |f: &dyn Fn(&Copy) -> bool| copies.iter().filter(|(_, c)| f(c)).count();
-            let unique = count(&|c| matches!(c.state, Exclusive | Modified));
-            let single = (unique == 0 || copies.len() == 1) && count(&|c| c.state == Owned) <= 1;
-            self.claim("C1", single, || format!("{at}: {copies:?}"));
-            if let [(_, first), rest @ ..] = copies.as_slice() {
-                let same = |c: &Copy| (c.data, c.poison) == (first.data, first.poison);
-                self.claim("C2", rest.iter().all(|(_, c)| same(c)), || format!("{at}: {copies:?}"));
-            }
-        }
-        let mut dirty = BTreeSet::new();
-        for (at, copies) in &tags {
-            if copies.iter().any(|(_, c)| c.state.is_dirty()) && !dirty.insert(at.line()) {
-                // Reachable, and seen where it is reached: nothing to forbid.
-                self.claim("C11", true, String::new);
-            }
-        }
         let mut places: BTreeMap<BirthId, u32> = BTreeMap::new();
-        let dram = state.dram.iter().map(|(at, l)| (*at, l.poison));
-        let cached = state.caches.iter().map(|((at, _), c)| (at.line(), c.poison));
-        for (at, poison) in dram.chain(cached) {
-            let Some(id) = poison else { continue };
-            *places.entry(id).or_default() += 1;
-            let here = state.births.get(&id).is_some_and(|b| b.at.line() == at);
-            self.claim("P12", here, || format!("{id:?} on {at:?}"));
+        let mut place = |poison: Option<BirthId>| {
+            if let Some(id) = poison {
+                *places.entry(id).or_default() += 1;
+            }
+        };
+        for (at, line) in &state.dram {
+            self.stored(model, *at, line);
+            place(line.poison);
         }
-        let ledger: BTreeMap<_, _> =
-            state.births.iter().map(|(id, b)| (*id, b.locations)).collect();
+        let mut dirty = vec![];
+        let mut copies = state.caches.iter().peekable();
+        while let Some((&(at, _), first)) = copies.next() {
+            // Those of one (line, KeyID) follow each other.
+            let rest = std::iter::from_fn(|| copies.next_if(|((next, _), _)| *next == at));
+            let all = std::iter::once(first).chain(rest.map(|(_, copy)| copy));
+            let all = all.inspect(|copy| place(copy.poison));
+            if self.cached(model, at, all) {
+                dirty.push(at.line());
+            }
+        }
+        // C11: dirty copies of one line under several KeyIDs are reachable, and seen where they are reached: nothing to
+        // forbid.
+        dirty.sort_unstable();
+        let all = dirty.len();
+        dirty.dedup();
+        self.count("C11", (all - dirty.len()) as u64);
+        let told = state.births.iter().map(|(id, birth)| (id, &birth.locations));
         let live = state.born.checked_sub(state.died) == Some(places.len() as u32);
-        self.claim("P2", live && ledger == places, || format!("{ledger:?} but found {places:?}"));
+        let fine = live && told.eq(&places);
+        self.claim("P2", fine, || format!("{:?} but found {places:?}", state.births));
         self.take()
+    }
+
+    /// Checks the state invariants of the reference as far as they are about one line in memory and its copies under one
+    /// KeyID: L1, C1, C2, P12. Empty when all hold.
+    pub fn check_line(&mut self, model: &Reference, at: Tagged) -> Vec<Violation> {
+        if let Some(line) = model.state().dram.get(&at.line()) {
+            self.stored(model, at.line(), line);
+        }
+        self.cached(model, at, model.copies(at).map(|(_, copy)| copy));
+        self.take()
+    }
+
+    /// L1 and P12 of a line in memory.
+    fn stored(&mut self, model: &Reference, at: Line, line: &DramLine) {
+        if let (Some((keyid, _)), false) = (line.writer, line.tampered) {
+            let want = model.spec.keyid.is_private(keyid);
+            self.claim("L1", line.td == want, || format!("{at:?}: TD={}", line.td));
+        }
+        self.certified(model, at, line.poison);
+    }
+
+    /// C1, C2 and P12 of all copies of a (line, KeyID). Whether one is dirty.
+    fn cached<'a>(
+        &mut self,
+        model: &Reference,
+        at: Tagged,
+        copies: impl Iterator<Item = &'a Copy>,
+    ) -> bool {
+        use crate::reference::Coherence::{Exclusive, Modified, Owned};
+        let (mut count, mut unique, mut owned) = (0, 0, 0);
+        let (mut same, mut dirty) = (true, false);
+        let mut first: Option<&Copy> = None;
+        for copy in copies {
+            let one = first.get_or_insert(copy);
+            count += 1;
+            unique += u32::from(matches!(copy.state, Exclusive | Modified));
+            owned += u32::from(copy.state == Owned);
+            same &= (copy.data, copy.poison) == (one.data, one.poison);
+            dirty |= copy.state.is_dirty();
+            self.certified(model, at.line(), copy.poison);
+        }
+        let found = || format!("{at}: {:?}", model.copies(at).collect::<Vec<_>>());
+        if count > 0 {
+            self.claim("C1", (unique == 0 || count == 1) && owned <= 1, found);
+        }
+        if count > 1 {
+            self.claim("C2", same, found);
+        }
+        dirty
+    }
+
+    /// P12: the poison on a line was born there.
+    fn certified(&mut self, model: &Reference, at: Line, poison: Option<BirthId>) {
+        let Some(id) = poison else { return };
+        let here = model.state().births.get(&id).is_some_and(|b| b.at.line() == at);
+        self.claim("P12", here, || format!("{id:?} on {at:?}"));
     }
 
     /// Checks the step invariants of the reference. Empty when all hold.
