@@ -6,8 +6,10 @@ mod common;
 
 use common::cases::hold;
 use common::{GLOBAL, World};
+use expect_test::expect;
 use sim_core::tdx::{ExitReason, GuestLeaf, GuestOutcome, Leaf, Operand, Status};
 use sim_core::{Addr, Hpa, KeyId, Page, Ps};
+use std::fmt::Write;
 use std::sync::LazyLock;
 use tdx_module::sept::{Entry, State};
 use tdx_module::td::{LastExit, Vcpu, VcpuState, VeInfo, layout};
@@ -498,6 +500,59 @@ fn vmcall_passes_the_registers_of_its_mask_to_the_vmm_and_back() {
     // Only once.
     b.w.exit(0, VmExit::Interrupt);
     assert_eq!(b.w.enter(0, b.vcpu).inject, Inject::Nothing);
+}
+
+#[test]
+fn a_debugger_reads_every_field_of_a_vcpu_that_left_by_vmcall() {
+    let mut b = build(1);
+    b.w.enter(0, b.vcpu);
+    let regs = [0b11_1100 << 8, 2, 8, 9, 0x10, 0x11, 0x12, 0x13];
+    left(tdcall(&mut b.w, 0, GuestLeaf::VP_VMCALL, regs));
+    // Version 1 of TDH.VP.RD gives the next id with each value.
+    let mut call = Call::new(Leaf::VP_RD, b.vcpu, u64::MAX, 0, 0);
+    call.rax |= 1 << 16;
+    let mut read = String::new();
+    let first = b.w.call_on(0, call);
+    assert_eq!(first.status, Status::METADATA_FIRST_FIELD_ID_IN_CONTEXT);
+    let mut next = first.out[1];
+    while next != u64::MAX {
+        call.regs[1] = next;
+        let answer = b.w.call_on(0, call);
+        assert_eq!(answer.status, Status::SUCCESS, "{next:#x}");
+        let value = match next {
+            // This depends on how the bench was built.
+            0xa020_0003_0000_000a => {
+                assert_eq!(answer.out[2], vcpu(&b.w, b.vcpu).last_tsc);
+                "the time of its exit".to_owned()
+            }
+            _ => format!("{:#x}", answer.out[2]),
+        };
+        writeln!(read, "{next:#x} {value}").unwrap();
+        next = answer.out[1];
+    }
+    assert!(vcpu(&b.w, b.vcpu).last_tsc > 0);
+    expect![[r#"
+        0x24000100000002 0xffff
+        0x24000300002016 0xffffffffffffffc0
+        0x2400030000203c 0x0
+        0x24000200004000 0x0
+        0x1020000300000001 0x3c00
+        0x1020000300000002 0x2
+        0x1020000300000008 0x8
+        0x1020000300000009 0x9
+        0x102000030000000a 0x10
+        0x102000030000000b 0x11
+        0x102000030000000c 0x12
+        0x102000030000000d 0x13
+        0xa020000000000000 0x2
+        0xa020000200000002 0x0
+        0xa020000000000003 0x6
+        0xa020000200000004 0x0
+        0xa020000300000006 0x1
+        0xa02000030000000a the time of its exit
+        0x202000000000000b 0x0
+        0xa02000000000000f 0x2
+    "#]].assert_eq(&read);
 }
 
 #[test]
