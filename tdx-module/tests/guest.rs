@@ -552,7 +552,8 @@ fn a_debugger_reads_every_field_of_a_vcpu_that_left_by_vmcall() {
         0xa02000030000000a the time of its exit
         0x202000000000000b 0x0
         0xa02000000000000f 0x2
-    "#]].assert_eq(&read);
+    "#]]
+    .assert_eq(&read);
 }
 
 #[test]
