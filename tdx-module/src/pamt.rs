@@ -561,6 +561,11 @@ mod tests {
     }
 
     #[test]
+    fn a_tdmr_ends_where_its_memory_does() {
+        assert_eq!(tdmr(false).area(), Area { base: BASE, end: BASE + 2 * GIB });
+    }
+
+    #[test]
     fn a_pair_stands_in_the_entry_where_the_source_has_it() {
         let [a, b] = pair();
         let entry = PamtEntry::pair([a, b]);

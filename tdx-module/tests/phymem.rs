@@ -257,6 +257,15 @@ fn address_cases() -> Vec<Case> {
             fault: |_, c| c.regs[reg::RCX] = HOST,
             status: about(Status::OPERAND_ADDR_RANGE_ERROR, Operand::RCX),
         },
+        Case {
+            when: "the page behind the last TDMR",
+            spoils: "RCX",
+            fault: |w, c| {
+                let last = w.m.tdmrs().last().unwrap().info();
+                c.regs[reg::RCX] = last.base + last.size;
+            },
+            status: about(Status::OPERAND_ADDR_RANGE_ERROR, Operand::RCX),
+        },
     ]
 }
 fn with_keyid() -> Case {

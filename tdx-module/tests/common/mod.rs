@@ -59,7 +59,8 @@ pub struct World {
     pub touches: Vec<Touch>,
     /// Next page that the VMM has not given away.
     pub next_page: u64,
-    trace: Trace,
+    /// What the module tells, once it is on.
+    pub trace: Trace,
     pending: Vec<Option<Reply>>,
 }
 
