@@ -557,6 +557,18 @@ fn a_debugger_reads_every_field_of_a_vcpu_that_left_by_vmcall() {
 }
 
 #[test]
+fn the_management_line_of_a_vcpu_in_memory_follows_it() {
+    let mut b = running();
+    let memory = |b: &Bench| b.w.peek(layout::tdvps_management(page(b.vcpu)).0, HKID);
+    // State, last exit, pages, LP.
+    assert_eq!(memory(&b), 4 | 6 << 16, "active on LP 0");
+    left(tdcall(&mut b.w, 0, GuestLeaf::VP_VMCALL, [0b11_1100 << 8, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(memory(&b), 2 | 2 << 8 | 6 << 16);
+    b.w.ok(Leaf::VP_FLUSH, b.vcpu, 0, 0, 0);
+    assert_eq!(memory(&b), 2 | 2 << 8 | 6 << 16 | 0xffff << 32);
+}
+
+#[test]
 fn accept_and_vmcall_have_an_outcome_for_every_row_of_the_sheet() {
     type Show = fn(&mut Bench) -> Action;
     let vmcall: &[Show] = &[
