@@ -31,7 +31,7 @@ pub(crate) mod tests;
 pub use line::{Bytes, Cipher, DramLine, Flips, Key};
 pub use sorted::Sorted;
 
-use run::Run;
+use run::{Chooser, Run};
 use serde::{Deserialize, Serialize};
 use sim_core::event::{BirthCause, LineState, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -617,8 +617,7 @@ impl Reference {
     }
     /// All copies of a (line, KeyID).
     pub fn copies(&self, at: Tagged) -> impl Iterator<Item = (Place, &Copy)> {
-        let from = self.state.caches.from(&(at, Place::Core(0)));
-        from.map_while(move |((t, place), copy)| (*t == at).then_some((*place, copy)))
+        self.state.caches.alike(at.word()).map(|((_, place), copy)| (*place, copy))
     }
     /// The same state without its history: births renumbered by their first location, dead ones forgotten. Two states
     /// that differ only in history become equal, which is what makes a search end.
@@ -717,19 +716,28 @@ impl Reference {
         choose: &mut dyn FnMut(&Reference, Progress) -> Option<Choice>,
         out: &mut StepOutcome,
     ) -> Result<(), NotAllowed> {
+        self.make(step, sub_block, Some(choose), out)
+    }
+    /// A step, with choices within it if somebody makes them.
+    fn make<'a>(
+        &'a mut self,
+        step: &Step,
+        sub_block: &dyn Fn(Tagged) -> u32,
+        choose: Option<&'a mut Chooser<'a>>,
+        out: &'a mut StepOutcome,
+    ) -> Result<(), NotAllowed> {
         out.clear();
         let mut run = Run::new(self, choose, out);
         match step {
             Step::Choice(choice) => run.choose(*choice)?,
             Step::Op(who, core, op) => {
-                let seen = run.issue(*who, *core, &Act::Op(*op), sub_block)?;
-                if matches!(seen, Seen::MachineCheck { .. }) {
+                run.issue(*who, *core, op, sub_block)?;
+                if matches!(run.out.seen, Seen::MachineCheck { .. }) {
                     run.drain_at_event(*core);
                 }
-                run.out.seen = seen;
             }
         }
-        run.refused.map_or(Ok(()), Err)
+        run.end()
     }
 
     /// As [`Reference::step_into`], but where the agent meets poison its machine check is still to come: what that drains
@@ -747,9 +755,17 @@ impl Reference {
         out: &mut StepOutcome,
     ) -> Result<(), NotAllowed> {
         out.clear();
-        let mut run = Run::new(self, choose, out);
-        run.out.seen = run.issue(who, core, act, sub_block)?;
-        run.refused.map_or(Ok(()), Err)
+        let mut run = Run::new(self, Some(choose), out);
+        match act {
+            Act::Op(op) => run.issue(who, core, op, sub_block)?,
+            Act::Store { at, mask, data, locked } => {
+                run.act(core, |run| run.store_bytes(who, core, *at, *mask, data, *locked))?;
+            }
+            Act::Direct { at, lines, data } => {
+                run.act(core, |run| run.direct(who, core, *at, *lines, data))?;
+            }
+        }
+        run.end()
     }
 
     /// As [`Reference::step`], into an outcome whose memory is used again: makes steps without allocating.
@@ -758,7 +774,7 @@ impl Reference {
     /// As [`Reference::step`].
     pub fn replay(&mut self, step: &Step, out: &mut StepOutcome) -> Result<(), NotAllowed> {
         let blocks = u64::from(self.spec.flush_sub_blocks.max(1));
-        self.step_into(step, &|at| (at.line().0 % blocks) as u32, &mut |_, _| None, out)
+        self.make(step, &|at| (at.line().0 % blocks) as u32, None, out)
     }
 
     /// The key slot behind a tagged line: that of the package whose controllers serve the line.

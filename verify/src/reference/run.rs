@@ -1,11 +1,11 @@
 //! One step of the reference being made: controller, caches, buffers, operations.
 
 use super::line::{Bytes, Cipher, DramLine, Key};
-use super::sorted::{Sift, Sorted};
+use super::sorted::{Sorted, Spot};
 use super::tables::{self, Class, WriteCase, WriteEffect};
 use super::{
-    Act, Agent, Birth, Buffered, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place,
-    Progress, Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
+    Agent, Birth, Buffered, Choice, Coherence, Copy, KeySlot, NotAllowed, Pending, Place, Progress,
+    Reference, Request, Seen, State, StepOutcome, Transaction, WcBuffer, Weak,
 };
 use sim_core::event::{BirthCause, Rule, WeakKind};
 use sim_core::mca::McAccess;
@@ -13,6 +13,7 @@ use sim_core::op::{KeyAlg, MemType, PconfigCmd, Source, Value};
 use sim_core::outcome::{DataClass, GpReason, PconfigStatus};
 use sim_core::platform::{IntegrityMode, XtsWidth};
 use sim_core::{Addr, BirthId, ByteMask, Hpa, KeyId, Line, LineData, Op, Tagged};
+use std::cmp::Ordering;
 use std::num::NonZeroU32;
 
 /// A part of an access that lies in one line: the line, the first byte in it, how many, and how many came before.
@@ -36,28 +37,39 @@ pub(super) type Chooser<'a> = dyn FnMut(&Reference, Progress) -> Option<Choice> 
 /// A step being made.
 pub(super) struct Run<'a> {
     m: &'a mut Reference,
-    chooser: &'a mut Chooser<'a>,
+    /// Nobody where no choice is made within it.
+    chooser: Option<&'a mut Chooser<'a>>,
     stores: usize,
     asked: usize,
-    pub(super) refused: Option<NotAllowed>,
+    refused: Option<NotAllowed>,
     pub(super) out: &'a mut StepOutcome,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(
         m: &'a mut Reference,
-        chooser: &'a mut Chooser<'a>,
+        chooser: Option<&'a mut Chooser<'a>>,
         out: &'a mut StepOutcome,
     ) -> Run<'a> {
         Run { m, chooser, stores: 0, asked: 0, refused: None, out }
+    }
+    /// Whether every choice within the step could be made.
+    pub(super) fn end(self) -> Result<(), NotAllowed> {
+        // Apart, as otherwise all its bytes are copied where none is set, and the processor waits for them.
+        #[cold]
+        #[inline(never)]
+        fn refused(why: NotAllowed) -> Result<(), NotAllowed> {
+            Err(why)
+        }
+        self.refused.map_or(Ok(()), refused)
     }
     /// Between two lines of an operation, before the first or after the last, hardware may choose.
     pub(super) fn between(&mut self, over: bool) {
         let (asked, stores) = (self.asked, self.stores);
         self.asked += 1;
-        while self.refused.is_none() {
+        while let (Some(chooser), None) = (&mut self.chooser, self.refused) {
             let progress = Progress { requests: self.out.traffic.len(), stores, asked, over };
-            let Some(choice) = (self.chooser)(self.m, progress) else { return };
+            let Some(choice) = chooser(self.m, progress) else { return };
             self.refused = self.choose(choice).err();
         }
     }
@@ -93,12 +105,40 @@ impl Run<'_> {
     fn lost(&mut self, poison: Option<BirthId>) {
         lose(&mut self.m.state.births, &mut self.m.state.died, poison);
     }
+    /// A line of DRAM, and where it is.
+    fn dram(&self, line: Line) -> (DramLine, Result<Spot, Spot>) {
+        let dram = &self.m.state.dram;
+        let spot = dram.find(&line);
+        let found = spot.ok().and_then(|spot| dram.at(spot));
+        (found.copied().unwrap_or_default(), spot)
+    }
     fn set_dram(&mut self, line: Line, new: DramLine) {
+        let (old, spot) = self.dram(line);
+        self.change(line, spot, old.poison, &new);
+    }
+    /// Changes a line of DRAM that is at this spot, or would be, and had this poison.
+    fn change(
+        &mut self,
+        line: Line,
+        spot: Result<Spot, Spot>,
+        poison: Option<BirthId>,
+        new: &DramLine,
+    ) {
         let dram = &mut self.m.state.dram;
         // Absent is power-on: one state, one value.
-        let old =
-            if new == DramLine::default() { dram.remove(&line) } else { dram.insert(line, new) };
-        self.moved(old.and_then(|l| l.poison), new.poison);
+        match (spot, *new == DramLine::default()) {
+            (Ok(spot), true) => {
+                dram.take(spot);
+            }
+            (Ok(spot), false) => {
+                if let Some(line) = dram.at_mut(spot) {
+                    *line = *new;
+                }
+            }
+            (Err(_), true) => {}
+            (Err(spot), false) => dram.add(spot, line, *new),
+        }
+        self.moved(poison, new.poison);
     }
     /// A place that held one poison holds another.
     fn moved(&mut self, old: Option<BirthId>, new: Option<BirthId>) {
@@ -137,7 +177,7 @@ impl Run<'_> {
     }
 
     fn read(&mut self, at: Tagged) -> (Bytes, DataClass, Option<BirthId>) {
-        let before = self.m.dram(at.line());
+        let (before, spot) = self.dram(at.line());
         let (data, class, poison, rule) = self.consult(at, &before);
         let mut after = before;
         if !self.m.spec.mutant(4) {
@@ -147,7 +187,7 @@ impl Run<'_> {
             self.out.ucna.extend(poison);
         }
         if after.poison != before.poison {
-            self.set_dram(at.line(), after);
+            self.change(at.line(), spot, before.poison, &after);
         }
         let request = Request::Read { data, class };
         self.out.traffic.push(Transaction { at, request, rule, before, after });
@@ -155,7 +195,7 @@ impl Run<'_> {
     }
 
     fn write(&mut self, at: Tagged, data: Bytes, mask: ByteMask, source: Option<BirthId>) {
-        let before = self.m.dram(at.line());
+        let (before, spot) = self.dram(at.line());
         let slot = self.m.key(at);
         let class = self.m.class_with(at, slot);
         let spec = &self.m.spec;
@@ -184,7 +224,7 @@ impl Run<'_> {
             Some(plain) => self.encrypt(at, plain, (class, slot.key), row.mac, poison),
             None => DramLine { poison, ..before },
         };
-        self.set_dram(at.line(), after);
+        self.change(at.line(), spot, before.poison, &after);
         let request = Request::Write { mask, data, source };
         self.out.traffic.push(Transaction { at, request, rule: row.rule, before, after });
     }
@@ -222,24 +262,28 @@ impl Run<'_> {
     }
     /// The copies of a (line, KeyID), to be changed; not their poison.
     fn all_mut(&mut self, at: Tagged) -> impl Iterator<Item = &mut Copy> {
-        let from = self.m.state.caches.from_mut((at, Place::Core(0)));
-        from.map_while(move |((t, _), copy)| (*t == at).then_some(copy))
+        self.m.state.caches.alike_mut(at.word()).map(|(_, copy)| copy)
     }
-    /// The core's own copy, or else some other.
-    fn nearest(&self, core: u16, at: Tagged) -> (Option<&Copy>, Option<&Copy>) {
+    /// The core's own copy; or else where it would be, and some other.
+    fn nearest(&self, core: u16, at: Tagged) -> Result<&Copy, (Spot, Option<&Copy>)> {
+        let (mut spot, copies) = self.m.state.caches.alike_from(at.word());
         let mut other = None;
-        for (place, copy) in self.m.copies(at) {
-            if place == Place::Core(core) {
-                return (Some(copy), None);
+        for ((_, place), copy) in copies {
+            match place.cmp(&Place::Core(core)) {
+                Ordering::Equal => return Ok(copy),
+                Ordering::Less => spot = spot.next(),
+                Ordering::Greater => {}
             }
             other = other.or(Some(copy));
         }
         if self.m.spec.mutant(9) {
             let mut caches = self.m.state.caches.iter();
             let hit = |t: &Tagged, p: &Place| t.line() == at.line() && *p == Place::Core(core);
-            return (caches.find(|((t, p), _)| hit(t, p)).map(|(_, c)| c), other);
+            if let Some((_, copy)) = caches.find(|((t, p), _)| hit(t, p)) {
+                return Ok(copy);
+            }
         }
-        (None, other)
+        Err((spot, other))
     }
 
     /// The write to memory of a dirty copy.
@@ -266,41 +310,37 @@ impl Run<'_> {
     }
     /// Drops a copy, written back if it is dirty; whether there was one.
     fn drop_copy(&mut self, at: Tagged, place: Place) -> bool {
-        let Some(copy) = self.m.state.caches.remove(&(at, place)) else { return false };
+        let copy = self.m.state.caches.remove(&(at, place));
+        copy.is_some_and(|copy| {
+            self.dropped(at, &copy);
+            true
+        })
+    }
+    /// A copy has been taken out of its cache.
+    fn dropped(&mut self, at: Tagged, copy: &Copy) {
         if copy.state.is_dirty() {
-            self.write_back(at, &copy);
+            self.write_back(at, copy);
         }
         self.lost(copy.poison);
-        true
     }
     /// Writes back if dirty and drops every copy, in the whole coherence domain.
     fn expel(&mut self, at: Tagged) {
-        loop {
-            let first = self.m.copies(at).next().map(|(place, _)| place);
-            let Some(place) = first else { return };
-            self.drop_copy(at, place);
+        while let Some((_, copy)) = self.m.state.caches.take_first(at.word()) {
+            self.dropped(at, &copy);
         }
     }
-    /// Drops every copy but the core's own, dirty or not.
-    fn discard(&mut self, at: Tagged, keep: Option<Place>) {
-        let State { caches, births, died, .. } = &mut self.m.state;
-        caches.sift(&(at, Place::Core(0)), |(tag, place), copy| {
-            if *tag != at {
-                Sift::End
-            } else if Some(*place) == keep {
-                Sift::Keep
-            } else {
-                lose(births, died, copy.poison);
-                Sift::Take
-            }
-        });
+    /// Drops every copy, dirty or not.
+    fn discard(&mut self, at: Tagged) {
+        while let Some((_, copy)) = self.m.state.caches.take_first(at.word()) {
+            self.lost(copy.poison);
+        }
     }
     /// The core gets a copy to read; returns it.
     fn share(&mut self, core: u16, at: Tagged) -> Copy {
-        let (own, other) = self.nearest(core, at);
-        if let Some(own) = own {
-            return *own;
-        }
+        let (spot, other) = match self.nearest(core, at) {
+            Ok(own) => return *own,
+            Err(place) => place,
+        };
         let copy = if let Some(&found) = other {
             if found.is_only() {
                 for copy in self.all_mut(at) {
@@ -312,22 +352,28 @@ impl Run<'_> {
             let (data, class, poison) = self.read(at);
             Copy { state: Coherence::Exclusive, data, class, poison }
         };
-        self.put(at, Place::Core(core), copy);
+        self.m.state.caches.add(spot, (at, Place::Core(core)), copy);
+        self.gained(copy.poison);
         copy
     }
-    /// The core gets the only copy, to write: read for ownership.
-    fn own_exclusively(&mut self, core: u16, at: Tagged) -> Copy {
-        let own = Place::Core(core);
-        let copy = match self.nearest(core, at) {
-            (Some(copy), _) if copy.is_only() => return *copy,
-            (None, None) => return self.share(core, at),
-            (Some(copy), _) | (None, Some(copy)) => *copy,
-        };
-        let dirty = self.m.copies(at).any(|(_, c)| c.state.is_dirty());
-        let copy = Copy { state: Coherence::of(dirty, true), ..copy };
-        self.put(at, own, copy);
-        self.discard(at, Some(own));
-        copy
+    /// The core gets the only copy, to write: read for ownership. Returns its poison.
+    fn own_exclusively(&mut self, core: u16, at: Tagged) -> Option<BirthId> {
+        match self.unite(core, at) {
+            Some(copy) => copy.poison,
+            None => self.share(core, at).poison,
+        }
+    }
+    /// Makes one copy of all, the core's, which is dirty if any was: its own, or else another's that moves to it.
+    fn unite(&mut self, core: u16, at: Tagged) -> Option<&mut Copy> {
+        let State { caches, births, died, .. } = &mut self.m.state;
+        let mut dirty = false;
+        let spot = caches.unite((at, Place::Core(core)), |other| {
+            dirty |= other.state.is_dirty();
+            lose(births, died, other.poison);
+        })?;
+        let copy = caches.at_mut(spot)?;
+        copy.state = Coherence::of(dirty || copy.state.is_dirty(), true);
+        Some(copy)
     }
     /// Stores into a line that the core owns exclusively. Only a store of all 64 bytes clears poison (MC-05,
     /// verification.md C12).
@@ -336,7 +382,6 @@ impl Run<'_> {
         self.between(false);
     }
     fn store_visible(&mut self, core: u16, at: Tagged, data: Bytes, mask: ByteMask) {
-        let own = (at, Place::Core(core));
         let cured = mask.is_full() || self.m.spec.mutant(8);
         let mut old = None;
         let mut write = |copy: &mut Copy| {
@@ -348,13 +393,11 @@ impl Run<'_> {
                 old = copy.poison.take();
             }
         };
-        match self.m.state.caches.get_mut(&own) {
-            Some(copy) if copy.is_only() => write(copy),
-            _ => {
-                let copy = self.own_exclusively(core, at);
-                self.put(at, own.1, copy);
-                self.m.state.caches.get_mut(&own).map(write);
-            }
+        if let Some(copy) = self.unite(core, at) {
+            write(copy);
+        } else {
+            self.share(core, at);
+            self.unite(core, at).map(write);
         }
         self.lost(old);
         self.stores += 1;
@@ -462,8 +505,18 @@ impl Run<'_> {
     }
     /// An own access to a (line, KeyID): what the core has pending for it becomes visible first.
     fn own_access(&mut self, core: u16, at: Tagged) {
-        self.own_bypassing(core, at);
-        self.drain_stores_to(core, |store| store.at == at);
+        if self.has_pending(core, at) {
+            self.own_bypassing(core, at);
+            self.drain_stores_to(core, |store| store.at == at);
+        }
+    }
+    /// Whether the core has anything pending for a (line, KeyID).
+    fn has_pending(&self, core: u16, at: Tagged) -> bool {
+        self.m.state.pending.get(&core).is_some_and(|p| {
+            p.wc.iter().any(|b| b.at == at)
+                || p.weak.iter().any(|w| w.at == at)
+                || p.stores.iter().any(|s| s.at == at)
+        })
     }
     /// The part of it that is not in the store buffer.
     fn own_bypassing(&mut self, core: u16, at: Tagged) {
@@ -592,31 +645,39 @@ impl Run<'_> {
 
 /// Choices and operations.
 impl Run<'_> {
-    /// Makes an act, with choices before it, within it and after it.
+    /// Does an operation, with choices before it, within it and after it.
     pub(super) fn issue(
         &mut self,
         who: Agent,
         core: u16,
-        act: &Act,
+        op: &Op,
         sub_block: &dyn Fn(Tagged) -> u32,
-    ) -> Result<Seen, NotAllowed> {
-        if let Act::Op(op) = act {
-            self.check(who, core, op)?;
-        } else {
-            self.core(core)?;
-        }
+    ) -> Result<(), NotAllowed> {
+        self.check(who, core, op)?;
         self.between(false);
-        let seen = match act {
-            Act::Op(op) => self.op(who, core, op, sub_block),
-            Act::Store { at, mask, data, locked } => {
-                self.store_bytes(who, core, *at, *mask, data, *locked)
-            }
-            Act::Direct { at, lines, data } => self.direct(who, core, *at, *lines, data),
-        };
-        let seen = seen.unwrap_or_else(|early| early);
+        let seen = self.op(who, core, op, sub_block);
+        self.done(core, seen);
+        Ok(())
+    }
+    /// The same for what no operation spells.
+    pub(super) fn act(
+        &mut self,
+        core: u16,
+        what: impl FnOnce(&mut Self) -> Flow<()>,
+    ) -> Result<(), NotAllowed> {
+        self.core(core)?;
+        self.between(false);
+        let seen = what(self);
+        self.done(core, seen);
+        Ok(())
+    }
+    fn done(&mut self, core: u16, seen: Flow<()>) {
+        if let Err(early) = seen {
+            self.out.seen = early;
+        }
         // A fault is an event. What a machine check sends off, it sends off when it is taken.
         if matches!(
-            seen,
+            self.out.seen,
             Seen::PageFaultRsvd
                 | Seen::GeneralProtection(_)
                 | Seen::EptMisconfiguration
@@ -625,10 +686,9 @@ impl Run<'_> {
             self.drain_stores(core);
         }
         self.between(true);
-        Ok(seen)
     }
 
-    fn store_bytes(
+    pub(super) fn store_bytes(
         &mut self,
         who: Agent,
         core: u16,
@@ -636,7 +696,7 @@ impl Run<'_> {
         mask: ByteMask,
         data: &LineData,
         locked: bool,
-    ) -> Flow<Seen> {
+    ) -> Flow<()> {
         self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
         if locked {
             self.drain(core);
@@ -644,32 +704,32 @@ impl Run<'_> {
         self.drain_stores(core); // it does not wait, and no store overtakes another
         self.own_access(core, at);
         let strict = self.m.spec.rfo_poison_mc;
-        let had = strict && self.nearest(core, at).0.is_some();
-        let copy = self.own_exclusively(core, at);
+        let had = strict && self.nearest(core, at).is_ok();
+        let poison = self.own_exclusively(core, at);
         if locked || strict && !had {
             // A locked operation reads; of a store MC-30.
-            self.consume(at, copy.poison, McAccess::DataLoad)?;
+            self.consume(at, poison, McAccess::DataLoad)?;
         }
         self.between(false);
         self.store(core, at, Bytes::known(*data), mask);
-        Ok(Seen::Done)
+        Ok(())
     }
 
-    fn direct(
+    pub(super) fn direct(
         &mut self,
         who: Agent,
         core: u16,
         at: Tagged,
         lines: u32,
         data: &LineData,
-    ) -> Flow<Seen> {
+    ) -> Flow<()> {
         self.form(who, &Addr::new(at.line().hpa(), at.keyid()))?;
         for i in 0..u64::from(lines) {
             let (line, data) = (at.offset(i), Bytes::known(*data));
             self.weak(core, WeakKind::Movdir64b, line, ByteMask::FULL, data);
             self.between(false);
         }
-        Ok(Seen::Done)
+        Ok(())
     }
 
     pub(super) fn choose(&mut self, choice: Choice) -> Result<(), NotAllowed> {
@@ -877,22 +937,27 @@ impl Run<'_> {
             self.drain_stores(core);
         }
         for (tag, offset, len, skip) in spans(at, bytes) {
-            let (line, line_class, poison) = if ty == MemType::Wb {
-                self.own_bypassing(core, tag);
-                if let Some(own) = self.forwarded(core, tag, ByteMask::span(offset, len)) {
+            let moved = |line: &Bytes| line.moved(offset, len, skip);
+            let (part, line_class, poison) = if ty == MemType::Wb {
+                let pending = self.has_pending(core, tag);
+                if pending {
+                    self.own_bypassing(core, tag);
+                }
+                let mask = ByteMask::span(offset, len);
+                if let Some(own) = pending.then(|| self.forwarded(core, tag, mask)).flatten() {
                     // It does not look at the line: neither its class nor its poison is met.
-                    (own, DataClass::Plain, None)
+                    (moved(&own), DataClass::Plain, None)
                 } else {
                     let copy = self.share(core, tag);
-                    (copy.data, copy.class, copy.poison)
+                    (moved(&copy.data), copy.class, copy.poison)
                 }
             } else {
                 self.own_access(core, tag);
                 self.expel(tag);
-                self.read(tag)
+                let (line, class, poison) = self.read(tag);
+                (moved(&line), class, poison)
             };
             consumed = consumed.and(self.consume(tag, poison, McAccess::DataLoad));
-            let part = line.moved(offset, len, skip);
             if len == bytes as usize {
                 data = part; // all in one line
             } else {
@@ -909,11 +974,11 @@ impl Run<'_> {
         for (tag, ..) in spans(at, bytes) {
             self.own_access(core, tag);
             let strict = self.m.spec.rfo_poison_mc;
-            let had = strict && self.nearest(core, tag).0.is_some();
-            let copy = self.own_exclusively(core, tag);
+            let had = strict && self.nearest(core, tag).is_ok();
+            let poison = self.own_exclusively(core, tag);
             if strict && !had {
                 // MC-30
-                consumed = consumed.and(self.consume(tag, copy.poison, McAccess::DataLoad));
+                consumed = consumed.and(self.consume(tag, poison, McAccess::DataLoad));
             }
             self.between(false);
         }
@@ -931,12 +996,12 @@ impl Run<'_> {
         core: u16,
         op: &Op,
         sub_block: &dyn Fn(Tagged) -> u32,
-    ) -> Flow<Seen> {
+    ) -> Flow<()> {
         match op {
             Op::Load { at, bytes, ty } => {
                 self.form(who, at)?;
                 let (data, class) = self.load(core, *at, *bytes, *ty)?;
-                return Ok(Seen::Data { data, bytes: *bytes, class });
+                self.out.seen = Seen::Data { data, bytes: *bytes, class };
             }
             Op::Fetch { at } => {
                 self.form(who, at)?;
@@ -966,7 +1031,7 @@ impl Run<'_> {
                     } else {
                         self.store_wb(core, *at, *bytes, *value)?;
                     }
-                    return Ok(Seen::Done);
+                    return Ok(());
                 }
                 if *ty == MemType::Uc {
                     self.drain_stores(core);
@@ -1058,10 +1123,10 @@ impl Run<'_> {
                 if self.m.spec.rfo_poison_mc {
                     // As any store with MC-30: all lines are owned before the first is written.
                     for (tag, ..) in spans(*at, *bytes) {
-                        let had = self.nearest(core, tag).0.is_some();
-                        let copy = self.own_exclusively(core, tag);
+                        let had = self.nearest(core, tag).is_ok();
+                        let poison = self.own_exclusively(core, tag);
                         if !had {
-                            self.consume(tag, copy.poison, McAccess::DataLoad)?;
+                            self.consume(tag, poison, McAccess::DataLoad)?;
                         }
                         self.between(false);
                     }
@@ -1070,7 +1135,7 @@ impl Run<'_> {
                     let data = sum.moved(skip, len, offset);
                     self.store(core, tag, data, ByteMask::span(offset, len));
                 }
-                return Ok(Seen::Data { data: old, bytes: *bytes, class });
+                self.out.seen = Seen::Data { data: old, bytes: *bytes, class };
             }
             Op::Clflush { at } => {
                 self.form(who, at)?;
@@ -1118,7 +1183,7 @@ impl Run<'_> {
             Op::Interrupt => self.drain_at_event(core),
             Op::Pconfig { keyid, cmd, alg } => {
                 self.privileged(who)?;
-                return Ok(Seen::Pconfig(self.pconfig(who, core, *keyid, *cmd, *alg)));
+                self.out.seen = Seen::Pconfig(self.pconfig(who, core, *keyid, *cmd, *alg));
             }
             Op::DmaRead { at, bytes } => {
                 self.form(who, at)?;
@@ -1140,7 +1205,7 @@ impl Run<'_> {
                 if let Some(birth) = poisoned {
                     return Err(Seen::DmaPoison(birth)); // MC-13
                 }
-                return Ok(Seen::Data { data, bytes: *bytes, class });
+                self.out.seen = Seen::Data { data, bytes: *bytes, class };
             }
             Op::DmaWrite { at, bytes, value } => {
                 self.form(who, at)?;
@@ -1149,7 +1214,7 @@ impl Run<'_> {
                     let mask = ByteMask::span(offset, len);
                     if mask.is_full() {
                         // Nothing of a copy outlives a whole-line write (MC-13): it need not be written back first.
-                        self.discard(tag, None);
+                        self.discard(tag);
                     } else {
                         self.expel(tag);
                     }
@@ -1174,12 +1239,12 @@ impl Run<'_> {
             }
             _ => self.tamper(op),
         }
-        Ok(Seen::Done)
+        Ok(())
     }
 
     /// Ownership of a whole line without reading it (MC-29).
     fn own_unread(&mut self, core: u16, at: Tagged, data: Bytes) {
-        self.discard(at, None);
+        self.discard(at);
         let state = Coherence::Modified;
         let copy = Copy { state, data, class: DataClass::Plain, poison: None };
         self.put(at, Place::Core(core), copy);

@@ -1,7 +1,8 @@
 //! An ordered map for states that are copied, compared and hashed far more often than they grow.
 //!
 //! A map of a few entries, as a search has, is one flat row: cloning it into another takes over that one's memory. A map
-//! of many, as the replay of a long run has, is a list of short rows.
+//! of many, as the replay of a long run has, is a list of short rows, with the ranks at which they begin beside it. Who needs
+//! an entry twice keeps its [`Spot`] instead of looking for it again.
 
 use super::Place;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,13 +12,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Entries in a row, at most.
-const ROW: usize = 16;
+/// Entries of a map that is one row, at most.
+const FLAT: usize = 16;
+/// Entries of a row among others, at most.
+const ROW: usize = 8;
 
 /// A key of a [`Sorted`] map.
 pub trait Ranked: Ord + Copy {
-    /// A number that is smaller where the key is smaller; keys in order that share one follow each other. It is what a
-    /// search in a row compares.
+    /// A number that is smaller where the key is smaller; keys that share one follow each other, in one row. It is what a
+    /// search compares.
     fn rank(&self) -> u64;
 }
 impl Ranked for u16 {
@@ -51,44 +54,35 @@ impl Ranked for (Tagged, Place) {
     }
 }
 
-/// A row, in the order of its keys. Only where it is the only one it may be empty, and then its memory waits for the next
-/// entry.
-struct Row<K, V> {
-    first: K,
-    entries: Vec<(K, V)>,
-}
-
 /// An ordered map. It says what a `BTreeMap` would say.
 pub struct Sorted<K, V> {
-    rows: Vec<Row<K, V>>,
+    /// The entries in order. Only where it is the only one a row may be empty, and then its memory waits for the next entry.
+    rows: Vec<Vec<(K, V)>>,
+    /// For each row but the first, a rank: its entries have this rank or a higher one, those of the rows before it lower
+    /// ones. So all entries of a rank are in one row.
+    bounds: Vec<u64>,
     len: usize,
 }
 
-impl<K: Clone, V: Clone> Clone for Row<K, V> {
-    fn clone(&self) -> Self {
-        Row { first: self.first.clone(), entries: self.entries.clone() }
-    }
-    fn clone_from(&mut self, source: &Self) {
-        self.first.clone_from(&source.first);
-        self.entries.clone_from(&source.entries);
-    }
-}
 impl<K: Clone, V: Clone> Clone for Sorted<K, V> {
     fn clone(&self) -> Self {
-        Sorted { rows: self.rows.clone(), len: self.len }
+        Sorted { rows: self.rows.clone(), bounds: self.bounds.clone(), len: self.len }
     }
     fn clone_from(&mut self, source: &Self) {
         self.len = source.len;
         match (self.rows.as_mut_slice(), source.rows.as_slice()) {
             ([own], [theirs]) => own.clone_from(theirs),
-            ([own], []) => own.entries.clear(),
-            _ => self.rows.clone_from(&source.rows),
+            ([own], []) => own.clear(),
+            _ => {
+                self.rows.clone_from(&source.rows);
+                self.bounds.clone_from(&source.bounds);
+            }
         }
     }
 }
 impl<K, V> Default for Sorted<K, V> {
     fn default() -> Self {
-        Sorted { rows: vec![], len: 0 }
+        Sorted { rows: vec![], bounds: vec![], len: 0 }
     }
 }
 
@@ -101,25 +95,21 @@ impl<K: Ranked, V> Sorted<K, V> {
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
-    /// The row in which the key is or would be. 0 for the empty map, which has none.
-    fn row_of(&self, key: &K) -> usize {
-        if self.rows.len() < 2 {
-            return 0;
-        }
-        let rank = key.rank();
-        let behind = self.rows.partition_point(|r| r.first.rank() < rank);
-        // Rows that begin with the same rank, of which the last that is not behind the key has it.
-        let same = self.rows.get(behind..).unwrap_or_default();
-        (behind + same.iter().take_while(|r| r.first <= *key).count()).saturating_sub(1)
+    /// The row in which keys of this rank are or would be.
+    fn row_of(&self, rank: u64) -> usize {
+        self.bounds.partition_point(|bound| *bound <= rank)
     }
-    /// The place in its row at which the key is, or would be.
-    fn place(entries: &[(K, V)], key: &K) -> Result<usize, usize> {
-        let rank = key.rank();
-        let mut place = if entries.len() > 8 {
+    /// Where in a row the entries of this rank or a higher one begin.
+    fn begin(entries: &[(K, V)], rank: u64) -> usize {
+        if entries.len() > 8 {
             entries.partition_point(|(k, _)| k.rank() < rank)
         } else {
             entries.iter().position(|(k, _)| k.rank() >= rank).unwrap_or(entries.len())
-        };
+        }
+    }
+    /// The place in its row at which the key is, or would be.
+    fn place(entries: &[(K, V)], key: &K) -> Result<usize, usize> {
+        let mut place = Self::begin(entries, key.rank());
         while let Some((k, _)) = entries.get(place) {
             match k.cmp(key) {
                 Ordering::Less => place += 1,
@@ -129,18 +119,29 @@ impl<K: Ranked, V> Sorted<K, V> {
         }
         Err(place)
     }
+    /// Where the key is, or would be.
+    #[inline]
+    pub(super) fn find(&self, key: &K) -> Result<Spot, Spot> {
+        let row = self.row_of(key.rank());
+        let entries = self.rows.get(row).map(Vec::as_slice).unwrap_or_default();
+        let spot = |place| Spot { row, place };
+        Self::place(entries, key).map(spot).map_err(spot)
+    }
+    /// The value at a spot.
+    pub(super) fn at(&self, spot: Spot) -> Option<&V> {
+        self.rows.get(spot.row)?.get(spot.place).map(|(_, v)| v)
+    }
+    /// The value at a spot, to be changed.
+    pub(super) fn at_mut(&mut self, spot: Spot) -> Option<&mut V> {
+        self.rows.get_mut(spot.row)?.get_mut(spot.place).map(|(_, v)| v)
+    }
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
-        let row = self.rows.get(self.row_of(key))?;
-        let place = Self::place(&row.entries, key).ok()?;
-        row.entries.get(place).map(|(_, v)| v)
+        self.at(self.find(key).ok()?)
     }
     /// The value of a key, to be changed.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let row = self.row_of(key);
-        let row = self.rows.get_mut(row)?;
-        let place = Self::place(&row.entries, key).ok()?;
-        row.entries.get_mut(place).map(|(_, v)| v)
+        self.at_mut(self.find(key).ok()?)
     }
     /// Whether the key has a value.
     pub fn contains_key(&self, key: &K) -> bool {
@@ -148,94 +149,129 @@ impl<K: Ranked, V> Sorted<K, V> {
     }
     /// Sets the value of a key; returns the old one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let index = self.row_of(&key);
-        let Some(row) = self.rows.get_mut(index) else {
-            self.rows.push(Row { first: key, entries: vec![(key, value)] });
-            self.len = 1;
-            return None;
-        };
-        match Self::place(&row.entries, &key) {
-            Ok(place) => row.entries.get_mut(place).map(|(_, old)| std::mem::replace(old, value)),
-            Err(place) => {
-                if place == 0 {
-                    row.first = key;
-                }
-                row.entries.insert(place, (key, value));
-                self.len += 1;
-                if row.entries.len() > ROW {
-                    let half = row.entries.split_off(ROW / 2);
-                    if let Some((first, _)) = half.first() {
-                        self.rows.insert(index + 1, Row { first: *first, entries: half });
-                    }
-                }
+        match self.find(&key) {
+            Ok(spot) => self.at_mut(spot).map(|old| std::mem::replace(old, value)),
+            Err(spot) => {
+                self.add(spot, key, value);
                 None
             }
         }
     }
+    /// Adds an entry where [`Sorted::find`] has told that its key would be.
+    pub(super) fn add(&mut self, Spot { row: index, place }: Spot, key: K, value: V) {
+        self.len += 1;
+        let Some(row) = self.rows.get_mut(index) else {
+            return self.rows.push(vec![(key, value)]);
+        };
+        row.insert(place.min(row.len()), (key, value));
+        let most = if self.bounds.is_empty() { FLAT } else { ROW };
+        if row.len() > most {
+            self.split(index);
+        }
+    }
+    /// Makes two rows of one, as even as they can be: entries of one rank stay together.
+    fn split(&mut self, index: usize) {
+        let Some(row) = self.rows.get_mut(index) else { return };
+        let rank = |place: usize| row.get(place).map(|(k, _)| k.rank());
+        let half = row.len() / 2;
+        let mut cuts = (half..row.len()).chain((1..half).rev());
+        let Some(cut) = cuts.find(|cut| rank(cut - 1) < rank(*cut)) else { return };
+        if let Some(bound) = rank(cut) {
+            let rest = row.split_off(cut);
+            self.rows.insert(index + 1, rest);
+            self.bounds.insert(index, bound);
+        }
+    }
     /// Takes a key's value out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let index = self.row_of(key);
-        let row = self.rows.get_mut(index)?;
-        let place = Self::place(&row.entries, key).ok()?;
-        let (_, old) = row.entries.remove(place);
-        self.removed(index);
+        let spot = self.find(key).ok()?;
+        self.take(spot)
+    }
+    /// Takes the entry at a spot out.
+    pub(super) fn take(&mut self, Spot { row: index, place }: Spot) -> Option<V> {
+        let row = self.rows.get_mut(index).filter(|row| place < row.len())?;
+        let (_, old) = row.remove(place);
+        self.len -= 1;
+        self.tidy(index);
         Some(old)
     }
-    /// An entry of a row has been taken out.
-    fn removed(&mut self, index: usize) {
+    /// Takes the first entry out whose key has this rank.
+    pub(super) fn take_first(&mut self, rank: u64) -> Option<(K, V)> {
+        let index = self.row_of(rank);
+        let row = self.rows.get_mut(index)?;
+        let place = Self::begin(row, rank);
+        row.get(place).filter(|(k, _)| k.rank() == rank)?;
+        let first = row.remove(place);
         self.len -= 1;
-        let rows = self.rows.len();
-        let Some(row) = self.rows.get_mut(index) else { return };
-        match row.entries.first() {
-            Some((first, _)) => row.first = *first,
-            None if rows > 1 => {
-                self.rows.remove(index);
-            }
-            None => {}
+        self.tidy(index);
+        Some(first)
+    }
+    /// Takes a row out that is empty, if it is not the only one.
+    fn tidy(&mut self, index: usize) {
+        if self.rows.len() > 1 && self.rows.get(index).is_some_and(Vec::is_empty) {
+            self.rows.remove(index);
+            // What would lie in it now belongs to the row before it; or to the next one, where it was the first.
+            self.bounds.remove(index.saturating_sub(1));
         }
     }
     /// All entries, in the order of their keys.
     pub fn iter(&self) -> Iter<'_, K, V> {
         let (first, rows) = match self.rows.split_first() {
-            Some((first, rest)) => (first.entries.as_slice(), rest),
+            Some((first, rest)) => (first.as_slice(), rest),
             None => (&[][..], &[][..]),
         };
         Iter { entries: first.iter(), rows: rows.iter() }
     }
     /// The entries from a key on, in the order of their keys.
     pub fn from(&self, key: &K) -> Iter<'_, K, V> {
-        let index = self.row_of(key);
+        let index = self.row_of(key.rank());
         let Some(row) = self.rows.get(index) else { return self.iter() };
-        let (Ok(place) | Err(place)) = Self::place(&row.entries, key);
-        let entries = row.entries.get(place..).unwrap_or_default().iter();
+        let (Ok(place) | Err(place)) = Self::place(row, key);
+        let entries = row.get(place..).unwrap_or_default().iter();
         Iter { entries, rows: self.rows.get(index + 1..).unwrap_or_default().iter() }
     }
-    /// The entries from a key on, to be changed, in the order of their keys.
-    pub fn from_mut(&mut self, key: K) -> impl Iterator<Item = (&K, &mut V)> {
-        let index = self.row_of(&key);
-        let rows = self.rows.get_mut(index..).unwrap_or_default();
-        let entries = rows.iter_mut().flat_map(|r| &mut r.entries);
-        entries.map(|(k, v)| (&*k, v)).skip_while(move |(k, _)| **k < key)
+    /// The entries whose keys have this rank, in the order of their keys.
+    pub fn alike(&self, rank: u64) -> impl Iterator<Item = (&K, &V)> {
+        self.alike_from(rank).1
     }
-    /// Goes through the entries from a key on, in order, changes them and takes some out, until told to end.
-    pub(super) fn sift(&mut self, key: &K, mut what: impl FnMut(&K, &mut V) -> Sift) {
-        let mut index = self.row_of(key);
-        let Some(row) = self.rows.get(index) else { return };
-        let (Ok(mut place) | Err(mut place)) = Self::place(&row.entries, key);
-        while let Some(row) = self.rows.get_mut(index) {
-            let Some((k, v)) = row.entries.get_mut(place) else {
-                (index, place) = (index + 1, 0);
-                continue;
-            };
-            match what(k, v) {
-                Sift::Keep => place += 1,
-                Sift::End => return,
-                Sift::Take => {
-                    row.entries.remove(place);
-                    self.removed(index);
-                }
-            }
+    /// The same, and where they begin, or would begin.
+    pub(super) fn alike_from(&self, rank: u64) -> (Spot, impl Iterator<Item = (&K, &V)>) {
+        let row = self.row_of(rank);
+        let entries = self.rows.get(row).map(Vec::as_slice).unwrap_or_default();
+        let place = Self::begin(entries, rank);
+        let rest = entries.get(place..).unwrap_or_default().iter().map(|(k, v)| (k, v));
+        (Spot { row, place }, rest.take_while(move |(k, _)| k.rank() == rank))
+    }
+    /// The entries whose keys have this rank, in the order of their keys, to be changed.
+    pub fn alike_mut(&mut self, rank: u64) -> impl Iterator<Item = (&K, &mut V)> {
+        let row = self.row_of(rank);
+        let row = self.rows.get_mut(row).map(Vec::as_mut_slice).unwrap_or_default();
+        let from = Self::begin(row, rank);
+        let rest = row.get_mut(from..).unwrap_or_default();
+        rest.iter_mut().map(|(k, v)| (&*k, v)).take_while(move |(k, _)| k.rank() == rank)
+    }
+    /// Makes one entry of all whose keys have the rank of this one: the key's own, or else the first of them, under this
+    /// key. Tells of the others, which go, and where the one is; `None` where there was none.
+    pub(super) fn unite(&mut self, key: K, mut gone: impl FnMut(&V)) -> Option<Spot> {
+        let rank = key.rank();
+        let row = self.row_of(rank);
+        let entries = self.rows.get_mut(row)?;
+        let place = Self::begin(entries, rank);
+        let alike = entries.get_mut(place..)?;
+        let count = alike.iter().take_while(|(k, _)| k.rank() == rank).count();
+        let alike = alike.get_mut(..count)?;
+        if count > 1 {
+            let own = alike.iter().position(|(k, _)| *k == key).unwrap_or_default();
+            alike.swap(0, own);
         }
+        let ((kept, _), others) = alike.split_first_mut()?;
+        *kept = key;
+        if count > 1 {
+            others.iter().for_each(|(_, v)| gone(v));
+            entries.drain(place + 1..place + count);
+            self.len -= count - 1;
+        }
+        Some(Spot { row, place })
     }
     /// All keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
@@ -247,31 +283,34 @@ impl<K: Ranked, V> Sorted<K, V> {
     }
     /// All values, to be changed, in the order of their keys.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.rows.iter_mut().flat_map(|r| &mut r.entries).map(|(_, v)| v)
+        self.rows.iter_mut().flatten().map(|(_, v)| v)
     }
     /// Renames keys. The new ones must be as many and different; the entries are put in their order.
     pub(super) fn rename(&mut self, name: impl Fn(K) -> K) {
         let old = std::mem::take(self);
-        let entries = old.rows.into_iter().flat_map(|r| r.entries);
+        let entries = old.rows.into_iter().flatten();
         self.extend(entries.map(|(k, v)| (name(k), v)));
     }
 }
 
-/// What is to become of an entry.
+/// Where an entry is, or would be; until the map changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sift {
-    /// It stays; on to the next.
-    Keep,
-    /// It goes; on to the next.
-    Take,
-    /// It stays, as do all that follow.
-    End,
+pub(super) struct Spot {
+    row: usize,
+    place: usize,
+}
+
+impl Spot {
+    /// That of the next entry of the row.
+    pub(super) const fn next(self) -> Spot {
+        Spot { place: self.place + 1, ..self }
+    }
 }
 
 /// The entries of a map in order.
 pub struct Iter<'a, K, V> {
     entries: std::slice::Iter<'a, (K, V)>,
-    rows: std::slice::Iter<'a, Row<K, V>>,
+    rows: std::slice::Iter<'a, Vec<(K, V)>>,
 }
 
 impl<'a, K, V> Iterator for Iter<'a, K, V> {
@@ -281,7 +320,7 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
             if let Some((k, v)) = self.entries.next() {
                 return Some((k, v));
             }
-            self.entries = self.rows.next()?.entries.iter();
+            self.entries = self.rows.next()?.iter();
         }
     }
 }
@@ -316,7 +355,7 @@ impl<K: Ranked, V> FromIterator<(K, V)> for Sorted<K, V> {
 impl<K: Ranked, V: PartialEq> PartialEq for Sorted<K, V> {
     fn eq(&self, other: &Self) -> bool {
         match (self.rows.as_slice(), other.rows.as_slice()) {
-            ([a], [b]) => a.entries == b.entries,
+            ([a], [b]) => a == b,
             _ => self.len == other.len && self.iter().eq(other.iter()),
         }
     }
@@ -386,25 +425,21 @@ mod tests {
                     Some(v) => prop_assert_eq!(ours.insert(key, v), theirs.insert(key, v)),
                     None => prop_assert_eq!(ours.remove(&key), theirs.remove(&key)),
                 }
-                let sound = ours.rows.iter().all(|r| {
-                    r.entries.len() <= ROW
-                        && r.entries.first().map_or(ours.rows.len() == 1, |(k, _)| *k == r.first)
-                });
-                prop_assert!(sound, "rows");
+                prop_assert!(is_sound(&ours));
             }
             // Whole rows go.
             for key in asked..asked + cut {
                 prop_assert_eq!(ours.remove(&key), theirs.remove(&key));
             }
-            prop_assert!(ours.rows.len() < 2 || ours.rows.iter().all(|r| !r.entries.is_empty()));
+            prop_assert!(is_sound(&ours));
             prop_assert!(ours.iter().eq(theirs.iter()));
             prop_assert_eq!((ours.len(), ours.is_empty()), (theirs.len(), theirs.is_empty()));
             prop_assert!(ours.from(&asked).eq(theirs.range(asked..)));
             prop_assert_eq!(ours.get(&asked), theirs.get(&asked));
             prop_assert_eq!(ours.get_mut(&asked), theirs.get_mut(&asked));
             let (mut a, mut b) = (ours.clone(), theirs.clone());
-            for (_, v) in a.from_mut(asked) { *v = v.wrapping_add(1); }
-            for (_, v) in b.range_mut(asked..) { *v = v.wrapping_add(1); }
+            for v in a.values_mut() { *v = v.wrapping_add(1); }
+            for v in b.values_mut() { *v = v.wrapping_add(1); }
             prop_assert!(a.iter().eq(b.iter()));
             prop_assert_eq!(format!("{:?}", &ours), format!("{:?}", &theirs));
             let bytes = postcard::to_stdvec(&ours).unwrap();
@@ -415,25 +450,127 @@ mod tests {
             prop_assert_eq!(&fresh, &ours);
             prop_assert_eq!(hash_of(&fresh), hash_of(&ours));
             prop_assert_eq!(fresh.cmp(&a), theirs.cmp(&b));
-            let mut sifted = ours.clone();
-            sifted.sift(&asked, |k, v| {
-                if *k > 250 {
-                    return Sift::End;
-                }
-                *v = v.wrapping_mul(3);
-                if *v % 2 == 0 { Sift::Take } else { Sift::Keep }
-            });
-            let left = theirs.iter().filter(|(k, v)| **k < asked || **k > 250 || **v % 2 != 0);
-            let change = |k: u16, v: u8| {
-                if k < asked || k > 250 { v } else { v.wrapping_mul(3) }
-            };
-            prop_assert!(sifted.iter().map(|(k, v)| (*k, *v)).eq(left.map(|(k, v)| (*k, change(*k, *v)))));
-            prop_assert_eq!(sifted.len(), sifted.iter().count());
-            let mut into = a;
-            into.clone_from(&ours);
-            prop_assert_eq!(&into, &ours);
+            for mut into in [a, fresh, Sorted::default()] {
+                into.clone_from(&ours);
+                prop_assert_eq!(&into, &ours);
+                prop_assert!(is_sound(&into));
+            }
             ours.rename(|k| 1000 - k);
             prop_assert!(ours.iter().rev_eq(&theirs));
+        }
+    }
+
+    /// Whether the rows are as they should be: not too long, none empty but an only one, in order, and no rank in two of them.
+    fn is_sound<K: Ranked, V>(map: &Sorted<K, V>) -> bool {
+        // A row is cut between ranks, so that one may be longer by as many entries as share one.
+        let most = if map.rows.len() < 2 { FLAT } else { ROW + 1 };
+        let lengths = map.rows.iter().all(|row| {
+            let share = row.chunk_by(|(a, _), (b, _)| a.rank() == b.rank()).map(<[_]>::len).max();
+            row.len() < most + share.unwrap_or(1)
+        });
+        let full = map.rows.len() < 2 || map.rows.iter().all(|r| !r.is_empty());
+        let between = map.rows.iter().enumerate().all(|(i, row)| {
+            row.iter().all(|(k, _)| {
+                (i == 0 || map.bounds[i - 1] <= k.rank())
+                    && map.bounds.get(i).is_none_or(|to| k.rank() < *to)
+            })
+        });
+        let bounded = map.bounds.len() == map.rows.len().saturating_sub(1);
+        lengths && full && between && bounded && map.bounds.is_sorted()
+    }
+
+    /// A key of which several have one rank.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    struct Pair(u8, u8);
+    impl Ranked for Pair {
+        fn rank(&self) -> u64 {
+            u64::from(self.0)
+        }
+    }
+
+    /// A change to a map of pairs, and to a `BTreeMap` that is to say the same.
+    #[derive(Clone, Debug)]
+    enum Change {
+        Insert(Pair, u16),
+        Remove(Pair),
+        Add(Pair),
+        TakeFirst(u8),
+        Unite(Pair),
+        Double(u8),
+    }
+    fn any_change() -> impl Strategy<Value = Change> {
+        let pair = || (0u8..20, 0u8..20).prop_map(|(a, b)| Pair(a, b));
+        prop_oneof![
+            8 => (pair(), any::<u16>()).prop_map(|(key, value)| Change::Insert(key, value)),
+            2 => pair().prop_map(Change::Remove),
+            2 => pair().prop_map(Change::Add),
+            2 => (0u8..20).prop_map(Change::TakeFirst),
+            1 => pair().prop_map(Change::Unite),
+            1 => (0u8..20).prop_map(Change::Double),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn entries_of_one_rank_are_changed_as_a_btreemap_would_change_them(
+            changes in proptest::collection::vec(any_change(), 0..400),
+        ) {
+            let mut ours: Sorted<Pair, u16> = Sorted::default();
+            let mut theirs: BTreeMap<Pair, u16> = BTreeMap::new();
+            for change in changes {
+                let of = |rank: u8| Pair(rank, 0)..=Pair(rank, u8::MAX);
+                match change {
+                    Change::Insert(key, value) => {
+                        prop_assert_eq!(ours.insert(key, value), theirs.insert(key, value));
+                    }
+                    Change::Remove(key) => prop_assert_eq!(ours.remove(&key), theirs.remove(&key)),
+                    Change::Add(key) => {
+                        // Where the entries of its rank say that it would be.
+                        let (mut spot, alike) = ours.alike_from(key.rank());
+                        let alike: Vec<_> = alike.map(|(k, v)| (*k, *v)).collect();
+                        let want: Vec<_> = theirs.range(of(key.0)).map(|(k, v)| (*k, *v)).collect();
+                        prop_assert_eq!(&alike, &want);
+                        for _ in alike.iter().filter(|(k, _)| *k < key) {
+                            spot = spot.next();
+                        }
+                        match ours.find(&key) {
+                            Ok(found) => prop_assert_eq!((found, ours.at(found)), (spot, theirs.get(&key))),
+                            Err(free) => {
+                                prop_assert_eq!(free, spot);
+                                ours.add(spot, key, 7);
+                                theirs.insert(key, 7);
+                            }
+                        }
+                    }
+                    Change::TakeFirst(rank) => {
+                        let first = theirs.range(of(rank)).next().map(|(k, v)| (*k, *v));
+                        prop_assert_eq!(ours.take_first(u64::from(rank)), first);
+                        first.map(|(k, _)| theirs.remove(&k));
+                    }
+                    Change::Unite(key) => {
+                        let mut gone = vec![];
+                        let spot = ours.unite(key, |v| gone.push(*v));
+                        let old: Vec<_> = theirs.range(of(key.0)).map(|(k, v)| (*k, *v)).collect();
+                        let own = old.iter().position(|(k, _)| *k == key).unwrap_or(0);
+                        let kept = old.get(own).map(|(_, v)| *v);
+                        prop_assert_eq!(spot.and_then(|spot| ours.at(spot).copied()), kept);
+                        theirs.retain(|k, _| k.0 != key.0);
+                        kept.map(|v| theirs.insert(key, v));
+                        let others = old.iter().enumerate().filter(|(i, _)| *i != own);
+                        let mut others: Vec<u16> = others.map(|(_, (_, v))| *v).collect();
+                        others.sort_unstable();
+                        gone.sort_unstable();
+                        prop_assert_eq!(gone, others);
+                    }
+                    Change::Double(rank) => {
+                        ours.alike_mut(u64::from(rank)).for_each(|(_, v)| *v = v.wrapping_mul(2));
+                        theirs.range_mut(of(rank)).for_each(|(_, v)| *v = v.wrapping_mul(2));
+                    }
+                }
+                prop_assert!(is_sound(&ours), "{:?}", ours.bounds);
+                prop_assert!(ours.iter().eq(theirs.iter()));
+                prop_assert_eq!(ours.len(), theirs.len());
+            }
         }
     }
 
