@@ -766,13 +766,15 @@ fn init_gives_each_vcpu_the_next_index_and_associates_it_with_this_lp() {
     let b = bench();
     let mut w = b.w;
     assert_eq!((w.td(b.built).vcpus, w.td(b.built).associated), (1, 1));
-    let call = Call::new(Leaf::VP_INIT, b.built_raw, 0xabcd, 0, 0);
+    // Version 0 does not look at R8.
+    let call = Call::new(Leaf::VP_INIT, b.built_raw, 0xabcd, u64::MAX, 0);
     w.tsc = 5000;
     assert_eq!(w.call_on(1, call).status, Status::SUCCESS);
     let v = vcpu(&w, b.built_raw);
     assert_eq!((v.state, v.index, v.lp), (VcpuState::Ready, 1, Some(1)));
     assert_eq!((v.initial_rcx, v.last_tsc, v.epoch), (0xabcd, 5000, 0));
     assert_eq!((v.last_exit, v.controls), (LastExit::AsyncFault, VmmControls::INITIAL));
+    assert_eq!(v.x2apic, None);
     assert_eq!((w.td(b.built).vcpus, w.td(b.built).associated), (2, 2));
 }
 
