@@ -309,18 +309,7 @@ pub fn explore_cell(
     outcomes.truncate(OUTCOMES_MAX);
     report.outcomes = outcomes;
     let system = &explored.search.system;
-    let mut broken = system.broken.clone();
-    if exhausted && report.endings == 0 {
-        broken.get_or_insert_with(|| "the search found no end".to_owned());
-    }
-    report.verdict = match () {
-        () if broken.is_some() => Verdict::Broken,
-        // Whatever else there is, this run is one: nothing that is not modelled had happened in it.
-        () if violated => Verdict::Fail,
-        () if !exhausted => Verdict::Undecided,
-        () if system.not_modelled.is_some() => Verdict::NotModelled,
-        () => Verdict::Pass,
-    };
+    report.verdict = verdict(system, exhausted, report.endings, violated);
     if let Some(what) = &system.not_modelled {
         let ends: u64 = explored.endings.iter().filter(|e| e.astray).map(|e| e.ends).sum();
         let runs = human::many(ends, "end");
@@ -328,7 +317,11 @@ pub fn explore_cell(
             "not modelled: {what}; {runs} of the search are where a run went on in such a way, and what came behind was not looked at"
         ));
     }
-    report.notes.extend(broken.map(|what| format!("broken: {what}")));
+    if let Some(what) = &system.broken {
+        report.notes.push(format!("broken: {what}"));
+    } else if report.verdict == Verdict::Broken {
+        report.notes.push("broken: the search found no end".to_owned());
+    }
     if !exhausted {
         let why = match explored.end {
             End::States => format!("there are more than {} states", explored.bound),
@@ -339,6 +332,18 @@ pub fn explore_cell(
             .push(format!("not everything was seen: {why} (--states, --memory, --transitions)"));
     }
     Ok(report)
+}
+
+/// What came of a search, the worst first (docs/commands.md).
+fn verdict(system: &Explorer, exhausted: bool, endings: u64, violated: bool) -> Verdict {
+    match () {
+        () if system.broken.is_some() || exhausted && endings == 0 => Verdict::Broken,
+        // Whatever else there is, this run is one: nothing that is not modelled had happened in it.
+        () if violated => Verdict::Fail,
+        () if !exhausted => Verdict::Undecided,
+        () if system.not_modelled.is_some() => Verdict::NotModelled,
+        () => Verdict::Pass,
+    }
 }
 
 /// An address by the region that it is in.
