@@ -206,8 +206,8 @@ fn a_choice_that_the_reference_refuses_makes_the_exploration_broken() {
     for (mv, says) in [
         (Move::Hw(Op::Drain { core: 99, at }), "hw: drain"),
         (Move::StoreLeave(0), "a store of core 0 leaves"),
-        (Move::Prefetch(0, sim_core::Addr::new(at.hpa, sim_core::KeyId(65))), "prefetches"),
-        (Move::Step(1), "cpu1 goes on: it is not its turn"),
+        // Whose line is not the first.
+        (Move::Step(2), "goes on: it is not its turn"),
     ] {
         let mut prepared = prepare(&cell, &Bounds::default()).unwrap().unwrap();
         let start = prepared.start.clone();
