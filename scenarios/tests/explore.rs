@@ -531,3 +531,17 @@ fn words_that_differ_in_a_byte_that_is_known_are_two_outcomes_though_others_are_
         );
     }
 }
+
+#[test]
+fn a_line_outside_the_tdmrs_may_leave_before_or_after_the_module_changes_its_key() {
+    let program = "  seam1 : rep-stosb [P0@priv2] 64 fill=0x11\n  cpu0 : tdh.mng.key.config rcx=[A_TDR]\n  \
+                   seam1 : load [P0@priv2] 8\n";
+    let rest = "[tdx]\nstate = \"ready\"\n[td.A]\nhkid = \"priv2\"\nstate = \"created\"\n\
+                [expect]\nfinal = [\"not panic\"]\n";
+    let scenario = Scenario::from_text("s.toml", &text("program", program, rest)).unwrap();
+    let found = explore(&scenario, &symbolic(), &Bounds::default(), TOOL).unwrap();
+    let last = |o: &OutcomeReport| o.steps.last().unwrap().outcome.clone();
+    let seen: Vec<String> =
+        found.explorations.iter().flat_map(|e| e.outcomes.iter().map(last)).collect();
+    assert_eq!(seen, ["data 0x1111111111111111", "mc srar data-load shutdown"]);
+}
