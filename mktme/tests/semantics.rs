@@ -12,6 +12,7 @@ use sim_core::mca::McStatus;
 use sim_core::op::{KeyAlg, PconfigCmd};
 use sim_core::outcome::{DataClass, PconfigStatus};
 use sim_core::platform::{IntegrityMode, XtsWidth};
+use sim_core::prng::Prng;
 
 fn benches() -> impl Iterator<Item = (IntegrityMode, CryptoKind, Bench)> {
     MODES.into_iter().flat_map(|mode| {
@@ -755,4 +756,48 @@ fn a_spec_that_cannot_be_computed_with_is_refused() {
     let mut bad = good;
     bad.layout.private_bits = 9;
     assert!(matches!(Controller::new(bad), Err(SpecError::Layout(_))));
+}
+
+#[test]
+fn what_the_controller_remembers_of_the_last_request_never_answers_for_what_has_changed_since() {
+    // With the log on nothing is remembered. Few lines and KeyIDs, so that each event comes between two requests alike.
+    let mut seen = [0u32; 3];
+    for seed in 0..400 {
+        let mut dice = Prng::new(seed);
+        let mode = MODES[dice.below(2) as usize];
+        let spec = spec(mode, dice.ratio(1, 2), CryptoKind::Symbolic);
+        let (mut off, mut on) = (Bench::of(spec.clone(), false), Bench::of(spec, true));
+        let mut saved = off.c.save_line(Line(0));
+        for step in 0..120 {
+            let (line, other) = (Line(dice.below(3)), Line(dice.below(3)));
+            let keyid = [K0, KI, KA, KB][dice.below(4) as usize];
+            let (what, n) = (dice.below(20), dice.next_u64());
+            let both = [&mut off, &mut on].map(|b| {
+                match what {
+                    0..8 => return Some(b.read(line.0, keyid)),
+                    8..13 => b.write(line.0, keyid, n as u8),
+                    13 => b.partial(line.0, keyid, n as u8),
+                    14 => {
+                        let alg = (n % 2 == 0).then_some(KeyAlg::Xts256Integrity);
+                        b.program(keyid, alg);
+                    }
+                    15 => b.c.flip_bit(line, n as u16, &mut b.t),
+                    16 => b.c.flip_td(line, &mut b.t),
+                    17 => b.c.move_line(line, other, &mut b.t),
+                    18 => b.c.restore_line(line, &saved, &mut b.t),
+                    _ => b.c.inject_ue(Tagged::new(line, keyid), &mut b.t),
+                }
+                None
+            });
+            assert_eq!(both[0], both[1], "seed {seed}, step {step}");
+            if let Some(fill) = both[0] {
+                seen[fill.class as usize] += 1;
+            }
+            if dice.ratio(1, 10) {
+                saved = off.c.save_line(line);
+            }
+        }
+        assert_eq!(off.c, on.c, "seed {seed}");
+    }
+    assert!(seen.iter().all(|n| *n > 500), "{seen:?}");
 }

@@ -8,9 +8,10 @@ mod reference;
 mod runs;
 mod timing;
 
+use crate::diag::SourceFile;
 use crate::format::Scenario;
 use crate::library::LIBRARY;
-use crate::relations;
+use crate::relations::{self, Relation};
 use crate::report::Verdict;
 use crate::run::{Cell, Request, plan};
 use schemars::JsonSchema;
@@ -84,8 +85,10 @@ pub enum Standing {
     Holds,
     /// It was broken.
     Broken,
-    /// Its left side never held: no check.
+    /// Its left side never held, or of a relation too few worlds could be compared: no check.
     NotExercised,
+    /// Some of the runs that it is judged on could not be made: what there is of them held.
+    Incomplete,
     /// Nothing judges it yet.
     Pending,
     /// It is left out, for the reason in `judged_on`.
@@ -98,6 +101,7 @@ impl fmt::Display for Standing {
             Standing::Holds => "holds",
             Standing::Broken => "BROKEN",
             Standing::NotExercised => "not exercised",
+            Standing::Incomplete => "incomplete",
             Standing::Pending => "pending",
             Standing::LeftOut => "left out",
         })
@@ -136,8 +140,10 @@ pub struct InvariantsReport {
     pub tool: String,
     /// Seed.
     pub seed: u64,
-    /// `broken` when an invariant is, `fail` when one was not exercised.
+    /// `broken` when an invariant is, or a run could not be made; `fail` when one was not exercised.
     pub verdict: Verdict,
+    /// What could not be run or compared, and why.
+    pub not_run: Vec<String>,
     /// All that were asked for, in the order of verification.md §2.
     pub invariants: Vec<InvariantReport>,
 }
@@ -163,60 +169,100 @@ const DISCIPLINED: [&str; 12] = [
 
 /// Exercises what is asked for. `progress` is told what is being done.
 pub fn exercise(what: &Exercise, tool: &str, progress: &mut dyn FnMut(&str)) -> InvariantsReport {
-    let mut checker = Checker::new();
-    let mut found = Vec::new();
+    let mut made = Made::default();
     if what.wants_any(&[Feed::Reference]) {
         progress("the reference model, at random");
-        found.extend(reference::walk(what.effort.walks, what.seed, &mut checker));
+        made.found.extend(reference::walk(what.effort.walks, what.seed, &mut made.checker));
     }
-    if what.wants_any(&[Feed::Module, Feed::Reports, Feed::Runs]) {
-        library(what, &mut checker, &mut found, progress);
+    if what.wants_any(&LIBRARY_FEEDS) {
+        for entry in LIBRARY {
+            progress(&format!("library: {}", entry.name));
+            made.scenario(what, entry.name, entry.source());
+        }
         progress("pairs of runs");
-        found.extend(compare(what.planted, &mut checker));
+        made.found.extend(compare(what.planted, &mut made.checker));
     }
     if what.wants_any(&[Feed::Timing]) {
         progress("bare memories");
-        found.extend(timing::exercise(what.effort.requests, what.seed, &mut checker));
+        made.found.extend(timing::exercise(what.effort.requests, what.seed, &mut made.checker));
     }
     for row in INVARIANTS.iter().filter(|i| i.feed == Feed::Relations && what.wants(i)) {
         progress(&format!("relation {}", row.id));
-        let Some(made) = relations::check(row.id, what.seed, what.effort.worlds) else { continue };
-        checker.count(row.id, made.witnesses);
-        let broken = made.violation.map(|v| Violation { id: row.id, what: v.to_string() });
-        found.extend(broken);
+        match relations::check(row.id, what.seed, what.effort.worlds) {
+            Some(relation) => made.relation(row.id, relation),
+            None => made.not_run.push(format!("relation {}: there is none", row.id)),
+        }
     }
-    report(what, tool, &checker, &found)
+    made.report(what, tool)
 }
 
-fn library(
-    what: &Exercise,
-    checker: &mut Checker,
-    found: &mut Vec<Violation>,
-    progress: &mut dyn FnMut(&str),
-) {
-    for entry in LIBRARY {
-        progress(&format!("library: {}", entry.name));
-        // The library's own tests see to it that every scenario can be planned.
-        let Ok(scenario) = Scenario::parse(entry.source()) else { continue };
-        let Ok(mut cells) = plan(&scenario, &Request::default()) else { continue };
-        let disciplined = DISCIPLINED.contains(&entry.name);
+/// What is judged on the library's scenarios.
+const LIBRARY_FEEDS: [Feed; 3] = [Feed::Module, Feed::Reports, Feed::Runs];
+
+/// What has been seen so far.
+#[derive(Default)]
+struct Made {
+    checker: Checker,
+    found: Vec<Violation>,
+    /// Scenarios of the library that did not run.
+    failed: bool,
+    /// What could not be run or compared, and why.
+    not_run: Vec<String>,
+}
+
+impl Made {
+    /// Runs a scenario's cells, as many as are wanted.
+    fn scenario(&mut self, what: &Exercise, name: &str, source: SourceFile) {
+        let planned = Scenario::parse(source).and_then(|s| plan(&s, &Request::default()));
+        let mut cells = match planned {
+            Ok(cells) => cells,
+            Err(diag) => return self.failed(name, &diag.to_string()),
+        };
+        let disciplined = DISCIPLINED.contains(&name);
         if disciplined && what.effort.cells < cells.len() {
             // P6 is about parts without the erratum: they come first.
             cells.sort_by_key(|cell| cell.platform().memory.erratum_pw_mce);
         }
         for cell in cells.iter_mut().take(what.effort.cells) {
             cell.plant(what.planted);
-            found.extend(watch(cell, disciplined, checker));
+            match watch(cell, disciplined, &mut self.checker) {
+                Ok(found) => self.found.extend(found),
+                Err(why) => {
+                    self.failed(&format!("{name} on {}", cell.platform().name), &why);
+                    continue;
+                }
+            }
             if what.effort.replays || cell.program().setup.is_none() {
-                found.extend(follow(cell, checker));
+                self.found.extend(follow(cell, &mut self.checker));
             }
         }
+    }
+    fn failed(&mut self, what: &str, why: &str) {
+        self.failed = true;
+        self.not_run.push(format!("{what}: {why}"));
+    }
+    fn relation(&mut self, id: &'static str, made: Relation) {
+        // What was not compared is no check: few comparisons are none.
+        if made.says_enough() || made.violation.is_some() {
+            self.checker.count(id, made.witnesses);
+        } else if made.cases > 0 {
+            self.not_run.push(format!("relation {id}: {}", made.told()));
+        }
+        let broken = made.violation.map(|v| Violation { id, what: v.to_string() });
+        self.found.extend(broken);
     }
 }
 
 /// Runs a cell in program order and without time under the eyes of groups C, P, R, T, H and E. `disciplined` says that its
 /// host keeps V1 to V3 of verification.md §2.8.
-pub fn watch(cell: &Cell, disciplined: bool, checker: &mut Checker) -> Vec<Violation> {
+///
+/// # Errors
+/// Why its machine could not be built or set up: nothing was looked at.
+pub fn watch(
+    cell: &Cell,
+    disciplined: bool,
+    checker: &mut Checker,
+) -> Result<Vec<Violation>, String> {
     drive::drive(cell, disciplined, checker)
 }
 
@@ -234,7 +280,20 @@ pub fn compare(planted: Planted, checker: &mut Checker) -> Vec<Violation> {
     found
 }
 
-fn report(what: &Exercise, tool: &str, checker: &Checker, found: &[Violation]) -> InvariantsReport {
+impl Made {
+    fn report(self, what: &Exercise, tool: &str) -> InvariantsReport {
+        let Made { checker, found, failed, not_run } = self;
+        report(what, tool, (&checker, &found), failed, not_run)
+    }
+}
+
+fn report(
+    what: &Exercise,
+    tool: &str,
+    (checker, found): (&Checker, &[Violation]),
+    failed: bool,
+    not_run: Vec<String>,
+) -> InvariantsReport {
     let mut broken: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for violation in found {
         broken.entry(violation.id).or_insert((0, &violation.what)).0 += 1;
@@ -249,6 +308,7 @@ fn report(what: &Exercise, tool: &str, checker: &Checker, found: &[Violation]) -
             _ if violations > 0 => Standing::Broken,
             Feed::Pending => Standing::Pending,
             Feed::LeftOut(_) => Standing::LeftOut,
+            feed if failed && LIBRARY_FEEDS.contains(&feed) => Standing::Incomplete,
             _ if witnesses == 0 => Standing::NotExercised,
             _ => Standing::Holds,
         };
@@ -267,12 +327,14 @@ fn report(what: &Exercise, tool: &str, checker: &Checker, found: &[Violation]) -
     let invariants: Vec<InvariantReport> =
         INVARIANTS.iter().filter(|i| what.wants(i)).map(row).collect();
     let any = |standing| invariants.iter().any(|i| i.standing == standing);
-    let verdict = match (any(Standing::Broken), any(Standing::NotExercised)) {
-        (true, _) => Verdict::Broken,
-        (false, true) => Verdict::Fail,
-        (false, false) => Verdict::Pass,
+    let verdict = match () {
+        // The library's own scenarios: one that cannot be run is a defect of the simulator.
+        () if any(Standing::Broken) || failed => Verdict::Broken,
+        () if any(Standing::NotExercised) => Verdict::Fail,
+        () => Verdict::Pass,
     };
-    InvariantsReport { schema: SCHEMA, tool: tool.to_owned(), seed: what.seed, verdict, invariants }
+    let (schema, tool, seed) = (SCHEMA, tool.to_owned(), what.seed);
+    InvariantsReport { schema, tool, seed, verdict, not_run, invariants }
 }
 
 impl fmt::Display for InvariantsReport {
@@ -293,10 +355,18 @@ impl fmt::Display for InvariantsReport {
                 writeln!(f, "     broken {} times, first: {first}", i.violations)?;
             }
         }
+        for what in &self.not_run {
+            writeln!(f, "NOT RUN: {what}")?;
+        }
         let count = |s| self.invariants.iter().filter(|i| i.standing == s).count();
+        // Said only where there is something to say.
+        let incomplete = match count(Standing::Incomplete) {
+            0 => String::new(),
+            n => format!("{n} incomplete, "),
+        };
         writeln!(
             f,
-            "{} hold, {} broken, {} not exercised, {} pending, {} left out",
+            "{} hold, {} broken, {incomplete}{} not exercised, {} pending, {} left out",
             count(Standing::Holds),
             count(Standing::Broken),
             count(Standing::NotExercised),
@@ -309,4 +379,62 @@ impl fmt::Display for InvariantsReport {
 /// Whether there is such an invariant, in capital letters or small.
 pub fn is_known(id: &str) -> bool {
     INVARIANTS.iter().any(|i| i.id.eq_ignore_ascii_case(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Exercise =
+        Exercise { group: None, id: None, effort: Effort::SMALL, seed: 1, planted: Planted::NONE };
+
+    fn scenario(tables: &str) -> SourceFile {
+        let text = format!(
+            "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\nprogram = 'cpu0 : mfence'\n\
+             [expect]\nfinal = [\"births 0\"]\n{tables}"
+        );
+        SourceFile::unchecked("x.toml", &text)
+    }
+
+    #[test]
+    fn a_scenario_that_cannot_be_read_planned_or_set_up_is_no_check_and_breaks_the_whole() {
+        let no_pamt = "[tdx]\nstate = \"ready\"\npamt = \"0x79000000\"\n";
+        let unknown = "[td.A]\nhkid = \"priv900\"\nstate = \"keyed\"\n[tdx]\nstate = \"ready\"\n";
+        for (tables, why) in
+            [("what", "x.toml:9:"), (unknown, "priv900"), (no_pamt, "TDX_PAMT_OUTSIDE_CMRS")]
+        {
+            let mut made = Made::default();
+            made.scenario(&SMALL, "x", scenario(tables));
+            assert!(
+                made.failed && made.not_run.iter().any(|n| n.contains(why)),
+                "{:?}",
+                made.not_run
+            );
+            // Other runs have something to say of it, and it held there.
+            made.checker.count("T1", 5);
+            let report = made.report(&SMALL, "test");
+            assert_eq!(report.verdict, Verdict::Broken);
+            let of = |id: &str| report.invariants.iter().find(|i| i.id == id).unwrap().standing;
+            assert_eq!((of("T1"), of("L1")), (Standing::Incomplete, Standing::NotExercised));
+            assert!(report.to_string().contains(why), "{report}");
+        }
+        let mut made = Made::default();
+        made.scenario(&SMALL, "x", scenario("[tdx]\nstate = \"ready\"\n"));
+        assert!(!made.failed && made.not_run.is_empty(), "{:?}", made.not_run);
+    }
+
+    #[test]
+    fn a_relation_of_which_few_worlds_could_be_compared_is_not_exercised_and_says_how_many() {
+        let relation =
+            |witnesses, skipped| Relation { witnesses, skipped, cases: 12, violation: None };
+        let standing = |relation| {
+            let mut made = Made::default();
+            made.relation("M7", relation);
+            let report = made.report(&Exercise { id: Some("M7".to_owned()), ..SMALL }, "test");
+            (report.invariants.first().unwrap().standing, report.verdict, report.not_run)
+        };
+        assert_eq!(standing(relation(3, 2)), (Standing::Holds, Verdict::Pass, vec![]));
+        let said = "relation M7: 2 of 12 worlds compared, 9 not made".to_owned();
+        assert_eq!(standing(relation(2, 9)), (Standing::NotExercised, Verdict::Fail, vec![said]));
+    }
 }

@@ -28,7 +28,6 @@ use report::{
     BoundsReport, CounterexampleReport, Document, ExplorationReport, FinalReport, JudgedReport,
     OutcomeReport, SCHEMA, SeenReport,
 };
-use sim_core::tdx::Leaf;
 use sim_core::{Op, Outcome, Ps};
 use std::collections::{BTreeMap, BTreeSet};
 use verify::search::{Budget, End, Search};
@@ -113,10 +112,20 @@ struct Ending {
     ends: u64,
     seen: Vec<u16>,
     finals: Vec<(bool, String)>,
+    /// The run went on in a way that is not modelled: what was seen before was seen, and nothing is known of the rest.
+    astray: bool,
 }
 
-/// What everybody saw, and how it stands with the final checks.
-type Seen = (Vec<u16>, Vec<(bool, String)>);
+impl Ending {
+    /// What an operation came to, as far as the model knows.
+    fn word<'a>(&self, explored: &'a Explored, line: usize) -> Option<&'a world::Word> {
+        let id = self.seen.get(line).copied().filter(|id| *id != world::LOST)?;
+        explored.search.system.word(id)
+    }
+}
+
+/// What everybody saw, how it stands with the final checks, and whether the run was followed no further ([`world::Fate`]).
+type Seen = (Vec<u16>, Vec<(bool, String)>, bool);
 
 /// What speaks against an expectation.
 struct Judged {
@@ -144,8 +153,8 @@ struct Prepared {
     watched: Vec<String>,
 }
 
-/// The world as it stands when a program begins; or the leaf that its tables need and the simulator does not model.
-fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, Leaf>, Diag> {
+/// The world as it stands when a program begins; or what its tables need and is not modelled.
+fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, String>, Diag> {
     let (program, spec) = (cell.program(), cell.platform());
     // One after the other, the next line begins when the one above is over and its store visible.
     let store_buffer = match program.order {
@@ -167,10 +176,13 @@ fn prepare(cell: &Cell, bounds: &Bounds) -> Result<Result<Prepared, Leaf>, Diag>
             Err(SetupError::Refused { at, found, expected }) => {
                 return Err(cell.source().diag(at.span(), found, expected));
             }
-            Err(SetupError::NotModelled(leaf)) => return Ok(Err(leaf)),
+            Err(SetupError::NotModelled(leaf)) => return Ok(Err(leaf.to_string())),
+        }
+        // A line of the module that the reference could not store, say: nothing that is built on it is known.
+        if let Some(what) = explorer.not_modelled {
+            return Ok(Err(what));
         }
     }
-    explorer.not_modelled = None;
     start.counts = world::Counts::default();
     start.memory.spec.store_buffer = store_buffer;
     explorer.pass_barriers(&mut start);
@@ -197,7 +209,8 @@ fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Boun
         }
         let finals: Vec<(bool, String)> =
             program.finals.iter().map(|f| search.system.judge(state, &f.check)).collect();
-        let entry = found.entry((state.seen.clone(), finals)).or_default();
+        let seen = (state.seen.clone(), finals, state.fate.astray);
+        let entry = found.entry(seen).or_default();
         entry.1 += 1;
         if entry.0.len() < TRIES {
             entry.0.push(number);
@@ -205,7 +218,13 @@ fn run_search(program: &Program, explorer: Explorer, start: World, bounds: &Boun
     }
     let mut endings: Vec<Ending> = found
         .into_iter()
-        .map(|((seen, finals), (states, ends))| Ending { states, ends, seen, finals })
+        .map(|((seen, finals, astray), (states, ends))| Ending {
+            states,
+            ends,
+            seen,
+            finals,
+            astray,
+        })
         .collect();
     endings.sort_by(|a, b| a.states.cmp(&b.states));
     Explored {
@@ -251,8 +270,8 @@ pub fn explore_cell(
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
-        Err(leaf) => {
-            report.notes.push(format!("not modelled: {leaf}, which [tdx] or [td] needs"));
+        Err(what) => {
+            report.notes.push(format!("not modelled: {what}, which [tdx] or [td] needs"));
             return Ok(report);
         }
     };
@@ -289,19 +308,20 @@ pub fn explore_cell(
     outcomes.sort_by(|a, b| (&a.steps, &a.finals).cmp(&(&b.steps, &b.finals)));
     outcomes.truncate(OUTCOMES_MAX);
     report.outcomes = outcomes;
-    report.verdict = match &explored.search.system.not_modelled {
-        Some(what) => {
-            report.notes.push(format!("not modelled: {what}"));
-            Verdict::NotModelled
-        }
-        None if exhausted && report.endings == 0 => {
-            report.notes.push("broken: the search found no end".to_owned());
-            Verdict::Broken
-        }
-        None if violated => Verdict::Fail,
-        None if !exhausted => Verdict::Undecided,
-        None => Verdict::Pass,
-    };
+    let system = &explored.search.system;
+    report.verdict = verdict(system, exhausted, report.endings, violated);
+    if let Some(what) = &system.not_modelled {
+        let ends: u64 = explored.endings.iter().filter(|e| e.astray).map(|e| e.ends).sum();
+        let runs = human::many(ends, "end");
+        report.notes.push(format!(
+            "not modelled: {what}; {runs} of the search are where a run went on in such a way, and what came behind was not looked at"
+        ));
+    }
+    if let Some(what) = &system.broken {
+        report.notes.push(format!("broken: {what}"));
+    } else if report.verdict == Verdict::Broken {
+        report.notes.push("broken: the search found no end".to_owned());
+    }
     if !exhausted {
         let why = match explored.end {
             End::States => format!("there are more than {} states", explored.bound),
@@ -312,6 +332,18 @@ pub fn explore_cell(
             .push(format!("not everything was seen: {why} (--states, --memory, --transitions)"));
     }
     Ok(report)
+}
+
+/// What came of a search, the worst first (docs/commands.md).
+fn verdict(system: &Explorer, exhausted: bool, endings: u64, violated: bool) -> Verdict {
+    match () {
+        () if system.broken.is_some() || exhausted && endings == 0 => Verdict::Broken,
+        // Whatever else there is, this run is one: nothing that is not modelled had happened in it.
+        () if violated => Verdict::Fail,
+        () if !exhausted => Verdict::Undecided,
+        () if system.not_modelled.is_some() => Verdict::NotModelled,
+        () => Verdict::Pass,
+    }
 }
 
 /// An address by the region that it is in.
@@ -343,7 +375,9 @@ fn outcome(program: &Program, explored: &Explored, ending: &Ending) -> OutcomeRe
         }),
         ProgramLine::Barrier => None,
     });
-    let finals = program.finals.iter().zip(&ending.finals).map(|(f, (met, seen))| FinalReport {
+    // Where a run was not followed to its end, nobody knows how it stands there.
+    let known = program.finals.iter().zip(&ending.finals).filter(|_| !ending.astray);
+    let finals = known.map(|(f, (met, seen))| FinalReport {
         check: f.text.clone(),
         seen: seen.clone(),
         met: *met,
@@ -364,9 +398,17 @@ fn judge_all(program: &Program, explored: &Explored, exhausted: bool) -> Vec<Jud
         )
     };
     let matches = |e: &Expectation, ending: &Ending| {
-        let id = line_of(e).and_then(|line| ending.seen.get(line).copied());
-        let word = id.and_then(|id| explored.search.system.word(id));
-        word.is_some_and(|w| e.pattern.matches(&w.outcome))
+        let word = line_of(e).and_then(|line| ending.word(explored, line));
+        word.is_some_and(|w| w.fits(|outcome| e.pattern.matches(outcome)))
+    };
+    // An operation that a run did not come to, as it was not followed to its end, speaks for nothing.
+    let untold = |e: &Expectation, ending: &Ending| {
+        ending.astray && line_of(e).is_none_or(|line| ending.word(explored, line).is_none())
+    };
+    // A run that was followed to its end, where there is one: it can be run again.
+    let first = |bad: &dyn Fn(&Ending) -> bool| {
+        let whole = explored.endings.iter().position(|e| !e.astray && bad(e));
+        whole.or_else(|| explored.endings.iter().position(bad))
     };
     let words = |e: &Expectation| -> Vec<String> {
         let line = line_of(e).unwrap_or(usize::MAX);
@@ -386,9 +428,12 @@ fn judge_all(program: &Program, explored: &Explored, exhausted: bool) -> Vec<Jud
             program.allowed.iter().filter(|a| (a.agent, a.index) == (e.agent, e.index)).collect();
         let bad = |ending: &Ending| match e.forbidden {
             true => matches(e, ending),
-            false => !matches(e, ending) && !allowed.iter().any(|a| matches(a, ending)),
+            false => {
+                let known = !untold(e, ending);
+                known && !matches(e, ending) && !allowed.iter().any(|a| matches(a, ending))
+            }
         };
-        let against = explored.endings.iter().position(bad);
+        let against = first(&bad);
         let holds = match (against, exhausted) {
             (Some(_), _) => Some(false),
             (None, true) => Some(true),
@@ -403,16 +448,17 @@ fn judge_all(program: &Program, explored: &Explored, exhausted: bool) -> Vec<Jud
         let subject = step_name(program, e.agent, e.index);
         push("possibly", subject, e.pattern.to_string(), words(e), None, holds);
     }
+    let ends = || explored.endings.iter().filter(|e| !e.astray);
     for (i, check) in program.finals.iter().enumerate() {
-        let fails = |e: &Ending| e.finals.get(i).is_some_and(|(met, _)| !met);
-        let against = explored.endings.iter().position(fails);
+        let fails = |e: &Ending| !e.astray && e.finals.get(i).is_some_and(|(met, _)| !met);
+        let against = first(&fails);
         let holds = match (against, exhausted) {
             (Some(_), _) => Some(false),
             (None, true) => Some(true),
             (None, false) => None,
         };
         let all: BTreeSet<String> =
-            explored.endings.iter().filter_map(|e| Some(e.finals.get(i)?.1.clone())).collect();
+            ends().filter_map(|e| Some(e.finals.get(i)?.1.clone())).collect();
         push(
             "always",
             "final".to_owned(),
@@ -437,12 +483,13 @@ fn tell(
     let mut report =
         CounterexampleReport { against, moves: Vec::new(), file: None, reproduced: false };
     let Some(ending) = explored.endings.get(number) else { return report };
-    let words: Vec<Option<String>> = ending
-        .seen
-        .iter()
-        .map(|id| explored.search.system.word(*id).map(|w| w.text.clone()))
+    let words: Vec<Option<String>> = (0..ending.seen.len())
+        .map(|line| ending.word(explored, line).map(|w| w.pattern.clone()))
         .collect();
-    let finals = ending.finals.clone();
+    // Of a run that was not followed to its end nothing is known there.
+    let finals = if ending.astray { Vec::new() } else { ending.finals.clone() };
+    let lost: BTreeSet<usize> =
+        (0..ending.seen.len()).filter(|i| ending.seen.get(*i) == Some(&world::LOST)).collect();
     let program = cell.program();
     let what = counterexample::Shown { words: &words, finals: &finals, nth };
     // A file that is silent about what does not hold shows nothing, whatever comes of it.
@@ -453,7 +500,8 @@ fn tell(
         let system = &mut explored.search.system;
         // What happened within a call can be written before it or after it.
         for way in [Way::Begin, Way::End] {
-            let ordered = counterexample::ordered(system, start, &moves, way);
+            let mut ordered = counterexample::ordered(system, start, &moves, way);
+            ordered.retain(|item| !item.is_line_of(&lost));
             let text = counterexample::scenario(scenario, cell, request, system, &ordered, &what);
             let reproduced =
                 shows && text.as_ref().is_some_and(|t| counterexample::reproduces(t, request));

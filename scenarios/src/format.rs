@@ -264,9 +264,11 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Whether there is nothing that can fail in a run.
+    /// Whether nothing is asked, neither of a run nor of all of them.
     pub fn is_empty(&self) -> bool {
-        self.expect.is_empty() && self.forbid.is_empty() && self.finals.is_empty()
+        let asks_a_run =
+            !self.expect.is_empty() || !self.forbid.is_empty() || !self.finals.is_empty();
+        !asks_a_run && self.allow.is_empty()
     }
 }
 

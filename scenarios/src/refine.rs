@@ -38,7 +38,7 @@ pub use checker::Checker;
 
 use compare::{Sides, holders};
 use fate::Fate;
-use judge::{Judge, Seen};
+use judge::{Judge, Seen, Verdict};
 use log::{Record, Seal, next_choice};
 use machine::{
     Act, Actor, AgentSpec, Item, Machine, Mark, Order, Program, Purpose, Run, StepRecord,
@@ -102,6 +102,12 @@ pub enum Difference {
         /// What the monitor complains of.
         complaints: String,
     },
+    /// The machine's journal of calls does not fit together: nobody can tell what the module did for whom.
+    #[error("the machine's journal has {what}")]
+    Journal {
+        /// What there should not have been.
+        what: String,
+    },
     /// The log is off or overflowed: nothing can be said.
     #[error("the machine's log is not complete")]
     NoLog,
@@ -146,7 +152,8 @@ pub struct Compared {
     pub states: u64,
     /// Calls, exits from TDs and machine checks that the monitor of the TDX module judged.
     pub judged: u64,
-    /// Calls that it does not judge, or whose change could not be told from that of others.
+    /// Calls that it does not judge, that never came to an end, or whose change could not be told from that of others; exits
+    /// behind which the guest goes on.
     pub not_judged: u64,
 }
 
@@ -275,10 +282,15 @@ impl Refinement {
             let memory: &dyn Memory = &Seen(&self.reference);
             let memory = if self.concurrent { &Unknown } else { memory };
             if let Err(verdict) = self.judge.mark(mark, memory) {
-                let all: Vec<String> = verdict.complaints.iter().map(ToString::to_string).collect();
-                let (call, complaints) = (verdict.call, all.join("; "));
-                let difference = Difference::Module { call: call.clone(), complaints };
-                return Err(self.disagreement(difference, Some(call)));
+                let (difference, within) = match verdict {
+                    Verdict::Call { call, complaints } => {
+                        let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+                        let complaints = all.join("; ");
+                        (Difference::Module { call: call.clone(), complaints }, Some(call))
+                    }
+                    Verdict::Journal(what) => (Difference::Journal { what }, None),
+                };
+                return Err(self.disagreement(difference, within));
             }
         }
         (self.compared.judged, self.compared.not_judged) =
@@ -664,6 +676,8 @@ impl Refinement {
     /// What machine and reference differ in.
     pub fn finish(&mut self, machine: &mut Machine) -> Result<(), Disagreement> {
         self.catch_up(machine, &mut ())?;
+        // A call that never came to its end, as the machine stopped before.
+        self.compared.not_judged = self.judge.judged.not_judged + self.judge.under_way();
         let lines = std::mem::take(&mut self.lines);
         let compared = self.compare_all(machine, &lines);
         self.lines = lines;

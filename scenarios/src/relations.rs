@@ -61,10 +61,24 @@ pub(crate) struct Rule {
 pub struct Relation {
     /// Worlds on which the relation had something to say.
     pub witnesses: u64,
-    /// Worlds made.
+    /// Worlds that could not be made: nothing was compared.
+    pub skipped: u64,
+    /// Worlds asked for.
     pub cases: u64,
     /// The first that broke it; nothing was checked after it.
     pub violation: Option<Counterexample>,
+}
+
+impl Relation {
+    /// Whether enough worlds were compared for the relation to be a check: one in five of those asked for.
+    pub const fn says_enough(&self) -> bool {
+        self.witnesses > 0 && self.witnesses.saturating_mul(5) >= self.cases
+    }
+    /// How many worlds were compared, in words.
+    pub fn told(&self) -> String {
+        let Relation { witnesses, skipped, cases, .. } = self;
+        format!("{witnesses} of {cases} worlds compared, {skipped} not made")
+    }
 }
 
 /// Two runs that should have been alike.
@@ -132,37 +146,39 @@ pub fn check_altered(
     alter: &dyn Fn(&mut Case),
 ) -> Option<Relation> {
     let rule = rules().find(|rule| rule.id == id)?;
-    let name = id.bytes().fold(0, |all, byte| all << 8 | u64::from(byte));
-    let mut out = Relation { witnesses: 0, cases, violation: None };
-    for n in 0..cases {
-        let mut dice = Dice::new(mix(seed, name, n));
-        let judged = match (rule.make)(&mut dice) {
-            Some(case) => judge(rule, case, alter),
-            None => Err(Unfit("a world whose platform does not fit".to_owned())),
-        };
-        match judged {
-            Ok((Judged::Vacuous, _)) => {}
-            Ok((Judged::Holds, _)) => out.witnesses += 1,
-            Ok((Judged::Broken(_), case)) => {
-                out.witnesses += 1;
-                let (case, why) = shrink(rule, case, alter);
-                out.violation = Some(Counterexample::new(rule, seed, n, why, altered(case, alter)));
-                return Some(out);
-            }
-            // Whoever made the world made it wrong: as bad as a relation that does not hold.
-            Err(Unfit(why)) => {
-                let empty = (rule.make)(&mut Dice::new(mix(seed, name, n)));
-                let Some(case) = empty else { continue };
-                out.violation = Some(Counterexample::new(rule, seed, n, why, altered(case, alter)));
-                return Some(out);
-            }
-        }
-    }
-    Some(out)
+    Some(check_rule(rule, seed, cases, alter))
 }
 
-fn judge(rule: &Rule, case: Case, alter: &dyn Fn(&mut Case)) -> Result<(Judged, Case), Unfit> {
-    Ok(((rule.judge)(&altered(case.clone(), alter))?, case))
+fn check_rule(rule: &Rule, seed: u64, cases: u64, alter: &dyn Fn(&mut Case)) -> Relation {
+    let name = rule.id.bytes().fold(0, |all, byte| all << 8 | u64::from(byte));
+    let mut out = Relation { witnesses: 0, skipped: 0, cases, violation: None };
+    for n in 0..cases {
+        let mut dice = Dice::new(mix(seed, name, n));
+        let Some(case) = (rule.make)(&mut dice) else {
+            out.skipped += 1;
+            continue;
+        };
+        let (case, why) = match judge(rule, &case, alter) {
+            Ok(Judged::Vacuous) => continue,
+            Ok(Judged::Holds) => {
+                out.witnesses += 1;
+                continue;
+            }
+            Ok(Judged::Broken(_)) => {
+                out.witnesses += 1;
+                shrink(rule, case, alter)
+            }
+            // Whoever made the world made it wrong: as bad as a relation that does not hold.
+            Err(Unfit(why)) => (case, why),
+        };
+        out.violation = Some(Counterexample::new(rule, seed, n, why, altered(case, alter)));
+        return out;
+    }
+    out
+}
+
+fn judge(rule: &Rule, case: &Case, alter: &dyn Fn(&mut Case)) -> Result<Judged, Unfit> {
+    (rule.judge)(&altered(case.clone(), alter))
 }
 
 fn altered(mut case: Case, alter: &dyn Fn(&mut Case)) -> Case {
@@ -172,8 +188,8 @@ fn altered(mut case: Case, alter: &dyn Fn(&mut Case)) -> Case {
 
 /// Leaves lines out while the relation stays broken: halves, then quarters, down to single lines, until none can go.
 fn shrink(rule: &Rule, case: Case, alter: &dyn Fn(&mut Case)) -> (Case, String) {
-    let broken = |case: &Case| match judge(rule, case.clone(), alter) {
-        Ok((Judged::Broken(why), _)) => Some(why),
+    let broken = |case: &Case| match judge(rule, case, alter) {
+        Ok(Judged::Broken(why)) => Some(why),
         _ => None,
     };
     let (mut best, mut why) = (case, String::new());
@@ -278,4 +294,42 @@ pub(crate) fn outcomes_of(
     }
     // Worlds that share no line say nothing about each other.
     if compared { Judged::Holds } else { Judged::Vacuous }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(
+        make: fn(&mut Dice) -> Option<Case>,
+        judge: fn(&Case) -> Result<Judged, Unfit>,
+    ) -> Rule {
+        Rule { id: "X1", says: "something", make, keeps: |_| true, judge }
+    }
+    fn world(dice: &mut Dice) -> Option<Case> {
+        let base = generate::world(dice, Style::RAW)?.world;
+        Some(Case { other: base.clone(), base, at: 0 })
+    }
+    fn nothing_altered(_: &mut Case) {}
+
+    #[test]
+    fn a_world_that_could_not_be_made_is_counted_as_skipped_and_is_no_check() {
+        let one_in_eight = |dice: &mut Dice| if dice.one_in(8) { world(dice) } else { None };
+        let made = check_rule(&rule(one_in_eight, |_| Ok(Judged::Holds)), 1, 80, &nothing_altered);
+        assert_eq!((made.witnesses + made.skipped, made.cases), (80, 80));
+        assert!((1..16).contains(&made.witnesses) && made.violation.is_none(), "{}", made.told());
+        assert!(!made.says_enough(), "{}", made.told());
+        let all = check_rule(&rule(world, |_| Ok(Judged::Holds)), 1, 5, &nothing_altered);
+        assert_eq!((all.witnesses, all.skipped, all.says_enough()), (5, 0, true));
+        // What the relation says nothing of is neither.
+        let none = check_rule(&rule(world, |_| Ok(Judged::Vacuous)), 1, 5, &nothing_altered);
+        assert_eq!((none.witnesses, none.skipped, none.says_enough()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_world_that_was_made_and_does_not_fit_is_a_violation() {
+        let unfit = |_: &Case| Err(Unfit("no room".to_owned()));
+        let found = check_rule(&rule(world, unfit), 1, 5, &nothing_altered).violation.unwrap();
+        assert_eq!((found.case, found.why.as_str()), (0, "no room"));
+    }
 }

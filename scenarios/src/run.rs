@@ -214,6 +214,11 @@ fn run_at(
 ) -> Result<(RunReport, bool), Diag> {
     let spec = &cell.platform.spec;
     let crypto = cell.program.crypto;
+    if cell.program.expectations.is_empty() && cell.program.finals.is_empty() {
+        let found = format!("nothing but [allow] for {}, {crypto}", spec.name);
+        let expected = "an expectation: nothing of it can fail in one run; `tdxsim explore` tells what is possible";
+        return Err(cell.source.diag(0..0, found, expected));
+    }
     let options = Options { speed: request.speed, crypto, seed: request.seed, log: true };
     let mut report = RunReport {
         scenario: cell.program.name.clone(),

@@ -20,8 +20,21 @@ fn says(word: &str, real: &str) -> bool {
     match word {
         "garbage" => real.starts_with("garbage") || real == "zeros",
         "data" => real.starts_with("data") || real == "zeros",
+        _ if word.contains('?') => fits_but_for_unknown_bytes(word, real),
         _ => word == real,
     }
+}
+
+/// As [`says`] of words with some bytes that nobody knows, `??`.
+fn fits_but_for_unknown_bytes(word: &str, real: &str) -> bool {
+    let (class, bytes) = word.split_once(' ').unwrap();
+    let Some(rest) = real.strip_prefix(class) else { return false };
+    let (bytes, rest) = match bytes.strip_prefix("0x") {
+        Some(digits) => (digits, rest.trim_start_matches(" 0x")),
+        None => (bytes.strip_prefix("bytes=").unwrap(), rest.trim_start_matches(" bytes=")),
+    };
+    let real = format!("{rest:0>width$}", width = bytes.len());
+    bytes.len() == real.len() && bytes.chars().zip(real.chars()).all(|(a, b)| a == '?' || a == b)
 }
 
 /// Whether an outcome of the search is what a run came to.
@@ -413,4 +426,122 @@ fn a_study_that_runs_out_of_its_budget_does_not_say_never() {
         assert!(cells.clone().count() > 0);
         assert!(cells.clone().all(|c| c.answer == "undecided"), "{}", made.markdown());
     }
+}
+
+// ---------------------------------------------------------------------------------------------------- what is not modelled
+
+/// [`WEAK`], with a leaf that the module has not behind it, and whatever else.
+fn with_a_strange_leaf(rest: &str) -> Scenario {
+    let program = format!("{WEAK}  cpu0 : tdh.export.pause\n  cpu1 : load [P0] 8\n");
+    Scenario::from_text(
+        "s.toml",
+        &text("program", &program, &format!("[tdx]\nstate = \"ready\"\n{rest}")),
+    )
+    .unwrap()
+}
+
+fn strange(rest: &str) -> (Verdict, ExplorationReport) {
+    let found = explore(&with_a_strange_leaf(rest), &symbolic(), &Bounds::default(), TOOL).unwrap();
+    (found.verdict, found.explorations.into_iter().next().unwrap())
+}
+
+#[test]
+fn a_counterexample_that_was_seen_before_a_run_went_on_unmodelled_counts_and_the_rest_is_said_to_be_unknown()
+ {
+    let (verdict, found) = strange("[expect]\n\"cpu1.1\" = \"data 0x101010101010101\"\n");
+    assert_eq!(verdict, Verdict::Fail);
+    let c = found.counterexamples.first().unwrap();
+    assert!(c.reproduced, "{:?}\n{:?}", c.moves, c.file);
+    assert!(!c.file.as_ref().unwrap().contains("tdh.export.pause"));
+    let notes: Vec<&String> = found.notes.iter().filter(|n| n.contains("not modelled")).collect();
+    let [note] = notes.as_slice() else { panic!("{:?}", found.notes) };
+    assert!(note.contains("2 ends of the search are where a run went on in such a way"), "{note}");
+}
+
+#[test]
+fn what_a_run_that_went_on_unmodelled_might_have_seen_speaks_against_nothing() {
+    // Of the call itself, of what is behind it, and of how it stands at the end.
+    for rest in [
+        "[expect]\n\"cpu0.4\" = \"tdx SUCCESS\"\n",
+        "[expect]\n\"cpu1.2\" = \"mc\"\n",
+        "[forbid]\n\"cpu1.2\" = \"data\"\n",
+        "[forbid]\n\"cpu0.4\" = \"not-run not-modelled\"\n",
+        "[expect]\nfinal = [\"poisoned P0\"]\n",
+        "[expect]\n\"cpu1.1\" = \"data\"\n[allow]\n\"cpu1.1\" = \"mc\"\n",
+    ] {
+        let (verdict, found) = strange(rest);
+        assert_eq!(verdict, Verdict::NotModelled, "{rest}");
+        assert_eq!(found.counterexamples, [], "{rest}");
+        assert_eq!(found.expectations.last().unwrap().holds, None, "{rest}");
+    }
+    // What is possible was seen before.
+    let (_, found) = strange(
+        "[expect]\n\"cpu1.1\" = \"data\"\n[allow]\n\"cpu1.1\" = \"data 0x202020202020202\"\n",
+    );
+    assert_eq!(found.expectations.last().unwrap().holds, Some(true));
+}
+
+#[test]
+fn a_search_that_ran_out_of_its_budget_and_met_what_is_not_modelled_is_undecided() {
+    let scenario = with_a_strange_leaf("[expect]\n\"cpu1.1\" = \"data\"\n");
+    let all = explore(&scenario, &symbolic(), &Bounds::default(), TOOL).unwrap();
+    let states = all.explorations.first().unwrap().states as usize;
+    assert_eq!(all.verdict, Verdict::NotModelled);
+    let few = Bounds { states: states - 1, ..Bounds::default() };
+    let found = explore(&scenario, &symbolic(), &few, TOOL).unwrap();
+    let notes = &found.explorations.first().unwrap().notes;
+    assert_eq!(found.verdict, Verdict::Undecided, "{notes:?}");
+    assert!(notes.iter().any(|n| n.contains("not modelled")), "{notes:?}");
+}
+
+#[test]
+fn words_that_differ_in_a_byte_that_is_known_are_two_outcomes_though_others_are_not_known() {
+    let program = "  cpu0 : store [P0] 4 0x1\n  cpu1 : store [P0] 4 0x2\n  barrier\n  cpu0 : load [P0] 8\n  cpu0 : load [P0] 12\n";
+    let explored = |rest: &str| {
+        let scenario = Scenario::from_text("s.toml", &text("concurrent", program, rest)).unwrap();
+        let cell = plan(&scenario, &symbolic()).unwrap().remove(0);
+        let found = explore_cell(&scenario, &cell, &symbolic(), &Bounds::default()).unwrap();
+        (found, run(&cell, &symbolic()).unwrap())
+    };
+    let (found, real) = explored("[expect]\n\"cpu0.2\" = \"data\"\n\"cpu0.3\" = \"data\"\n");
+    let seen: Vec<&str> =
+        found.expectations.iter().flat_map(|e| e.seen.iter().map(String::as_str)).collect();
+    assert_eq!(
+        seen,
+        [
+            "data 0x????????00000001",
+            "data 0x????????00000002",
+            "data bytes=01000000????????????????",
+            "data bytes=02000000????????????????"
+        ]
+    );
+    assert_eq!((found.endings, found.verdict), (2, Verdict::Pass));
+    assert!(found.outcomes.iter().any(|o| is_run(o, &real)));
+    // Bytes that nobody knows are no number that anybody could expect.
+    for number in ["0x5a5a5a5a00000001", "0xa5a5a5a500000001", "0x1"] {
+        let (found, _) =
+            explored(&format!("[expect]\n\"cpu0.2\" = \"data {number} | data 0x2\"\n"));
+        assert_eq!(found.verdict, Verdict::Fail, "{number}");
+        assert!(
+            found.counterexamples.iter().all(|c| c
+                .file
+                .as_ref()
+                .unwrap()
+                .contains("\"cpu0.2\" = \"data\""))
+        );
+    }
+}
+
+#[test]
+fn a_line_outside_the_tdmrs_may_leave_before_or_after_the_module_changes_its_key() {
+    let program = "  seam1 : rep-stosb [P0@priv2] 64 fill=0x11\n  cpu0 : tdh.mng.key.config rcx=[A_TDR]\n  \
+                   seam1 : load [P0@priv2] 8\n";
+    let rest = "[tdx]\nstate = \"ready\"\n[td.A]\nhkid = \"priv2\"\nstate = \"created\"\n\
+                [expect]\nfinal = [\"not panic\"]\n";
+    let scenario = Scenario::from_text("s.toml", &text("program", program, rest)).unwrap();
+    let found = explore(&scenario, &symbolic(), &Bounds::default(), TOOL).unwrap();
+    let last = |o: &OutcomeReport| o.steps.last().unwrap().outcome.clone();
+    let seen: Vec<String> =
+        found.explorations.iter().flat_map(|e| e.outcomes.iter().map(last)).collect();
+    assert_eq!(seen, ["data 0x1111111111111111", "mc srar data-load shutdown"]);
 }

@@ -189,6 +189,43 @@ fn output_that_cannot_be_written_is_exit_six() {
 }
 
 #[test]
+fn a_counterexample_that_cannot_be_written_is_printed_and_ends_with_6() {
+    let inside_a_file = file("no-directory", b"").join("cx.toml");
+    let to = inside_a_file.to_str().unwrap();
+    let found =
+        &["explore", "forgotten-flush-to-shared", "--platform", "gnr", "--integrity", "ci"][..];
+    for (arguments, says) in [
+        (found, "COUNTEREXAMPLE FOUND"),
+        (&["explore", "--study", "physical-attacks"][..], "| attack"),
+    ] {
+        let output = tdxsim(&[arguments, &["--write", to][..]].concat());
+        assert_eq!(output.status.code(), Some(6), "{arguments:?}: {}", stderr(&output));
+        assert!(stdout(&output).contains(says), "{arguments:?}: {}", stdout(&output));
+        assert!(stderr(&output).contains("no-directory/cx.toml: "), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_scenario_that_only_allows_is_explored_and_not_run() {
+    let with = |outcome: &str| {
+        let text = format!(
+            "[scenario]\nname = \"x\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\norder = \"concurrent\"\n\
+             program = \"\"\"\n  cpu0 : store [P0] 8 1\n  cpu1 : store [P0] 8 2\n  barrier\n  cpu0 : load [P0] 8\n\"\"\"\n\
+             [regions]\nP0 = {{ base = \"0x10000000\", size = \"4KiB\" }}\n[allow]\n\"cpu0.2\" = \"{outcome}\"\n"
+        );
+        file("allow.toml", text.as_bytes())
+    };
+    for (outcome, code) in [("data 0x1", 0), ("data 0x2", 0), ("data 0x3", 1)] {
+        let path = with(outcome);
+        let output = tdxsim(&["explore", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(code), "{outcome}: {}", stdout(&output));
+        let output = tdxsim(&["run", path.to_str().unwrap()]);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        assert!(stderr(&output).contains("nothing but [allow]"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_real_trace_runs_on_the_host_and_in_a_td() {
     let trace = "scenarios/data/lackey-true.trace.gz";
     let host = json(&["replay", trace, "--format", "json"]);

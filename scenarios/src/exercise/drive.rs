@@ -53,21 +53,24 @@ struct Driver<'a> {
 /// Runs a cell in program order, without time, and checks every call, every machine check and every read of a guest.
 /// `disciplined` says that its host keeps V1 to V3 of verification.md §2.8.
 ///
-/// Nothing is found in a cell whose machine cannot be built or set up: that is somebody else's message.
-pub(crate) fn drive(cell: &Cell, disciplined: bool, checker: &mut Checker) -> Vec<Violation> {
+/// # Errors
+/// Why the machine could not be built or set up: nothing was looked at.
+pub(crate) fn drive(
+    cell: &Cell,
+    disciplined: bool,
+    checker: &mut Checker,
+) -> Result<Vec<Violation>, String> {
     let spec = cell.platform();
     let crypto = cell.program().crypto;
     let options = Options { speed: Speed::Functional, crypto, seed: 1, log: true };
-    let Ok(mut machine) = Machine::new(spec, options) else { return Vec::new() };
+    let mut machine = Machine::new(spec, options).map_err(|error| error.to_string())?;
     let mut os = LinuxMce::new(McPolicy {
         seam_nr_recovery: true,
         mask_keyid: true,
         address_bits: spec.keyid.address_bits(),
     });
-    if let Some(setup) = &cell.program().setup
-        && setup.run(&mut machine, &mut os).is_err()
-    {
-        return Vec::new();
+    if let Some(setup) = &cell.program().setup {
+        setup.run(&mut machine, &mut os).map_err(|error| format!("[tdx] or [td]: {error:?}"))?;
     }
     let program = machine_program(cell.program());
     let base = machine.agents().count() as u16;
@@ -97,7 +100,7 @@ pub(crate) fn drive(cell: &Cell, disciplined: bool, checker: &mut Checker) -> Ve
         }
     }
     driver.finish(disciplined);
-    driver.found
+    Ok(driver.found)
 }
 
 impl Driver<'_> {

@@ -15,7 +15,7 @@ use crate::run::{Cell, Request, plan, run};
 use machine::{AgentKind, Order};
 use sim_core::op::{AddrExpr, Base, KeyRef, RegBase, RegExpr, TextOp};
 use sim_core::{Addr, KeyId, Op, Ps};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use verify::search::System;
 
 /// Where a call stands among what happened while it was under way.
@@ -38,6 +38,13 @@ pub(super) enum Item {
     Prefetch(usize, Addr),
     /// A dropped translation of this guest.
     Forget(usize, u64),
+}
+
+impl Item {
+    /// Whether it is one of these lines of the scenario's own program.
+    pub(super) fn is_line_of(&self, lines: &BTreeSet<usize>) -> bool {
+        matches!(self, Item::Line(line) if lines.contains(line))
+    }
 }
 
 /// What stands behind an operation that had begun before.
@@ -353,13 +360,20 @@ fn opposite(check: FinalCheck, seen: &str) -> Option<FinalCheck> {
         FinalCheck::Tlb { core, tdr, address, holds } => {
             FinalCheck::Tlb { core, tdr, address, holds: !holds }
         }
-        FinalCheck::Reads { at, .. } => FinalCheck::Reads { at, pattern: seen.parse().ok()? },
+        FinalCheck::Reads { at, .. } => {
+            FinalCheck::Reads { at, pattern: sayable(seen).parse().ok()? }
+        }
         FinalCheck::Ucna(_) => FinalCheck::Ucna(seen.parse().ok()?),
         FinalCheck::Births(_) => FinalCheck::Births(seen.parse().ok()?),
         FinalCheck::LivePoison(_) => FinalCheck::LivePoison(seen.parse().ok()?),
         FinalCheck::PartialWrites(_) => FinalCheck::PartialWrites(seen.parse().ok()?),
         _ => return None,
     })
+}
+
+/// Words of which a pattern can say only the class: some of their bytes nobody knows.
+fn sayable(seen: &str) -> &str {
+    if seen.contains('?') { seen.split(' ').next().unwrap_or(seen) } else { seen }
 }
 
 /// The agent that makes hardware's choices: one whose lines nobody counts.

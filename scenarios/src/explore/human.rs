@@ -38,7 +38,7 @@ pub const fn verdict_word(verdict: Verdict) -> &'static str {
 }
 
 /// `1 state`, `2 states`
-fn many(n: u64, what: &str) -> String {
+pub(super) fn many(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

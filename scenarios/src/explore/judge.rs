@@ -1,9 +1,10 @@
 //! Final checks on a world.
 
-use super::world::{Explorer, World};
+use super::world::{Explorer, Word, World};
 use crate::format::{BoundCheck, FinalCheck};
 use crate::run::judge_module;
 use sim_core::outcome::{DataClass, Loaded};
+use sim_core::{LineData, Outcome};
 use verify::reference::Bytes;
 use verify::reference::tables::read_row;
 
@@ -40,14 +41,17 @@ impl Explorer {
                 } else {
                     (Bytes::ZERO, DataClass::Blocked)
                 };
+                if row.poison {
+                    let nothing = Loaded { data: LineData::ZERO, bytes: 64, class };
+                    return (pattern.matches(true, &nothing), "poison".to_owned());
+                }
                 let loaded = Loaded { data: bytes.data(), bytes: 64, class };
-                let unknown = !bytes.unknown().is_empty();
-                let seen = match (row.poison, unknown) {
-                    (true, _) => "poison".to_owned(),
-                    (false, true) => "garbage".to_owned(),
-                    (false, false) => loaded.to_string(),
+                let word = Word::of((Outcome::Data(loaded), bytes.unknown()));
+                let fits = |outcome: &Outcome| match outcome {
+                    Outcome::Data(loaded) => pattern.matches(false, loaded),
+                    _ => false,
                 };
-                (pattern.matches(row.poison, &loaded), seen)
+                (word.fits(fits), word.text)
             }
             FinalCheck::Panic { holds } => flag(w.fate.panicked, *holds),
             FinalCheck::TdxDisabled { holds } => flag(w.fate.tdx_disabled, *holds),

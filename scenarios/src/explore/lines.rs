@@ -3,6 +3,7 @@
 use crate::format::{FinalCheck, Program, ProgramLine};
 use machine::AgentKind;
 use sim_core::op::MemType;
+use sim_core::tdx::Leaf;
 use sim_core::{Hpa, KeyId, LINES_PER_PAGE, Line, Op, PlatformSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -169,11 +170,19 @@ impl Lines {
         };
         let mut uses: BTreeMap<Line, Use> = candidates.into_iter().map(fresh).collect();
         let mut keyed: BTreeSet<KeyId> = BTreeSet::new();
+        // By the module any private KeyID may get a new key, wherever in memory it is used.
+        let mut module_keys = false;
         for line in &program.lines {
             let ProgramLine::Step(step) = line else { continue };
             let Some(agent) = program.agents.get(step.agent) else { continue };
-            if let Op::Pconfig { keyid, .. } = &step.op {
-                keyed.insert(*keyid);
+            match &step.op {
+                Op::Pconfig { keyid, .. } => {
+                    keyed.insert(*keyid);
+                }
+                Op::Seamcall { leaf, .. } => {
+                    module_keys |= [Leaf::MNG_KEY_CONFIG, Leaf::SYS_KEY_CONFIG].contains(leaf);
+                }
+                _ => {}
             }
             if agent.kind == AgentKind::Guest {
                 continue;
@@ -202,9 +211,9 @@ impl Lines {
                 }
             }
         }
-        let contended = |u: &Use| {
-            u.is_contended() || counted && u.counts() || u.keyids.iter().any(|k| keyed.contains(k))
-        };
+        let rekeyed = |k: &KeyId| keyed.contains(k) || module_keys && spec.keyid.is_private(*k);
+        let contended =
+            |u: &Use| u.is_contended() || counted && u.counts() || u.keyids.iter().any(rekeyed);
         out.watched =
             uses.into_iter().filter(|(_, u)| contended(u)).map(|(line, _)| line).collect();
         if let Some(setup) = setup {

@@ -7,7 +7,7 @@
 //! Guests' addresses are translated by the module's Secure-EPT, not by what lies in memory; a translation stays in the TLB of
 //! its processor until something flushes it, or hardware forgets it.
 
-use super::world::{Deps, Explorer, Move, World, spans};
+use super::world::{Deps, Explorer, KNOWN, Move, Saw, World, spans};
 use machine::{AgentKind, Order, Translation, exit_of, is_seam_msr, reset_msr};
 use sim_core::data::LineData;
 use sim_core::mca::{McConsequence, McContext, McRecord};
@@ -97,7 +97,7 @@ enum Ran {
     /// The host's call is over.
     Over(Outcome),
     /// The guest's operation is over.
-    Asked(Ask, (Outcome, bool)),
+    Asked(Ask, Saw),
 }
 
 /// What keeps a guest's access from memory.
@@ -339,7 +339,7 @@ impl Explorer {
         let Some(spec) = self.agents.get(agent) else { return true };
         let (kind, core) = (spec.kind, spec.core);
         if let Some(refused) = self.refusal(w, agent) {
-            self.over(w, line, (refused, false));
+            self.over(w, line, (refused, KNOWN));
             return true;
         }
         if kind == AgentKind::Guest {
@@ -349,7 +349,7 @@ impl Explorer {
             // The host goes on with a core on which a guest runs: a timer interrupt makes the guest leave.
             self.call_back(w, core);
             if let Some(refused) = self.refusal(w, agent) {
-                self.over(w, line, (refused, false));
+                self.over(w, line, (refused, KNOWN));
                 return true;
             }
             if is_serialising(op) {
@@ -406,7 +406,7 @@ impl Explorer {
                 return true;
             }
         };
-        self.over(w, line, (outcome, false));
+        self.over(w, line, (outcome, KNOWN));
         true
     }
 
@@ -420,12 +420,12 @@ impl Explorer {
             }
             return match self.fly(w, core, true) {
                 Ran::Over(outcome) => outcome,
-                _ => Outcome::NotRun(NotRun::NotModelled),
+                _ => self.lost_track(w, "a call before the program that does not return").0,
             };
         }
         match self.access(w, Agent::Kernel, core, op) {
             Ok(seen) => self.outcome(w, usize::MAX, core, seen).0,
-            Err(_) => Outcome::NotRun(NotRun::NotModelled),
+            Err(why) => self.lost_track(w, why).0,
         }
     }
 
@@ -511,9 +511,7 @@ impl Explorer {
                             return self.lost(w, core, lost, lost);
                         }
                         Some(Action::NotModelled) => {
-                            let lost = Outcome::NotRun(NotRun::NotModelled);
-                            self.not_modelled
-                                .get_or_insert_with(|| "a leaf of the module".to_owned());
+                            let (lost, _) = self.lost_track(w, "a leaf of the module");
                             self.take_irq(w, core);
                             return self.lost(w, core, lost, lost);
                         }
@@ -546,8 +544,7 @@ impl Explorer {
                 }
                 Err(other) => {
                     // The module forms every KeyID: nothing else can come of its accesses.
-                    self.not_modelled.get_or_insert(format!("the module met {other:?}"));
-                    let lost = Outcome::NotRun(NotRun::NotModelled);
+                    let (lost, _) = self.lost_track(w, format!("the module met {other:?}"));
                     return self.lost(w, core, lost, lost);
                 }
             }
@@ -577,7 +574,7 @@ impl Explorer {
         if let (Outcome::Call(_), Some(record)) = (&outcome, msmi) {
             self.host_handles(w, &record);
         }
-        self.over(w, line, (outcome, false));
+        self.over(w, line, (outcome, KNOWN));
         if self.order == Order::Concurrent && line < self.lines.len() {
             self.advance(w, agent, line);
         }
@@ -587,7 +584,7 @@ impl Explorer {
         let ask = Self::lp(w, core).and_then(|lp| lp.ask.take());
         self.host_over(w, core, host);
         match ask {
-            Some(ask) => Ran::Asked(ask, (asker, false)),
+            Some(ask) => Ran::Asked(ask, (asker, KNOWN)),
             None => Ran::Over(host),
         }
     }
@@ -603,7 +600,7 @@ impl Explorer {
         let reason = ExitReason(status.0 as u32);
         // TDG.MEM.PAGE.ACCEPT leaves as if it had accessed the page: the VMM has the address.
         let gpa = if ask.call.is_some() && reason == EPT_VIOLATION { out[2] } else { ask.gpa };
-        Ran::Asked(ask, (Outcome::TdExit { reason, gpa }, false))
+        Ran::Asked(ask, (Outcome::TdExit { reason, gpa }, KNOWN))
     }
     /// The module enters a guest, or lets it go on. `None`: the flight goes on.
     fn entered(
@@ -627,9 +624,8 @@ impl Explorer {
         let outcome = match guest.inject {
             Inject::Nothing => {
                 if ask.retries == RETRIES {
-                    self.not_modelled
-                        .get_or_insert_with(|| "a guest that never gets on".to_owned());
-                    return Some(Ran::Asked(ask, (Outcome::NotRun(NotRun::NotModelled), false)));
+                    let lost = self.lost_track(w, "a guest that never gets on");
+                    return Some(Ran::Asked(ask, lost));
                 }
                 let again = Ask { retries: ask.retries + 1, ..ask };
                 return match self.guest_access(w, core, again) {
@@ -651,7 +647,7 @@ impl Explorer {
                 Outcome::Call(CallResult { guest: true, leaf, status, out })
             }
         };
-        Some(Ran::Asked(ask, (outcome, false)))
+        Some(Ran::Asked(ask, (outcome, KNOWN)))
     }
 
     // ------------------------------------------------------------------------------------------------------- touches
@@ -714,9 +710,11 @@ impl Explorer {
                     return Ok(Reply::Pconfig(PconfigStatus::NoEntropy));
                 }
                 let op = Op::Pconfig { keyid, cmd: PconfigCmd::SetRandom, alg: Some(alg) };
-                let seen = self.access(w, Agent::SeamRoot, core, &op);
-                if let Ok(Seen::Pconfig(status)) = seen {
-                    return Ok(Reply::Pconfig(status));
+                match self.access(w, Agent::SeamRoot, core, &op) {
+                    Ok(Seen::Pconfig(status)) => return Ok(Reply::Pconfig(status)),
+                    // #GP: the module asked for a KeyID or an algorithm that PCONFIG has not.
+                    Ok(other) => return Err(other),
+                    Err(why) => self.goes_astray(w, why),
                 }
             }
             Touch::Random => return Ok(Reply::Random(!self.starved(w, core))),
@@ -751,7 +749,7 @@ impl Explorer {
             Ok(Seen::Done) => Ok(LineData::ZERO),
             Ok(other) => Err(other),
             Err(why) => {
-                self.not_modelled.get_or_insert(why);
+                self.goes_astray(w, why);
                 Ok(LineData::ZERO)
             }
         }
@@ -779,8 +777,10 @@ impl Explorer {
             return Ok(());
         }
         let act = Act::Direct { at: dst.tagged(), lines: 1, data: LineData(words) };
-        if let Err(why) = self.act(w, core, &act, line) {
-            self.not_modelled.get_or_insert(why);
+        match self.act(w, core, &act, line) {
+            Ok(Seen::Done) => {}
+            Ok(other) => return Err(other),
+            Err(why) => self.goes_astray(w, why),
         }
         Ok(())
     }
@@ -823,7 +823,9 @@ impl Explorer {
             lp.irq = None;
         }
         // The host's: it drains buffers and sees nothing.
-        let _ = self.access(w, Agent::Kernel, core, &Op::Interrupt);
+        if let Err(why) = self.access(w, Agent::Kernel, core, &Op::Interrupt) {
+            self.goes_astray(w, why);
+        }
     }
     /// A timer on every core. Where no guest runs, guests that nobody enters do not run what they are at.
     pub(super) fn timer(&mut self, w: &mut World) {
@@ -834,7 +836,7 @@ impl Explorer {
         if parked.is_empty() {
             for agent in 0..self.agents.len() {
                 if let Some(line) = self.waiting_line(w, agent) {
-                    self.over(w, line, (Outcome::NotRun(NotRun::NotEntered), false));
+                    self.over(w, line, (Outcome::NotRun(NotRun::NotEntered), KNOWN));
                     self.advance(w, agent, line);
                 }
             }
@@ -918,7 +920,7 @@ impl Explorer {
         let core = vcpu.and_then(|v| w.seam.as_ref()?.core_of(v.page()));
         let guest = core.and_then(|core| Self::peek_lp(w, core)?.guest);
         let (Some(core), Some(guest)) = (core, guest) else {
-            self.over(w, line, (Outcome::NotRun(NotRun::NotEntered), false));
+            self.over(w, line, (Outcome::NotRun(NotRun::NotEntered), KNOWN));
             return true;
         };
         if is_serialising(op) {
@@ -940,12 +942,12 @@ impl Explorer {
                 if let Some(lp) = Self::lp(w, core) {
                     lp.tlb.remove(&(guest.tdr, at.hpa.0 / PAGE_BYTES));
                 }
-                self.over(w, line, (Outcome::Done, false));
+                self.over(w, line, (Outcome::Done, KNOWN));
                 return true;
             }
             Op::MovCr3 { .. } => {
-                self.not_modelled.get_or_insert_with(|| "page tables of a guest".to_owned());
-                self.over(w, line, (Outcome::NotRun(NotRun::NotModelled), false));
+                let lost = self.lost_track(w, "page tables of a guest");
+                self.over(w, line, lost);
                 return true;
             }
             _ => match self.guest_access(w, core, ask) {
@@ -977,15 +979,10 @@ impl Explorer {
     }
 
     /// What a guest's operation on memory sees; or the exit with which it leaves, and the address of that.
-    fn guest_access(
-        &mut self,
-        w: &mut World,
-        core: u16,
-        ask: Ask,
-    ) -> Result<(Outcome, bool), (u64, VmExit)> {
+    fn guest_access(&mut self, w: &mut World, core: u16, ask: Ask) -> Result<Saw, (u64, VmExit)> {
         let Ask { agent, op, .. } = ask;
         let Some(guest) = Self::peek_lp(w, core).and_then(|lp| lp.guest) else {
-            return Ok((Outcome::NotRun(NotRun::NotEntered), false));
+            return Ok((Outcome::NotRun(NotRun::NotEntered), KNOWN));
         };
         let misaligned = match op {
             Op::NtStore { at, bytes, .. } => bytes >= 16 && !at.hpa.0.is_multiple_of(bytes.into()),
@@ -994,7 +991,7 @@ impl Explorer {
             _ => false,
         };
         if misaligned {
-            return Ok((Outcome::GeneralProtection(GpReason::Misaligned), false));
+            return Ok((Outcome::GeneralProtection(GpReason::Misaligned), KNOWN));
         }
         let kind = match op {
             Op::Load { .. }
@@ -1009,21 +1006,20 @@ impl Explorer {
         for (i, (at, bytes)) in spans(&op).enumerate() {
             if at.0 % PAGE_BYTES + bytes > PAGE_BYTES {
                 let why = "a guest's access that crosses into another page";
-                self.not_modelled.get_or_insert_with(|| why.to_owned());
-                return Ok((Outcome::NotRun(NotRun::NotModelled), false));
+                return Ok(self.lost_track(w, why));
             }
             // The second address of MOVDIR64B is what it reads.
             let kind = if i == 1 { READ } else { kind };
             match self.translate(w, core, &guest, at.0, kind) {
                 Ok(found) => to.push(found),
-                Err(_) if matches!(op, Op::Prefetch { .. }) => return Ok((Outcome::Done, false)),
+                Err(_) if matches!(op, Op::Prefetch { .. }) => return Ok((Outcome::Done, KNOWN)),
                 Err(Refused::Exit(exit, gpa)) => return Err((gpa, exit)),
-                Err(Refused::Reserved) => return Ok((Outcome::PageFaultRsvd, false)),
+                Err(Refused::Reserved) => return Ok((Outcome::PageFaultRsvd, KNOWN)),
                 Err(Refused::Seen(Seen::MachineCheck { access, at, birth })) => {
                     // architecture.md §13 MC-07: nothing can go on behind a page walk's.
                     let how = (McContext::SeamNonRoot, self.spec.tdx.walk_poison_shutdown);
                     let what = (access, at, birth);
-                    return Ok((self.machine_check(w, agent, core, how, what), false));
+                    return Ok((self.machine_check(w, agent, core, how, what), KNOWN));
                 }
                 Err(Refused::Seen(seen)) => return Ok(self.outcome(w, agent, core, seen)),
             }
@@ -1050,10 +1046,7 @@ impl Explorer {
         };
         match self.access(w, Agent::Td(guest.hkid), core, &physical) {
             Ok(seen) => Ok(self.outcome(w, agent, core, seen)),
-            Err(why) => {
-                self.not_modelled.get_or_insert(why);
-                Ok((Outcome::NotRun(NotRun::NotModelled), false))
-            }
+            Err(why) => Ok(self.lost_track(w, why)),
         }
     }
 
@@ -1113,10 +1106,10 @@ impl Explorer {
             let at = Addr::new(tdx_module::sept_at(table, index), g.hkid);
             if self.watch.is_watched(at.hpa.line()) {
                 let op = Op::Load { at, bytes: 8, ty: MemType::Wb };
-                if let Ok(seen @ Seen::MachineCheck { .. }) =
-                    self.access(w, Agent::Td(g.hkid), core, &op)
-                {
-                    return Err(Refused::Seen(seen));
+                match self.access(w, Agent::Td(g.hkid), core, &op) {
+                    Ok(seen @ Seen::MachineCheck { .. }) => return Err(Refused::Seen(seen)),
+                    Ok(_) => {}
+                    Err(why) => self.goes_astray(w, why),
                 }
             }
             let entry = w.seam.as_ref().and_then(|s| s.module.sept_entry(table, index));

@@ -147,7 +147,8 @@ impl Totals {
             transitions: explored.transitions,
             left: explored.end != End::Exhausted
                 || explored.endings.is_empty()
-                || explored.search.system.not_modelled.is_some(),
+                || explored.search.system.not_modelled.is_some()
+                || explored.search.system.broken.is_some(),
         }
     }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::format::Scenario;
 use proptest::prelude::*;
+use verify::search::System;
+use world::Move;
 
 /// A scenario of one page on two packages' worth of agents, with these lines.
 fn scenario(order: &str, program: &str) -> Scenario {
@@ -191,4 +193,40 @@ fn a_buffer_that_one_core_alone_fills_under_its_own_key_may_leave_full_or_in_par
     let all = outcomes(&scenario("program", &program), true, false);
     let last: Vec<&String> = all.iter().filter_map(|o| o.last()).collect();
     assert_eq!(last, ["data 0x01", "mc srar data-load seam-nr td-fatal"]);
+}
+
+#[test]
+fn a_choice_that_the_reference_refuses_makes_the_exploration_broken() {
+    let scenario = scenario("program", "  cpu0 : store [P0] 8 1\n  cpu1 : load [P0@shared0] 8\n");
+    let cell = plan(&scenario, &Request::default()).unwrap().remove(0);
+    let at = sim_core::Addr::new(sim_core::Hpa(0x1000_0000), sim_core::KeyId::TME);
+    for (mv, says) in [
+        (Move::Hw(Op::Drain { core: 99, at }), "hw: drain"),
+        (Move::StoreLeave(0), "a store of core 0 leaves"),
+        // Whose line is not the first.
+        (Move::Step(2), "goes on: it is not its turn"),
+    ] {
+        let mut prepared = prepare(&cell, &Bounds::default()).unwrap().unwrap();
+        let start = prepared.start.clone();
+        assert_eq!(prepared.explorer.apply(&start, &mv), None, "{mv:?}");
+        let said = prepared.explorer.broken.clone().unwrap_or_default();
+        assert!(said.contains(says), "{mv:?}: {said}");
+        assert_eq!(prepared.explorer.not_modelled, None);
+        // Whatever else was seen.
+        let explored = prepared.run(cell.program(), &Bounds::default());
+        assert_eq!(verdict(&explored.search.system, true, 1, true), Verdict::Broken);
+    }
+}
+
+#[test]
+fn no_choice_that_is_offered_is_refused_even_to_cores_that_fill_lines_nobody_asked_for() {
+    let program = "  td0 : store [P0] 8 1\n  cpu0 : load [P0] 8\n  seam3 : clflush [P0@priv1]\n  user1 : movnti [P0] 8 2\n  dma0 : dma-read [P0] 8\n";
+    for order in ["program", "concurrent"] {
+        let cell = plan(&scenario(order, program), &Request::default()).unwrap().remove(0);
+        let bounds = Bounds { prefetch: true, states: 4000, ..Bounds::default() };
+        let prepared = prepare(&cell, &bounds).unwrap().unwrap();
+        let explored = prepared.run(cell.program(), &bounds);
+        assert_eq!(explored.search.system.broken, None);
+        assert!(explored.states > 50, "{order}: {}", explored.states);
+    }
 }

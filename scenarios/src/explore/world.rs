@@ -19,7 +19,7 @@ use sim_core::mca::{
 use sim_core::op::{MemType, Source, Value};
 use sim_core::outcome::{DataClass, GpReason, Loaded, NotRun};
 use sim_core::port::McHandler;
-use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, Op, Outcome, PlatformSpec, Tagged};
+use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, LineData, Op, Outcome, PlatformSpec, Tagged};
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -45,17 +45,68 @@ pub(super) enum Move {
     StoreLeave(u16),
 }
 
+/// What an operation came to, and which of the bytes that it returned the reference cannot know.
+pub(super) type Saw = (Outcome, ByteMask);
+
+/// All bytes are known.
+pub(super) const KNOWN: ByteMask = ByteMask(0);
+
 /// What an agent saw, in the words of the scenario format.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
-    /// The words. Bytes that the reference cannot know are left out.
+    /// The words. A byte that the reference cannot know is `??`; where it knows none, they are left out.
     pub(super) text: String,
-    /// What patterns are held against.
-    pub(super) outcome: Outcome,
+    /// As much of it as a pattern of a scenario file can say.
+    pub(super) pattern: String,
+    /// What patterns are held against: the outcome with one value in the bytes that nobody knows, and with another.
+    outcomes: [Outcome; 2],
+}
+
+impl Word {
+    pub(super) fn of((outcome, unknown): Saw) -> Word {
+        let Outcome::Data(loaded) = outcome else {
+            let text = outcome.to_string();
+            return Word { pattern: text.clone(), text, outcomes: [outcome; 2] };
+        };
+        let with = |byte: u8| {
+            let mut data = loaded.data;
+            data.merge(&LineData::filled(byte), unknown);
+            Loaded { data, ..loaded }
+        };
+        // Neither is zeros, so that the class is that of bytes which are something.
+        let outcomes = [with(0x5a), with(0xa5)].map(Outcome::Data);
+        let whole = outcomes[0].to_string();
+        let class = whole.split(' ').next().unwrap_or_default().to_owned();
+        let n = loaded.bytes.min(64) as usize;
+        let asked = ByteMask::span(0, n);
+        match unknown.0 & asked.0 {
+            0 => Word { pattern: whole.clone(), text: whole, outcomes },
+            gone if gone == asked.0 => Word { text: class.clone(), pattern: class, outcomes },
+            gone => {
+                let byte = |i: usize| match gone >> i & 1 {
+                    0 => format!("{:02x}", loaded.data.byte(i)),
+                    _ => "??".to_owned(),
+                };
+                // As Loaded has them: a number up to 8 bytes, bytes in the order of memory from there on.
+                let text = if n > 8 {
+                    format!("{class} bytes={}", (0..n).map(byte).collect::<String>())
+                } else {
+                    format!("{class} 0x{}", (0..n).rev().map(byte).collect::<String>())
+                };
+                Word { text, pattern: class, outcomes }
+            }
+        }
+    }
+    /// Whether it fits a pattern, whatever the bytes are that the reference cannot know.
+    pub(super) fn fits(&self, pattern: impl Fn(&Outcome) -> bool) -> bool {
+        self.outcomes.iter().all(pattern)
+    }
 }
 
 /// No word yet.
 pub(super) const UNSEEN: u16 = u16::MAX;
+/// The word of an operation of which the model cannot say what it comes to.
+pub(super) const LOST: u16 = 0;
 
 /// Who can run no more (architecture.md §6.3).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -66,6 +117,8 @@ pub(super) struct Fate {
     pub(super) dead: BTreeSet<usize>,
     /// Cores.
     pub(super) shut_down: BTreeSet<u16>,
+    /// The run went on in a way that is not modelled: it is not followed any further.
+    pub(super) astray: bool,
 }
 
 /// What final checks count, kept only where one does.
@@ -144,6 +197,8 @@ pub(super) struct Explorer {
     pub(super) lone_caller: bool,
     /// Something that a run on the reference cannot show, once it was met.
     pub(super) not_modelled: Option<String>,
+    /// A move that was offered and is not possible: a defect of the exploration.
+    pub(super) broken: Option<String>,
 }
 
 impl Explorer {
@@ -185,7 +240,7 @@ impl Explorer {
             lines: program.lines.clone(),
             order: program.order,
             watch,
-            words: Vec::new(),
+            words: vec![Word::of((Outcome::NotRun(NotRun::NotModelled), KNOWN))],
             ids: FxHashMap::default(),
             finals: !program.finals.is_empty(),
             final_lines,
@@ -194,6 +249,7 @@ impl Explorer {
             #[cfg(test)]
             everywhere: false,
             not_modelled: None,
+            broken: None,
         }
     }
 
@@ -218,35 +274,40 @@ impl Explorer {
 
     // ------------------------------------------------------------------------------------------------------- words
 
-    pub(super) fn intern(&mut self, outcome: Outcome, unknown: bool) -> u16 {
-        let text = outcome.to_string();
-        let text = match text.split_once(' ') {
-            Some((class @ ("data" | "garbage"), _)) if unknown => class.to_owned(),
-            _ if unknown => "garbage".to_owned(),
-            _ => text,
-        };
-        if let Some(id) = self.ids.get(&text) {
-            return *id;
+    /// The number of a word; none where there are too many.
+    fn intern(&mut self, saw: Saw) -> Option<u16> {
+        let word = Word::of(saw);
+        if let Some(id) = self.ids.get(&word.text) {
+            return Some(*id);
         }
-        let id = self.words.len().min(usize::from(UNSEEN - 1)) as u16;
-        if self.words.len() > usize::from(id) {
-            // Two words with one number would be one outcome.
-            self.not_modelled.get_or_insert_with(|| format!("more than {id} different words"));
-            return id;
-        }
-        self.ids.insert(text.clone(), id);
-        self.words.push(Word { text, outcome });
-        id
+        let id = u16::try_from(self.words.len()).ok().filter(|id| *id != UNSEEN)?;
+        self.ids.insert(word.text.clone(), id);
+        self.words.push(word);
+        Some(id)
     }
     pub(super) fn word(&self, id: u16) -> Option<&Word> {
         self.words.get(usize::from(id))
     }
     /// The operation of a line is over.
-    pub(super) fn over(&mut self, w: &mut World, line: usize, (outcome, unknown): (Outcome, bool)) {
-        let id = self.intern(outcome, unknown);
+    pub(super) fn over(&mut self, w: &mut World, line: usize, saw: Saw) {
+        // Two words with one number would be one outcome.
+        let id = self.intern(saw).unwrap_or_else(|| {
+            self.goes_astray(w, format!("more than {} different words", UNSEEN - 1));
+            LOST
+        });
         if let Some(slot) = w.seen.get_mut(line) {
             *slot = id;
         }
+    }
+    /// The run goes on in a way that the model does not know.
+    pub(super) fn goes_astray(&mut self, w: &mut World, why: impl Into<String>) {
+        w.fate.astray = true;
+        self.not_modelled.get_or_insert_with(|| why.into());
+    }
+    /// The same, and what the operation came to.
+    pub(super) fn lost_track(&mut self, w: &mut World, why: impl Into<String>) -> Saw {
+        self.goes_astray(w, why);
+        (Outcome::NotRun(NotRun::NotModelled), KNOWN)
     }
 
     // ------------------------------------------------------------------------------------------------ whose turn it is
@@ -311,8 +372,11 @@ impl Explorer {
         }
     }
     /// Whether a world is an end: the program is over, guests have left, and where anybody looks all that is bound to
-    /// become visible is.
+    /// become visible is. So is one that is not followed any further.
     pub(super) fn is_end(&self, w: &World) -> bool {
+        if w.fate.astray {
+            return true;
+        }
         let pending = w.memory.state().pending.values().any(|p| !p.weak.is_empty());
         self.is_done(w)
             && !w.seam.as_ref().is_some_and(|s| s.guest_runs())
@@ -508,35 +572,25 @@ impl Explorer {
     }
 
     /// An operation that has nothing to do with the module.
-    pub(super) fn plain(&mut self, w: &mut World, agent: usize, op: &Op) -> (Outcome, bool) {
+    pub(super) fn plain(&mut self, w: &mut World, agent: usize, op: &Op) -> Saw {
         if let Some(refused) = self.refusal(w, agent) {
-            return (refused, false);
+            return (refused, KNOWN);
         }
         let core = self.agents.get(agent).and_then(|a| a.core).unwrap_or(0);
         let who = self.who(agent);
         match self.access(w, who, core, op) {
             Ok(seen) => self.outcome(w, agent, core, seen),
-            Err(why) => {
-                self.not_modelled.get_or_insert(why);
-                (Outcome::NotRun(NotRun::NotModelled), false)
-            }
+            Err(why) => self.lost_track(w, why),
         }
     }
 
     /// What an agent sees, with what follows from a machine check.
-    pub(super) fn outcome(
-        &mut self,
-        w: &mut World,
-        agent: usize,
-        core: u16,
-        seen: Seen,
-    ) -> (Outcome, bool) {
+    pub(super) fn outcome(&mut self, w: &mut World, agent: usize, core: u16, seen: Seen) -> Saw {
         let outcome = match seen {
             Seen::Done => Outcome::Done,
             Seen::Data { data, bytes, class } => {
-                let asked = ByteMask::span(0, bytes.min(64) as usize);
-                let unknown = data.unknown().0 & asked.0 != 0;
-                return (Outcome::Data(Loaded { data: data.data(), bytes, class }), unknown);
+                let loaded = Loaded { data: data.data(), bytes, class };
+                return (Outcome::Data(loaded), data.unknown());
             }
             Seen::MachineCheck { access, at, birth } => {
                 let context = match self.agents.get(agent).map(|a| a.kind) {
@@ -555,7 +609,7 @@ impl Explorer {
             Seen::DmaPoison(birth) => Outcome::DmaPoison(birth),
             Seen::Pconfig(status) => Outcome::Pconfig(status),
         };
-        (outcome, false)
+        (outcome, KNOWN)
     }
 
     fn os(&self) -> LinuxMce {
@@ -659,18 +713,25 @@ impl Explorer {
         }
     }
     /// Makes visible what a core holds back.
-    pub(super) fn drain_stores(&self, w: &mut World, core: u16) {
-        while self.store_leaves(w, core) {}
+    pub(super) fn drain_stores(&mut self, w: &mut World, core: u16) {
+        while !w.memory.buffered(core).is_empty() && self.store_leaves(w, core) {}
     }
-    fn store_leaves(&self, w: &mut World, core: u16) -> bool {
-        let done = w.memory.step(&Step::Choice(Choice::StoreLeave(core)));
-        if let Ok(done) = &done {
-            self.count(w, done);
+    fn store_leaves(&mut self, w: &mut World, core: u16) -> bool {
+        match w.memory.step(&Step::Choice(Choice::StoreLeave(core))) {
+            Ok(done) => {
+                self.count(w, &done);
+                true
+            }
+            Err(why) => self.refused(&format!("a store of core {core} leaves"), &why.to_string()),
         }
-        done.is_ok()
+    }
+    /// A choice that was offered and that the reference does not have: nothing that the search says counts.
+    fn refused(&mut self, what: &str, why: &str) -> bool {
+        self.broken.get_or_insert_with(|| format!("a choice was refused: {what}: {why}"));
+        false
     }
     /// What an operation on calm lines sends off that its core has waiting for watched ones.
-    fn drained_by(&self, w: &mut World, who: Agent, core: u16, op: &Op) -> Result<(), String> {
+    fn drained_by(&mut self, w: &mut World, who: Agent, core: u16, op: &Op) -> Result<(), String> {
         match op {
             Op::LockXadd { .. } => {
                 self.on_watched(w, who, core, Op::Mfence)?;
@@ -719,7 +780,7 @@ impl Explorer {
 
     /// An operation on memory, or one without an address: on watched lines, on calm ones, or on nothing at all.
     pub(super) fn access(
-        &self,
+        &mut self,
         w: &mut World,
         who: Agent,
         core: u16,
@@ -862,6 +923,9 @@ impl System for Explorer {
     type Move = Move;
 
     fn moves(&self, w: &World, out: &mut Vec<Move>) {
+        if w.fate.astray {
+            return;
+        }
         let turns = self.turns(w);
         let mut deps = Deps::default();
         for (agent, line) in &turns {
@@ -904,29 +968,46 @@ impl System for Explorer {
         }
     }
 
+    /// Whatever [`System::moves`] offers is possible: a move that is not is a defect of the exploration, and said to be one.
     fn apply(&mut self, w: &World, mv: &Move) -> Option<World> {
         let mut next = w.clone();
-        match *mv {
+        let made = match *mv {
             Move::Step(agent) => {
-                if !self.go_on(&mut next, agent) {
-                    return None;
-                }
+                let made = self.go_on(&mut next, agent);
+                if made { Ok(()) } else { Err("it is not its turn".to_owned()) }
             }
-            Move::Hw(op) => {
-                self.on_watched(&mut next, Agent::Kernel, 0, op).ok()?;
-            }
+            Move::Hw(op) => self.on_watched(&mut next, Agent::Kernel, 0, op).map(|_| ()),
             Move::Prefetch(agent, at) => {
-                let core = self.agents.get(agent).and_then(|a| a.core)?;
+                let core = self.agents.get(agent).and_then(|a| a.core);
+                let core = core.ok_or_else(|| "an agent without a core".to_owned());
                 let who = self.who(agent);
-                self.on_watched(&mut next, who, core, Op::Prefetch { at }).ok()?;
+                core.and_then(|core| self.on_watched(&mut next, who, core, Op::Prefetch { at }))
+                    .map(|_| ())
             }
-            Move::Forget(agent, linear) => self.forget(&mut next, agent, linear),
-            Move::Timer => self.timer(&mut next),
+            Move::Forget(agent, linear) => {
+                self.forget(&mut next, agent, linear);
+                Ok(())
+            }
+            Move::Timer => {
+                self.timer(&mut next);
+                Ok(())
+            }
             Move::StoreLeave(core) => {
                 if !self.store_leaves(&mut next, core) {
                     return None;
                 }
                 self.pass_barriers(&mut next);
+                Ok(())
+            }
+        };
+        if let Err(why) = made {
+            self.refused(&super::seam::told(self, mv), &why);
+            return None;
+        }
+        if next.fate.astray {
+            // What the move came to is not known either.
+            for (now, before) in next.seen.iter_mut().zip(&w.seen) {
+                *now = if now == before { *now } else { LOST };
             }
         }
         // Two ways that differ in their history only lead to one state.

@@ -21,7 +21,8 @@ use verify::view::{LpView, ModuleView};
 pub(super) struct Judged {
     /// Calls, exits from TDs and machine checks that were judged.
     pub(super) judged: u64,
-    /// Calls of leaves that the monitor does not know, that the model does not, or whose change is not their own.
+    /// Calls of leaves that the monitor does not know, that the model does not, whose change is not their own, or that never
+    /// came to an end; exits behind which the guest goes on.
     pub(super) not_judged: u64,
 }
 
@@ -76,10 +77,18 @@ pub(super) struct Judge {
     pub(super) judged: Judged,
 }
 
-/// What the monitor complains of, and in which call.
-pub(super) struct Verdict {
-    pub(super) call: String,
-    pub(super) complaints: Vec<Complaint>,
+/// What is wrong.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// What the monitor complains of, and in which call.
+    Call { call: String, complaints: Vec<Complaint> },
+    /// The journal has something that does not follow from what it had before: what the monitor is shown is not what happened.
+    Journal(String),
+}
+
+/// Of something in the journal that belongs to no call.
+fn stray<T>(what: &str, core: u16) -> Result<T, Verdict> {
+    Err(Verdict::Journal(format!("{what} on core {core}, where none was under way")))
 }
 
 impl Judge {
@@ -131,24 +140,30 @@ impl Judge {
             Mark::Began { core, vcpu, rax, regs } => {
                 let running = Running::new(Call { lp: core, guest: vcpu, rax, regs });
                 let lp = self.lp(core);
-                if vcpu.is_some() {
-                    lp.guest = Some(running)
-                } else {
-                    lp.host = Some(running)
+                let before = match vcpu {
+                    Some(_) => lp.guest.replace(running),
+                    None => lp.host.replace(running),
+                };
+                match before {
+                    None => Ok(()),
+                    Some(before) => {
+                        let name = before.call.name();
+                        Err(Verdict::Journal(format!(
+                            "a call on core {core} while {name} was under way"
+                        )))
+                    }
                 }
-                Ok(())
             }
             Mark::Refused { core, rax, regs, ref module } => {
                 let view = self.view(module);
                 let running = Running::new(Call { lp: core, guest: None, rax, regs });
                 self.judge(&running, &view, &Answer::VmFailInvalid, &view, memory)
             }
-            Mark::Stepped { core, ref before, ref after } => {
-                self.stepped(core, before, after);
-                Ok(())
-            }
+            Mark::Stepped { core, ref before, ref after } => self.stepped(core, before, after),
             Mark::Entered { core, vcpu } => {
-                let Some(running) = self.lp(core).host.take() else { return Ok(()) };
+                let Some(running) = self.lp(core).host.take() else {
+                    return stray("a TD was entered", core);
+                };
                 let (before, mut after) = self.around(&running);
                 if let Some(lp) = after.as_mut().and_then(|v| v.lps.get_mut(usize::from(core))) {
                     lp.inside = Some(vcpu);
@@ -161,24 +176,39 @@ impl Judge {
                 let call = Call::host(core, Leaf::VP_ENTER, &[]);
                 let lp = self.lp(core);
                 lp.check |= check;
-                lp.host = Some(Running::new(call));
-                lp.guest = None;
+                // A TDCALL that a machine check elsewhere, or the host's timer, cut short.
+                let cut = u64::from(lp.host.replace(Running::new(call)).is_some())
+                    + u64::from(lp.guest.take().is_some());
+                self.judged.not_judged += cut;
                 Ok(())
             }
             Mark::Resumed { core } => {
+                // Behind an exit, or a TDCALL that an exception or another try is the answer to: architecture.md §7 says
+                // nothing of what the module does for itself there.
                 let lp = self.lp(core);
-                lp.host = None;
+                let (exit, call) = (lp.host.take(), lp.guest.take());
+                if exit.is_none() && call.is_none() {
+                    return stray("a guest goes on behind an exit", core);
+                }
+                self.judged.not_judged += 1;
                 Ok(())
             }
             Mark::Answered { core, result } => {
-                let Some(running) = self.lp(core).guest.take() else { return Ok(()) };
+                let Some(running) = self.lp(core).guest.take() else {
+                    return stray("a TDCALL was answered", core);
+                };
                 let (before, after) = self.around(&running);
                 self.judge_own(&running, before, &Answer::Returned(result), after, memory)
             }
             Mark::Left { core, reason } => {
                 // A TDCALL that ends in the host: what it changed before is its own, the rest is the exit's.
-                let Some(running) = self.lp(core).guest.take() else { return Ok(()) };
-                self.left(running, &Answer::Left(reason), memory)
+                let lp = self.lp(core);
+                match lp.guest.take() {
+                    Some(running) => self.left(running, &Answer::Left(reason), memory),
+                    // An exit of another kind: judged when the host has it.
+                    None if lp.host.is_some() => Ok(()),
+                    None => stray("a TD was left", core),
+                }
             }
             Mark::Returned { core, result } => self.returned(core, &result, memory),
             Mark::Gone { core, ref module } => {
@@ -189,7 +219,7 @@ impl Judge {
                 self.judged.judged += 1;
                 let verdict =
                     self.monitor.judge_machine_check(&before, core, &Struck::Module, &after);
-                verdict.map_err(|complaints| Verdict {
+                verdict.map_err(|complaints| Verdict::Call {
                     call: running.map_or_else(|| "a machine check".to_owned(), |r| r.call.name()),
                     complaints,
                 })
@@ -202,7 +232,18 @@ impl Judge {
         }
     }
 
-    fn stepped(&mut self, core: u16, before: &tdx_module::Module, after: &tdx_module::Module) {
+    /// How many calls and exits are under way: at the end of a run nobody has judged them.
+    pub(super) fn under_way(&self) -> u64 {
+        let of = |lp: &Lp| u64::from(lp.host.is_some()) + u64::from(lp.guest.is_some());
+        self.lps.values().map(of).sum()
+    }
+
+    fn stepped(
+        &mut self,
+        core: u16,
+        before: &tdx_module::Module,
+        after: &tdx_module::Module,
+    ) -> Result<(), Verdict> {
         let before_view = self.view(before);
         let after_view = if before == after { before_view.clone() } else { self.view(after) };
         // Everybody who is under way is company of everybody else.
@@ -217,14 +258,18 @@ impl Judge {
             .filter_map(|(_, lp)| began(lp))
             .collect();
         let lp = self.lp(core);
-        let Some(running) = lp.guest.as_mut().or(lp.host.as_mut()) else { return };
+        let Some(running) = lp.guest.as_mut().or(lp.host.as_mut()) else {
+            return stray("a step of the module", core);
+        };
         running.steps.push((before_view, after_view));
         for other in others {
             if !running.others.contains(&other) {
                 running.others.push(other);
             }
         }
-        let Some(mine) = running.began().map(|view| (running.call, view.clone())) else { return };
+        let Some(mine) = running.began().map(|view| (running.call, view.clone())) else {
+            return Ok(());
+        };
         for (other, lp) in &mut self.lps {
             if *other != core
                 && let Some(running) = lp.guest.as_mut().or(lp.host.as_mut())
@@ -233,6 +278,7 @@ impl Judge {
                 running.others.push(mine.clone());
             }
         }
+        Ok(())
     }
 
     /// The views between which the change is the call's own; `None` where there are none.
@@ -310,7 +356,7 @@ impl Judge {
         // Others may have written operands since.
         let memory = if others.is_empty() { memory } else { &Unknown };
         let verdict = self.monitor.judge(before, &running.call, answer, after, &company, memory);
-        verdict.map_err(|complaints| Verdict { call: running.call.name(), complaints })
+        verdict.map_err(|complaints| Verdict::Call { call: running.call.name(), complaints })
     }
 
     /// A TDCALL has ended in an exit.
@@ -346,7 +392,7 @@ impl Judge {
     ) -> Result<(), Verdict> {
         let lp = self.lp(core);
         let (inside, check) = (lp.inside.take(), std::mem::take(&mut lp.check));
-        let Some(running) = lp.host.take() else { return Ok(()) };
+        let Some(running) = lp.host.take() else { return stray("a SEAMCALL returned", core) };
         let (before, mut after) = self.around(&running);
         if inside.is_none() {
             return self.judge_own(&running, before, &Answer::Returned(*result), after, memory);
@@ -364,7 +410,8 @@ impl Judge {
         } else {
             self.monitor.judge_exit(&before, core, result, &after)
         };
-        verdict.map_err(|complaints| Verdict { call: "TDH.VP.ENTER (exit)".to_owned(), complaints })
+        let call = "TDH.VP.ENTER (exit)".to_owned();
+        verdict.map_err(|complaints| Verdict::Call { call, complaints })
     }
 }
 
@@ -383,5 +430,73 @@ impl Memory for Seen<'_> {
         let mask = sim_core::ByteMask::span(offset, 8);
         let known = data.unknown().0 & mask.0 == 0;
         known.then(|| data.data().0.get(offset / 8).copied()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::{Origin, load};
+    use crate::run::Crypto;
+    use machine::{Options, Speed};
+    use sim_core::op::CallRegs;
+    use sim_core::tdx::ExitReason;
+
+    fn judge() -> (Judge, Machine) {
+        let spec = load(&Origin::Preset("spr".to_owned()), &[]).unwrap().spec;
+        let (speed, crypto) = (Speed::Functional, Crypto::Symbolic);
+        let machine = Machine::new(&spec, Options { speed, crypto, seed: 1, log: true }).unwrap();
+        (Judge::new(&machine), machine)
+    }
+
+    fn said(judge: &mut Judge, mark: &Mark) -> String {
+        match judge.mark(mark, &Unknown) {
+            Err(Verdict::Journal(what)) => what,
+            other => panic!("{mark:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_no_call_is_found() {
+        let (mut judge, machine) = judge();
+        let result = CallResult { guest: false, leaf: 0, status: Default::default(), out: [0; 6] };
+        let module = Box::new(machine.module().clone());
+        let core = 1;
+        for (mark, what) in [
+            (Mark::Stepped { core, before: module.clone(), after: module }, "a step of the module"),
+            (Mark::Entered { core, vcpu: Page(1) }, "a TD was entered"),
+            (Mark::Resumed { core }, "a guest goes on behind an exit"),
+            (Mark::Answered { core, result }, "a TDCALL was answered"),
+            (Mark::Left { core, reason: ExitReason(1) }, "a TD was left"),
+            (Mark::Returned { core, result }, "a SEAMCALL returned"),
+        ] {
+            let found = said(&mut judge, &mark);
+            assert_eq!(found, format!("{what} on core 1, where none was under way"));
+        }
+        assert_eq!(judge.judged, Judged::default());
+        let (vcpu, rax, regs) = (None, u64::from(Leaf::VP_FLUSH.0), CallRegs([0; 8]));
+        let began = Mark::Began { core, vcpu, rax, regs };
+        assert!(judge.mark(&began, &Unknown).is_ok());
+        assert_eq!(said(&mut judge, &began), "a call on core 1 while TDH.VP.FLUSH was under way");
+    }
+
+    #[test]
+    fn an_exit_behind_which_the_guest_goes_on_and_a_call_without_an_end_are_counted_as_not_judged()
+    {
+        let (mut judge, _) = judge();
+        let core = 0;
+        let (rax, regs) = (0, CallRegs([0; 8]));
+        for mark in [
+            Mark::Exit { core, check: false },
+            Mark::Resumed { core },
+            Mark::Began { core, vcpu: Some(Page(1)), rax, regs },
+            Mark::Resumed { core },
+        ] {
+            judge.mark(&mark, &Unknown).unwrap();
+        }
+        assert_eq!(judge.judged, Judged { judged: 0, not_judged: 2 });
+        assert_eq!(judge.under_way(), 0);
+        judge.mark(&Mark::Began { core, vcpu: None, rax, regs }, &Unknown).unwrap();
+        assert_eq!(judge.under_way(), 1);
     }
 }

@@ -49,15 +49,15 @@ pub(super) fn explore(args: &cli::Explore) -> Exit {
         Ok(document) => document,
         Err(diag) => return refuse(&diag),
     };
-    if let Some(to) = &args.write
-        && let Err(exit) = write_all(&document, to)
-    {
-        return exit;
-    }
     let exit = exit_of(document.verdict);
-    match args.format {
+    let exit = match args.format {
         Format::Json => json(&document, exit),
         Format::Human => output::data(&Explorations(&document).to_string(), exit),
+    };
+    // What was found is worth more than the file that it could be in.
+    match &args.write {
+        Some(to) => exit.worse(write_all(&document, to)),
+        None => exit,
     }
 }
 
@@ -75,8 +75,13 @@ fn study(name: &str, args: &cli::Explore, request: &Request, bounds: &Bounds) ->
     table(&made, args)
 }
 
-/// Prints a table and writes what is behind it.
+/// Prints a table, then writes what is behind it.
 fn table(made: &Study, args: &cli::Explore) -> Exit {
+    let exit = exit_of(made.verdict);
+    let exit = match args.format {
+        Format::Json => json(made, exit),
+        Format::Human => output::data(&made.to_string(), exit),
+    };
     if let Some(to) = &args.write {
         let written = std::fs::create_dir_all(to).and_then(|()| {
             made.shown()
@@ -85,14 +90,10 @@ fn table(made: &Study, args: &cli::Explore) -> Exit {
         });
         if let Err(error) = written {
             output::message(&format!("{}: {error}", to.display()));
-            return Exit::NotWritten;
+            return exit.worse(Exit::NotWritten);
         }
     }
-    let exit = exit_of(made.verdict);
-    match args.format {
-        Format::Json => json(made, exit),
-        Format::Human => output::data(&made.to_string(), exit),
-    }
+    exit
 }
 
 fn request(args: &cli::Explore) -> Result<Request, Exit> {
@@ -109,7 +110,7 @@ fn request(args: &cli::Explore) -> Result<Request, Exit> {
 }
 
 /// Writes every counterexample that is a scenario file.
-fn write_all(document: &Document, to: &Path) -> Result<(), Exit> {
+fn write_all(document: &Document, to: &Path) -> Exit {
     let all = document.explorations.iter().flat_map(|e| &e.counterexamples);
     let texts: Vec<&String> = all.filter_map(|c| c.file.as_ref()).collect();
     if texts.is_empty() {
@@ -126,8 +127,8 @@ fn write_all(document: &Document, to: &Path) -> Result<(), Exit> {
         };
         if let Err(error) = std::fs::write(&path, text) {
             output::message(&format!("{}: {error}", path.display()));
-            return Err(Exit::NotWritten);
+            return Exit::NotWritten;
         }
     }
-    Ok(())
+    Exit::Met
 }
