@@ -5,6 +5,7 @@
 //! were used. Sets come into being in chunks when first filled, so that an 84 MB cache costs nothing at the start, and a
 //! snapshot holds only what was used.
 
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 /// Most ways of a set.
@@ -169,6 +170,23 @@ impl Array {
     pub(crate) fn at_way(&self, set: u64, way: usize) -> Option<SlotId> {
         self.set(set).map(|set| set.slots[way & (WAYS_MAX - 1)])
     }
+    /// Whom [`Array::insert`] would put out of a set now, if anybody.
+    #[inline]
+    pub(crate) fn oldest(&self, set: u64) -> Option<SlotId> {
+        let set = self.set(set)?;
+        let slot = set.slots[set.order.way_at(self.last())];
+        (slot != 0).then_some(slot)
+    }
+    /// Asks the host for a set.
+    #[inline]
+    pub(crate) fn expect(&self, set: u64) {
+        let (chunk, set) = self.index(set);
+        if let Some(chunk) = self.chunks.get(chunk) {
+            // Most sets lie in two lines of the host's; where the next one begins, this one ends.
+            prefetch_index(chunk, set);
+            prefetch_index(chunk, set + 1);
+        }
+    }
     /// Whether an entry is there.
     #[inline]
     pub(crate) fn holds(&self, set: u64, slot: SlotId) -> bool {
@@ -283,7 +301,9 @@ mod tests {
                     _ => {
                         prop_assert_eq!(array.touch(n, slot), None);
                         let victim = (list.len() == usize::from(ways)).then(|| list.pop().unwrap());
-                        prop_assert_eq!(array.insert(n, slot).0, victim.map_or(0, |v| v as u32 + 1));
+                        let victim = victim.map(|v| v as u32 + 1);
+                        prop_assert_eq!(array.oldest(n), victim);
+                        prop_assert_eq!(array.insert(n, slot).0, victim.unwrap_or(0));
                         list.insert(0, n);
                     }
                 }

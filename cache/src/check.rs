@@ -143,6 +143,9 @@ impl Hierarchy {
             if holds != (line.cores >> c & 1 != 0) {
                 return broken("C10", format!("{at}: core {c} holds it: {holds}; {line:?}"));
             }
+            if self.is_in_l1(c as u16, at) != core.l1.holds(set, slot) {
+                return broken("prints of L1", format!("{at}, core {c}: {line:?}"));
+            }
         }
         for (p, llc) in self.llcs.iter().enumerate() {
             let holds = llc.holds(home, slot);

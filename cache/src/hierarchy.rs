@@ -1,6 +1,6 @@
 //! The hierarchy's state, loads and stores, and how lines move between levels.
 
-use crate::array::{Array, SlotId};
+use crate::array::{Array, SlotId, WAYS_MAX};
 use crate::buffers::Waiting;
 use crate::home::Homes;
 use crate::mesi::{Effect, Elsewhere, Mesi, MesiEvent, next};
@@ -165,10 +165,20 @@ pub(crate) struct Core {
 
 /// Where in L1 a line probably is: the way of the line of each L1 set whose next four line bits are these. Whoever uses it
 /// looks whether the line is there, so it may be wrong, and two that differ say nothing.
+///
+/// And where it certainly is not: in no way with another [`print`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Ways {
     by_line: Vec<u8>,
     mask: u64,
+    /// By set and way: the print of the line that was put there last.
+    prints: Vec<[u8; WAYS_MAX]>,
+}
+
+/// Eight bits of a line's hash.
+#[inline]
+const fn print(line: Line) -> u8 {
+    (line.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
 impl PartialEq for Ways {
@@ -181,7 +191,11 @@ impl Eq for Ways {}
 impl Ways {
     fn new(sets: u64) -> Ways {
         let lines = sets.saturating_mul(16);
-        Ways { by_line: vec![0; lines as usize], mask: lines.wrapping_sub(1) }
+        Ways {
+            by_line: vec![0; lines as usize],
+            mask: lines.wrapping_sub(1),
+            prints: vec![[0; WAYS_MAX]; sets as usize],
+        }
     }
     #[inline]
     fn guess(&self, line: Line) -> usize {
@@ -192,6 +206,25 @@ impl Ways {
         if let Some(place) = self.by_line.get_mut((line.0 & self.mask) as usize) {
             *place = way as u8;
         }
+    }
+    /// A line has been put into a way of its set.
+    #[inline]
+    fn enter(&mut self, line: Line, way: usize) {
+        self.learn(line, way);
+        if let Some(prints) = self.prints.get_mut((line.0 & self.mask >> 4) as usize) {
+            prints[way & (WAYS_MAX - 1)] = print(line);
+        }
+    }
+    /// The ways in which a line can be, bit i + 1 for way i.
+    #[inline]
+    fn candidates(&self, line: Line) -> u32 {
+        let Some(prints) = self.prints.get((line.0 & self.mask >> 4) as usize) else { return 0 };
+        let (print, mut ways) = (print(line), 0u32);
+        // As [`crate::array`] looks for an entry.
+        for (way, other) in prints.iter().enumerate() {
+            ways |= u32::from(*other == print) << (way + 1);
+        }
+        ways
     }
 }
 
@@ -441,9 +474,54 @@ impl Hierarchy {
     #[inline]
     pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
         let (line, core) = (at.line(), self.cores.at(self.core_index(core)));
-        let guess = core.l1.at_way(line.0, core.ways.guess(line));
-        guess.is_some_and(|slot| self.slab.get(slot).tag == at)
-            || self.slab.find(at).is_some_and(|slot| core.l1.holds(line.0, slot))
+        let mut ways = core.ways.candidates(line);
+        while ways != 0 {
+            let way = ways.trailing_zeros().wrapping_sub(1) as usize;
+            if core.l1.at_way(line.0, way).is_some_and(|slot| self.slab.get(slot).tag == at) {
+                return true;
+            }
+            ways &= ways - 1;
+        }
+        false
+    }
+
+    /// Says that a core will soon ask for a line that its L1 does not have, so that the host fetches what this will look at:
+    /// most of it lies anywhere in tables beyond the host's caches. No effect but on speed. Gives the line that will probably
+    /// have to leave L2.
+    #[inline]
+    pub fn expect(&self, core: u16, at: Tagged) -> Option<Slot> {
+        let (line, core) = (at.line(), self.cores.at(self.core_index(core)));
+        self.slab.expect(line);
+        let slice = self.slab.map().slice(line);
+        self.filters.at(core.package.into()).expect(self.slab.map().filter_set(line, slice));
+        if let Some(slot) = core.l1.at_way(line.0, core.ways.guess(line)) {
+            self.slab.expect_entry(slot);
+        }
+        if let Some(victim) = core.l1.oldest(line.0) {
+            self.slab.expect_entry(victim);
+        }
+        let victim = core.l2.oldest(line.0)?;
+        self.slab.expect_entry(victim);
+        self.llcs.at(core.package.into()).expect(self.slab.home(victim).into());
+        Some(Slot(victim))
+    }
+    /// What is to follow [`Hierarchy::expect`] when the line that it has given is there. What leaves L2 goes to the LLC, and
+    /// drives another line out there, whose slot the new one takes: that line is given.
+    #[inline]
+    pub fn expect_in_llc(&self, core: u16, Slot(leaves): Slot) -> Option<Slot> {
+        let package = usize::from(self.package_of(core));
+        let victim = self.llcs.at(package).oldest(self.slab.home(leaves).into())?;
+        self.slab.expect_entry(victim);
+        self.slab.expect_data(victim);
+        Some(Slot(victim))
+    }
+    /// What is to follow [`Hierarchy::expect_in_llc`] when the line that it has given is there. Gives that line's number if it
+    /// will have to be written back.
+    #[inline]
+    pub fn expect_victim(&self, Slot(victim): Slot) -> Option<Line> {
+        let entry = self.slab.get(victim);
+        self.slab.expect(entry.tag.line());
+        entry.llc_dirty.then_some(entry.tag.line())
     }
 
     /// The LLC slice that is home to a line in each package, whatever its KeyID: 0 to `cpu.llc_slices` - 1.
@@ -859,7 +937,7 @@ impl Hierarchy {
     fn fill_l1<P: LinePort>(&mut self, c: usize, at: Tagged, slot: SlotId, port: &mut P) {
         let core = self.cores.at_mut(c);
         let (victim, way) = core.l1.insert(at.line().0, slot);
-        core.ways.learn(at.line(), way);
+        core.ways.enter(at.line(), way);
         if victim == 0 {
             return;
         }

@@ -60,6 +60,9 @@ impl Homes {
     /// The slice of a line.
     #[inline]
     pub(crate) fn slice(&self, line: Line) -> u8 {
+        if self.stored.slice_bits == 0 {
+            return 0;
+        }
         let bytes = line.0.to_le_bytes();
         let of_bytes = self.by_byte.iter().zip(bytes);
         of_bytes.fold(0, |slice, (table, byte)| slice ^ table[usize::from(byte)])

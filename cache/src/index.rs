@@ -5,6 +5,7 @@
 //! all KeyIDs of a line are met in one search: what a snoop filter has to find (verification.md C13).
 
 use crate::array::SlotId;
+use prefetch_index::prefetch_index;
 use sim_core::{Line, Tagged};
 
 /// The table. Derived from the slab, so that two are equal whenever their slabs are; how full places are chained depends
@@ -64,6 +65,14 @@ impl Index {
                 return Some(entry as SlotId);
             }
             i += 1;
+        }
+    }
+
+    /// Asks the host for the place where the search for a line begins.
+    #[inline]
+    pub(crate) fn expect(&self, line: Line) {
+        if !self.table.is_empty() {
+            prefetch_index(&self.table, self.home(hash(line)) & self.mask());
         }
     }
 

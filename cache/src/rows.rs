@@ -1,5 +1,6 @@
 //! A vector that is never empty, so that a clamped index always finds something.
 
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 
 /// Not empty by construction and by deserialization. An index beyond the end finds the last element: callers check their
@@ -36,6 +37,11 @@ impl<T> Rows<T> {
     #[inline]
     pub(crate) fn at_mut(&mut self, index: usize) -> &mut T {
         if index < self.0.len() { &mut self.0[index] } else { self.last_mut() }
+    }
+    /// Asks the host for a row.
+    #[inline]
+    pub(crate) fn expect(&self, index: usize) {
+        prefetch_index(&self.0, index);
     }
     // Never empty, so there is a last.
     #[cold]

@@ -181,6 +181,21 @@ impl Slab {
     pub(crate) fn data_mut(&mut self, slot: SlotId) -> &mut LineData {
         &mut self.data.at_mut(slot as usize).0
     }
+    /// Asks the host for where a line is looked up, or will be entered or struck out.
+    #[inline]
+    pub(crate) fn expect(&self, line: Line) {
+        self.index.expect(line);
+    }
+    /// Asks the host for a line without its bytes.
+    #[inline]
+    pub(crate) fn expect_entry(&self, slot: SlotId) {
+        self.lines.expect(slot as usize);
+    }
+    /// Asks the host for the bytes of a line.
+    #[inline]
+    pub(crate) fn expect_data(&self, slot: SlotId) {
+        self.data.expect(slot as usize);
+    }
     /// A line with its bytes.
     pub(crate) fn whole(&self, slot: SlotId) -> CachedLine {
         let Entry { tag, poison, class, state, llc, llc_dirty, cores } = *self.get(slot);

@@ -440,13 +440,7 @@ impl Machine {
     fn latency_of_miss(&self, core: u16, hit: &Access, at: Tagged) -> (Ps, Ps) {
         let slice = hit.slice.into();
         let whence = match hit.level {
-            Level::Memory => {
-                let alias = match (hit.alias, hit.peer) {
-                    (Alias::None, _) | (_, None) => None,
-                    (alias, Some(peer)) => Some((peer, alias == Alias::Modified)),
-                };
-                return (self.spec.latency.issue, self.after_read(core, at, alias));
-            }
+            Level::Memory => return (self.spec.latency.issue, self.after_miss(core, hit, at)),
             Level::PeerClean | Level::PeerModified => {
                 let modified = hit.level == Level::PeerModified;
                 Whence::Peer { core: hit.peer.unwrap_or(core), modified }
@@ -457,13 +451,25 @@ impl Machine {
         (self.uncore.cached(core, slice, whence), Ps::ZERO)
     }
 
+    /// What an access that memory has answered spends outside DRAM.
+    #[inline]
+    pub(crate) fn after_miss(&self, core: u16, hit: &Access, at: Tagged) -> Ps {
+        let alias = match (hit.alias, hit.peer) {
+            (Alias::None, _) | (_, None) => None,
+            (alias, Some(peer)) => Some((peer, alias == Alias::Modified)),
+        };
+        self.after_read(core, at, hit.slice.into(), alias)
+    }
+
     /// What an access of a core that memory answers spends outside DRAM: mesh, home agent and controller, decryption and
     /// MAC.
-    fn after_read(&self, core: u16, at: Tagged, alias: Option<(u16, bool)>) -> Ps {
+    fn after_read(&self, core: u16, at: Tagged, slice: u32, alias: Option<(u16, bool)>) -> Ps {
         let line = at.line();
-        let slice = self.caches.slice_of(line).into();
-        let channel = self.dram.map().decode(line).channel;
-        let remote = self.spec.home_of(line) != self.spec.package_of(core);
+        // Nobody need be asked where there is no choice.
+        let one_channel = self.spec.dram.channels == 1;
+        let channel = if one_channel { 0 } else { self.dram.map().decode(line).channel };
+        let remote =
+            self.spec.cpu.packages > 1 && self.spec.home_of(line) != self.spec.package_of(core);
         let path = self.uncore.memory(core, slice, channel, remote, alias);
         path + self.crypto_latency(at)
     }
@@ -513,7 +519,7 @@ impl Machine {
                 self.uncore.cached(core, slice, Whence::Peer { core: peer, modified })
             }
             Level::PeerRemote => self.uncore.cached(core, slice, Whence::Remote),
-            Level::Memory => self.after_read(core, at, None),
+            Level::Memory => self.after_read(core, at, slice, None),
         }
     }
 
@@ -569,7 +575,8 @@ impl Machine {
             let (mut bus, caches) = self.bus();
             let fill = caches.uc_load(core, p.at, &mut bus);
             gather.add(&p, &fill.data, fill.class, fill.poison);
-            after_read = after_read.max(self.after_read(core, p.at, None));
+            let slice = self.caches.slice_of(p.at.line()).into();
+            after_read = after_read.max(self.after_read(core, p.at, slice, None));
         }
         gather.beat(McAccess::DataLoad, self.spec.latency.issue, after_read)
     }

@@ -675,20 +675,23 @@ impl Machine {
     }
 
     /// Takes what DRAM has answered to whoever waits for it.
+    #[inline]
     pub(crate) fn collect(&mut self) {
         while let Some(done) = self.dram.pop_completion() {
-            if done.kind != Kind::Read {
-                continue;
+            if done.kind == Kind::Read {
+                self.answered(Ticket(done.id as u32), done.at);
             }
-            let ticket = Ticket(done.id as u32);
-            if ticket.is_stream() {
-                self.answer_stream(ticket, done.at);
-            } else if let Some(id) = ticket.of_agent()
-                && let Some(agent) = self.agents.get_mut(usize::from(id.0))
-            {
-                agent.reads = agent.reads.saturating_sub(1);
-                agent.until = agent.until.max(done.at + agent.after_read);
-            }
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket, at: Ps) {
+        if ticket.is_stream() {
+            self.answer_stream(ticket, at);
+        } else if let Some(id) = ticket.of_agent()
+            && let Some(agent) = self.agents.get_mut(usize::from(id.0))
+        {
+            agent.reads = agent.reads.saturating_sub(1);
+            agent.until = agent.until.max(at + agent.after_read);
         }
     }
 

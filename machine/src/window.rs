@@ -24,7 +24,8 @@ use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
 use crate::bus::Bus;
 use crate::time::Ticket;
-use cache::{FenceKind, Level};
+use cache::{FenceKind, Hierarchy, Level};
+use mktme::Controller;
 use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
@@ -209,8 +210,12 @@ pub(crate) struct Stream {
     fills: Vec<Fill>,
     /// How many of them are fill buffers.
     buffers: u32,
+    /// Those, as a mask.
+    all_buffers: u128,
     /// Those in use, or not known to be free.
     busy: u128,
+    /// How many these are.
+    in_use: u32,
     /// Of those, whose end is not known.
     pending: u128,
     /// The others with their ends, earliest first.
@@ -228,11 +233,39 @@ pub(crate) struct Stream {
     /// Poison that a load brought, and the load's number.
     consumed: Option<(u64, Consumed)>,
     stats: StreamStats,
+    #[serde(skip)]
+    ahead: Ahead,
     /// One clock of the core.
     clock: Ps,
     /// From the beginning of one instruction to that of the next.
     step: Ps,
 }
+
+/// What the host has been asked for on behalf of the operation that comes next, while it waits. Not state.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    /// How many steps have been made: [`Machine::expect_first`], then those of [`Stream::expect_more`].
+    steps: u8,
+    /// The line that will probably leave L2, then that which will probably leave the LLC.
+    victim: Option<cache::Slot>,
+    /// The line that will probably be written back.
+    written: Option<Line>,
+}
+
+impl Ahead {
+    /// Whether there are more steps to be made of those that have begun.
+    #[inline]
+    const fn goes_on(&self) -> bool {
+        matches!(self.steps, 1..4)
+    }
+}
+
+impl PartialEq for Ahead {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Ahead {}
 
 /// The bit of a line in [`Stream::near`].
 const fn near_bit(line: Line) -> u64 {
@@ -296,7 +329,9 @@ impl Stream {
             ends: VecDeque::with_capacity(fills),
             near: 0,
             buffers: cpu.fill_buffers.into(),
+            all_buffers: (1 << cpu.fill_buffers) - 1,
             busy: 0,
+            in_use: 0,
             pending: 0,
             latest_fill: Ps::ZERO,
             direct: vec![Ps::ZERO; usize::from(cpu.direct_stores).max(1)],
@@ -304,6 +339,7 @@ impl Stream {
             due: PENDING,
             consumed: None,
             stats: StreamStats { begin: now, end: now, ..StreamStats::default() },
+            ahead: Ahead::default(),
         }
     }
 
@@ -378,6 +414,7 @@ impl Stream {
         {
             self.ends.pop_front();
             self.busy &= !(1 << (slot & 127));
+            self.in_use -= 1;
         }
     }
 
@@ -392,11 +429,6 @@ impl Stream {
             self.ends.swap(place - 1, place);
             place -= 1;
         }
-    }
-
-    /// All fill buffers, as a mask.
-    const fn all_buffers(&self) -> u128 {
-        (1 << self.buffers) - 1
     }
 
     /// The first moment at which one of these is known to become free.
@@ -495,6 +527,27 @@ impl Stream {
         }
     }
 
+    /// DRAM has gone on: with what [`Machine::expect_first`] asked for the next question can be answered, step by step. No
+    /// effect but on speed.
+    fn expect_more(&mut self, caches: &Hierarchy, memory: &Controller) {
+        let (ahead, Some(op)) = (&mut self.ahead, &self.next) else { return };
+        if !ahead.goes_on() {
+            return;
+        }
+        if ahead.steps == 1 {
+            ahead.victim = ahead.victim.and_then(|v| caches.expect_in_llc(self.core, v));
+            memory.expect_line(op.at.hpa.line());
+        } else if ahead.steps == 2 {
+            ahead.written = ahead.victim.and_then(|v| caches.expect_victim(v));
+            if let Some(line) = ahead.written {
+                memory.expect_page(line);
+            }
+        } else if let Some(line) = ahead.written {
+            memory.expect_line(line);
+        }
+        ahead.steps += 1;
+    }
+
     /// The end of everything it has issued. Nothing is pending any more.
     fn finish(&mut self, clock: Ps) {
         while self.head < self.tail && self.retire().is_ok() {}
@@ -558,8 +611,12 @@ impl Machine {
         let stop = self.counts.operations.saturating_add(operations);
         loop {
             let (mut first, mut wake, mut second, mut blocked) = (0, PENDING, PENDING, 0);
+            let mut waits = None;
             for (i, stream) in self.streams.iter().enumerate() {
                 blocked += u32::from(stream.blocked);
+                if stream.blocked && stream.ahead.goes_on() {
+                    waits = Some(i);
+                }
                 let next = stream.wake.min(stream.due);
                 if next < wake {
                     (first, second, wake) = (i, wake, next);
@@ -573,6 +630,9 @@ impl Machine {
                 && at <= wake
             {
                 self.dram.advance(at);
+                if let Some(stream) = waits.and_then(|i| self.streams.get_mut(i)) {
+                    stream.expect_more(&self.caches, &self.memory);
+                }
                 if self.waiting == 0 {
                     // Until there is an answer, nobody has anything to do.
                     self.dram.advance_to_completion(wake);
@@ -637,6 +697,7 @@ impl Machine {
             let Some(stream) = self.streams.get_mut(i) else { return };
             if stream.blocked {
                 (stream.blocked, stream.floor) = (false, stream.floor.max(stream.wake));
+                stream.expect_more(&self.caches, &self.memory);
             }
             if stream.consumed.is_some() {
                 match self.retire_on_poison(i, until, os) {
@@ -644,14 +705,18 @@ impl Machine {
                     false => return,
                 }
             }
-            let op = if stream.next.is_some() { stream.next.take() } else { source.next() };
-            let Some(op) = op else {
+            // It stays where it is until it begins: it is large.
+            if stream.next.is_none() {
+                stream.next = source.next();
+            }
+            if stream.next.is_none() {
                 (stream.ended, stream.wake) = (true, PENDING);
                 return;
-            };
+            }
+            let ahead = stream.ahead.steps;
             let t = loop {
-                let (wake, blocked) = match self.earliest(i, &op) {
-                    Ok(t) => break t + op.delay,
+                let (wake, blocked) = match self.earliest(i) {
+                    Ok(t) => break t,
                     Err(Hold::Until(t)) => (t, false),
                     Err(Hold::Blocked(t)) => (t, true),
                 };
@@ -662,7 +727,10 @@ impl Machine {
                     stream.floor = stream.floor.max(wake);
                     continue;
                 }
-                (stream.next, stream.blocked, stream.wake) = (Some(op), blocked, wake);
+                (stream.blocked, stream.wake) = (blocked, wake);
+                if blocked && stream.ahead.steps == 0 {
+                    self.expect_first(i);
+                }
                 return;
             };
             let watched = others_blocked || self.waiting > 0;
@@ -670,18 +738,24 @@ impl Machine {
             let visible_first = self.streams.get(i).is_some_and(|s| s.due <= t);
             if t > until || memory_first || visible_first {
                 if let Some(stream) = self.streams.get_mut(i) {
-                    (stream.next, stream.wake) = (Some(op), t);
+                    stream.wake = t;
                 }
                 return;
             }
             if t.is_horizon() {
                 if let Some(stream) = self.streams.get_mut(i) {
-                    (stream.ended, stream.wake) = (true, PENDING);
+                    (stream.next, stream.ended, stream.wake) = (None, true, PENDING);
                 }
                 return;
             }
             self.trace.now = self.trace.now.max(t);
             let requests = self.requests;
+            let Some(stream) = self.streams.get_mut(i) else { return };
+            if ahead > 0 {
+                stream.expect_more(&self.caches, &self.memory);
+                stream.ahead = Ahead::default();
+            }
+            let Some(op) = stream.next.take() else { return };
             self.issue_streamed(i, &op, t);
             let over = self.counts.operations >= stop;
             if over || !alone && self.requests != requests {
@@ -694,13 +768,32 @@ impl Machine {
         }
     }
 
-    /// When an operation can begin.
+    /// A stream begins to wait for DRAM: the host is asked for what the operation that comes next will look at, if it is one
+    /// that meets a line as most do. No effect but on speed.
+    fn expect_first(&mut self, i: usize) {
+        let Machine { streams, caches, memory, options, .. } = self;
+        let Some(stream) = streams.get_mut(i) else { return };
+        if let Some(op) = &stream.next
+            && matches!(op.kind, StreamKind::Load | StreamKind::Fetch | StreamKind::Store)
+            && options.speed == Speed::Timed
+        {
+            stream.ahead = Ahead {
+                steps: 1,
+                victim: caches.expect(stream.core, op.at.tagged()),
+                written: None,
+            };
+            memory.expect_page(op.at.hpa.line());
+        }
+    }
+
+    /// When the operation that comes next can begin.
     #[inline]
-    fn earliest(&mut self, i: usize, op: &StreamOp) -> Result<Ps, Hold> {
+    fn earliest(&mut self, i: usize) -> Result<Ps, Hold> {
         let window = u64::from(self.spec.cpu.window);
         let superqueue = usize::from(self.spec.cpu.superqueue);
         let store_buffer = u64::from(self.spec.cpu.store_buffer);
         let Some(stream) = self.streams.get_mut(i) else { return Err(Hold::Until(PENDING)) };
+        let Some(op) = stream.next else { return Err(Hold::Until(PENDING)) };
         let clock = stream.clock;
         let mut t = stream.at.max(op.not_before).max(stream.floor);
         if op.gap != 0 {
@@ -739,28 +832,28 @@ impl Machine {
                 t = t.max(stream.floor);
             }
             StreamKind::Prefetch => {
-                if stream.busy.count_ones() as usize >= superqueue {
+                if stream.in_use as usize >= superqueue {
                     stream.expire(t);
                     let used = stream.superqueue();
                     if used.count_ones() as usize >= superqueue {
                         return Err(Hold::Blocked(stream.first_release(used)));
                     }
                 }
-                return Ok(t);
+                return Ok(t + op.delay);
             }
             StreamKind::DirectStore => {
                 let first = stream.direct.iter().copied().min().unwrap_or(Ps::ZERO);
                 if stream.unadmitted as usize >= stream.direct.len() {
                     return Err(Hold::Blocked(PENDING));
                 }
-                return Ok(t.max(first));
+                return Ok(t.max(first) + op.delay);
             }
             StreamKind::Clflushopt | StreamKind::Clwb => {
                 // What they write back has to be admitted before many more may follow.
                 if stream.unadmitted as usize >= stream.direct.len() {
                     return Err(Hold::Blocked(PENDING));
                 }
-                return Ok(t);
+                return Ok(t + op.delay);
             }
             StreamKind::Mfence | StreamKind::Sfence => {
                 if op.kind == StreamKind::Mfence {
@@ -776,7 +869,7 @@ impl Machine {
                     return Err(Hold::Blocked(PENDING));
                 }
                 let direct = stream.direct.iter().copied().max().unwrap_or(Ps::ZERO);
-                return Ok(t.max(stream.written).max(direct));
+                return Ok(t.max(stream.written).max(direct) + op.delay);
             }
             StreamKind::NtStore => {
                 if stream.unadmitted >= stream.buffers {
@@ -787,32 +880,30 @@ impl Machine {
         // A fill buffer and an entry of the superqueue, unless the line is in L1D.
         if stream.busy != 0 {
             stream.expire(t);
-            let all = stream.all_buffers();
-            if stream.busy & all == all || stream.busy.count_ones() as usize >= superqueue {
-                let mut held = 0;
-                if stream.busy & all == all {
-                    held = stream.busy & all;
-                } else if stream.busy.count_ones() as usize >= superqueue {
-                    let used = stream.superqueue();
-                    if used.count_ones() as usize >= superqueue {
-                        held = used;
-                    }
+            let all = stream.all_buffers;
+            let mut held = 0;
+            if stream.busy & all == all {
+                held = all;
+            } else if stream.in_use as usize >= superqueue {
+                let used = stream.superqueue();
+                if used.count_ones() as usize >= superqueue {
+                    held = used;
                 }
-                if held != 0 {
-                    let first = stream.first_release(held);
-                    let (core, at) = (stream.core, op.at.tagged());
-                    // What still waits to become visible goes first, and may take the line away.
-                    let hits = op.kind != StreamKind::NtStore
-                        && self.caches.is_in_l1(core, at)
-                        && self.caches.weak_ops(core).all(|w| w.at != at)
-                        && self.caches.wc_buffers(core).all(|b| b.at != at);
-                    if !hits {
-                        return Err(Hold::Blocked(first));
-                    }
+            }
+            if held != 0 {
+                let first = stream.first_release(held);
+                let (core, at) = (stream.core, op.at.tagged());
+                // What still waits to become visible goes first, and may take the line away.
+                let hits = op.kind != StreamKind::NtStore
+                    && self.caches.is_in_l1(core, at)
+                    && self.caches.weak_ops(core).all(|w| w.at != at)
+                    && self.caches.wc_buffers(core).all(|b| b.at != at);
+                if !hits {
+                    return Err(Hold::Blocked(first));
                 }
             }
         }
-        Ok(t)
+        Ok(t + op.delay)
     }
 
     /// An operation begins at `t`: it takes effect, and its end is known or pending.
@@ -1079,8 +1170,10 @@ impl Machine {
 
     /// What is known of an access's latency when it is made.
     fn known_or_after(&self, core: u16, hit: &cache::Access, at: Tagged) -> Latency {
-        let (cost, after) = self.latency_of(core, hit, at);
-        if hit.level == Level::Memory { Latency::AfterRead(after) } else { Latency::Known(cost) }
+        if hit.level == Level::Memory {
+            return Latency::AfterRead(self.after_miss(core, hit, at));
+        }
+        Latency::Known(self.latency_of(core, hit, at).0)
     }
 
     /// Lets a core's weakly ordered operations that are due become visible, and sends their requests.
@@ -1200,6 +1293,7 @@ impl Stream {
             *fill = Fill { at, release, after, in_superqueue, waiter: NIL };
         }
         self.near = if self.busy == 0 { 0 } else { self.near } | near_bit(at.line());
+        self.in_use += u32::from(self.busy >> slot & 1 == 0);
         self.busy |= 1 << slot;
         if release == PENDING {
             self.pending |= 1 << slot;

@@ -288,6 +288,7 @@ impl Store {
         let near = self.hints.of(key);
         match self.regions.get(near as usize) {
             Some(region) if region.key == key => Some(near),
+            None if self.index.is_empty() => None,
             _ => self.index.get(&key).copied(),
         }
     }
