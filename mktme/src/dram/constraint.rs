@@ -33,6 +33,10 @@ pub enum Command {
 pub const COMMAND_COUNT: usize = 9;
 
 impl Command {
+    /// RD, RDA, WR or WRA.
+    pub(super) const fn column(write: bool, auto: bool) -> Command {
+        [[Command::Rd, Command::Rda], [Command::Wr, Command::Wra]][write as usize][auto as usize]
+    }
     /// All, in order.
     pub const ALL: [Command; COMMAND_COUNT] = [Act, Pre, PreAb, Rd, Wr, Rda, Wra, RefAb, RefSb];
 

@@ -19,13 +19,10 @@ use thiserror::Error;
 
 /// Most banks in a rank: 8 bank groups of 4.
 pub(super) const BANKS_PER_RANK: usize = 32;
-/// Most bank groups in a rank.
-const GROUPS_PER_RANK: usize = 8;
 /// Most ranks.
 pub(super) const RANKS: usize = 4;
 /// Most banks.
 pub(super) const BANKS: usize = RANKS * BANKS_PER_RANK;
-const GROUPS: usize = RANKS * GROUPS_PER_RANK;
 /// The one window that is not 1 in [`CONSTRAINTS`]: tFAW's.
 const WINDOW: u8 = 4;
 
@@ -91,21 +88,34 @@ impl Bank {
     }
 }
 
-/// Where a line is within its subchannel, as queues and schedulers see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where a line is within its subchannel, as queues and schedulers see it. Two words, so that it stays in two registers of the
+/// host: small fields written to memory one by one and read back together make the host wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Spot {
-    pub(super) bank: Bank,
-    /// Which bucket of a queue's filter it falls into.
-    pub(super) bucket: u8,
-    pub(super) column: u16,
     pub(super) row: u64,
+    /// The bank, the bucket and, from bit 16 on, the column.
+    small: u32,
 }
 
 impl Spot {
     #[inline]
     pub(super) const fn new(bank: Bank, row: u64, column: u16) -> Spot {
         let mixed = row ^ (column as u64) << 1 ^ (bank.0 as u64) << 3;
-        Spot { bank, bucket: (mixed ^ mixed >> 8) as u8, column, row }
+        let bucket = (mixed ^ mixed >> 8) as u8;
+        Spot { row, small: bank.0 as u32 | (bucket as u32) << 8 | (column as u32) << 16 }
+    }
+    #[inline]
+    pub(super) const fn bank(self) -> Bank {
+        Bank(self.small as u8)
+    }
+    /// Which bucket of a queue's filter it falls into.
+    #[inline]
+    pub(super) const fn bucket(self) -> u8 {
+        (self.small >> 8) as u8
+    }
+    #[inline]
+    pub(super) const fn column(self) -> u16 {
+        (self.small >> 16) as u16
     }
 }
 
@@ -149,25 +159,27 @@ impl Geometry {
     }
 }
 
-/// What the scheduler may do, as an index into the edges of bank groups and ranks. The first three are in the order of
-/// [`Want`](super::queue::Want), with which banks are asked: those do not tell reads from writes.
+/// What the scheduler may do, as an index into the edges of bank groups and ranks: the column commands, which a queue
+/// counts from zero, and then the rest of [`Want`](super::queue::Want), each one further on than there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Gate {
     /// RD, RDA.
     Rd = 0,
-    Act = 1,
-    Pre = 2,
     /// WR, WRA.
-    Wr = 3,
+    Wr = 1,
+    Act = 2,
+    Pre = 3,
 }
 /// How many there are.
 const GATES: usize = 4;
-/// Of a bank's edges: that of the column commands.
-const COLUMN: usize = 0;
 const ACT: usize = Gate::Act as usize;
 const PRE: usize = Gate::Pre as usize;
 const RD: usize = Gate::Rd as usize;
 const WR: usize = Gate::Wr as usize;
+// Of a bank's edges, which do not tell reads from writes.
+const OWN_COLUMN: usize = Want::Column as usize;
+const OWN_ACT: usize = Want::Row as usize;
+const OWN_PRE: usize = Want::Close as usize;
 
 /// Earliest edges by constraints of a bank alone.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -310,8 +322,8 @@ impl Clocks {
 
 /// Where a gate is, of one queue's commands.
 #[inline]
-const fn gate_of<const WRITES: bool>(want: Want) -> usize {
-    if WRITES { [WR, ACT, PRE][want as usize] } else { want as usize }
+const fn gate_of(writes: bool, want: Want) -> usize {
+    if matches!(want, Want::Column) { writes as usize } else { want as usize + 1 }
 }
 
 #[inline]
@@ -333,7 +345,9 @@ pub struct Device {
     group_shift: u32,
     #[serde(with = "super::arrays")]
     banks: [BankEdges; BANKS],
-    groups: [GroupEdges; GROUPS],
+    /// By bank, the bits that number it in its group shifted out.
+    #[serde(with = "super::arrays")]
+    groups: [GroupEdges; BANKS],
     ranks: [RankEdges; RANKS],
     commands: [RankCommands; RANKS],
     /// Banks with an open row, by rank.
@@ -355,7 +369,7 @@ impl Device {
             clocks: Clocks::of(&timing),
             group_shift: geometry.banks_per_group.trailing_zeros(),
             banks: [BankEdges::default(); BANKS],
-            groups: [GroupEdges::default(); GROUPS],
+            groups: [GroupEdges::default(); BANKS],
             ranks: [RankEdges::default(); RANKS],
             commands: [RankCommands::default(); RANKS],
             open: [0; RANKS],
@@ -454,19 +468,18 @@ impl Device {
     }
     /// The same by those of its bank group and of ranks.
     #[inline]
-    pub(super) fn gate<const WRITES: bool>(&self, want: Want, bank: Bank) -> u64 {
-        let gate = gate_of::<WRITES>(want);
+    pub(super) fn gate(&self, writes: bool, want: Want, bank: Bank) -> u64 {
+        let gate = gate_of(writes, want);
         self.ranks[bank.rank()].0[gate].max(self.group(bank).0[gate])
     }
     /// The same by those of ranks alone.
     #[inline]
-    pub(super) fn gate_of_rank<const WRITES: bool>(&self, want: Want, rank: usize) -> u64 {
-        self.ranks[rank & 3].0[gate_of::<WRITES>(want)]
+    pub(super) fn gate_of_rank(&self, writes: bool, want: Want, rank: usize) -> u64 {
+        self.ranks[rank & 3].0[gate_of(writes, want)]
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        (bank.rank() * GROUPS_PER_RANK + usize::from(bank.index() >> (self.group_shift & 3)))
-            % GROUPS
+        bank.flat() >> (self.group_shift & 3)
     }
     /// The earliest edge of any command, by the command bus alone.
     #[inline]
@@ -487,13 +500,11 @@ impl Device {
     pub(super) fn earliest(&self, command: Command, bank: Bank) -> u64 {
         let commands = &self.commands[bank.rank()];
         let own = match command {
-            Command::Act => self.ready(Want::Row, bank).max(self.gate::<false>(Want::Row, bank)),
-            Command::Pre => {
-                self.ready(Want::Close, bank).max(self.gate::<false>(Want::Close, bank))
-            }
-            Command::Rd => self.earliest_column::<false>(bank),
-            Command::Rda => self.earliest_column::<false>(bank).max(self.auto_read(bank)),
-            Command::Wr | Command::Wra => self.earliest_column::<true>(bank),
+            Command::Act => self.ready(Want::Row, bank).max(self.gate(false, Want::Row, bank)),
+            Command::Pre => self.ready(Want::Close, bank).max(self.gate(false, Want::Close, bank)),
+            Command::Rd => self.earliest_column(false, bank),
+            Command::Rda => self.earliest_column(false, bank).max(self.auto_read(bank)),
+            Command::Wr | Command::Wra => self.earliest_column(true, bank),
             Command::PreAb => commands.until(&self.clocks.pre_ab),
             Command::RefAb => commands.until(&self.clocks.ref_ab),
             Command::RefSb => commands.until(&self.clocks.ref_sb).max(self.until_same(bank)),
@@ -501,8 +512,8 @@ impl Device {
         own.max(self.bus)
     }
 
-    fn earliest_column<const WRITES: bool>(&self, bank: Bank) -> u64 {
-        self.ready(Want::Column, bank).max(self.gate::<WRITES>(Want::Column, bank))
+    fn earliest_column(&self, writes: bool, bank: Bank) -> u64 {
+        self.ready(Want::Column, bank).max(self.gate(writes, Want::Column, bank))
     }
 
     /// When the commands of a read would go at the earliest, if nothing else was issued and none goes before the edge `from`:
@@ -512,8 +523,8 @@ impl Device {
         let (c, own, group) = (&self.clocks, self.bank(bank), self.group(bank));
         let rank = &self.ranks[bank.rank()];
         let from = from.max(self.bus);
-        let column = own.edges[COLUMN].max(group.0[RD]).max(rank.0[RD]).max(from);
-        let act = own.edges[ACT].max(group.0[ACT]).max(rank.0[ACT]).max(from);
+        let column = own.edges[OWN_COLUMN].max(group.0[RD]).max(rank.0[RD]).max(from);
+        let act = own.edges[OWN_ACT].max(group.0[ACT]).max(rank.0[ACT]).max(from);
         let open = self.open_mask(bank.rank()) & bank.bit() != 0;
         if !open {
             return (act, act, column.max(act + u64::from(c.act_col.max(c.two_slots))));
@@ -521,7 +532,7 @@ impl Device {
         if own.row == row {
             return (column, column, column);
         }
-        let pre = own.edges[PRE].max(rank.0[PRE]).max(from);
+        let pre = own.edges[OWN_PRE].max(rank.0[PRE]).max(from);
         let act = act.max(pre + u64::from(c.pre_act.max(c.one_slot)));
         (pre, act, column.max(act + u64::from(c.act_col.max(c.two_slots))))
     }
@@ -560,10 +571,10 @@ impl Device {
         match command {
             Command::Act => self.apply_act(bank, row, edge),
             Command::Pre => self.apply_pre(bank, edge),
-            Command::Rd => self.apply_column::<false, false>(bank, edge),
-            Command::Rda => self.apply_column::<false, true>(bank, edge),
-            Command::Wr => self.apply_column::<true, false>(bank, edge),
-            Command::Wra => self.apply_column::<true, true>(bank, edge),
+            Command::Rd => self.apply_column(false, false, bank, edge),
+            Command::Rda => self.apply_column(false, true, bank, edge),
+            Command::Wr => self.apply_column(true, false, bank, edge),
+            Command::Wra => self.apply_column(true, true, bank, edge),
             Command::PreAb | Command::RefAb | Command::RefSb => {
                 self.apply_to_rank(command, bank, edge);
             }
@@ -582,9 +593,9 @@ impl Device {
         let (c, group) = (&self.clocks, self.group_of(bank));
         let own = &mut self.banks[bank.flat()];
         own.row = row;
-        raise(&mut own.edges[ACT], edge, c.act_act);
-        raise(&mut own.edges[PRE], edge, c.act_pre);
-        raise(&mut own.edges[COLUMN], edge, c.act_col);
+        raise(&mut own.edges[OWN_ACT], edge, c.act_act);
+        raise(&mut own.edges[OWN_PRE], edge, c.act_pre);
+        raise(&mut own.edges[OWN_COLUMN], edge, c.act_col);
         raise(&mut self.groups[group].0[ACT], edge, c.act_act_group);
         self.open[bank.rank()] |= bank.bit();
         let rank = &mut self.ranks[bank.rank()];
@@ -604,7 +615,7 @@ impl Device {
     pub(super) fn apply_pre(&mut self, bank: Bank, edge: u64) {
         self.note(Command::Pre, bank, edge);
         let c = &self.clocks;
-        raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.pre_act);
+        raise(&mut self.banks[bank.flat()].edges[OWN_ACT], edge, c.pre_act);
         self.open[bank.rank()] &= !bank.bit();
         let rank = &mut self.ranks[bank.rank()];
         raise(&mut rank.0[PRE], edge, c.pre_pre);
@@ -612,29 +623,16 @@ impl Device {
     }
 
     #[inline]
-    pub(super) fn apply_column<const WRITE: bool, const AUTO: bool>(
-        &mut self,
-        bank: Bank,
-        edge: u64,
-    ) {
-        let command = match (WRITE, AUTO) {
-            (false, false) => Command::Rd,
-            (false, true) => Command::Rda,
-            (true, false) => Command::Wr,
-            (true, true) => Command::Wra,
-        };
-        self.note(command, bank, edge);
-        let c = if WRITE { &self.clocks.wr } else { &self.clocks.rd };
+    pub(super) fn apply_column(&mut self, write: bool, auto: bool, bank: Bank, edge: u64) {
+        self.note(Command::column(write, auto), bank, edge);
+        let c = if write { &self.clocks.wr } else { &self.clocks.rd };
         let (group, r) = (self.group_of(bank), bank.rank());
         let own = &mut self.banks[bank.flat()];
-        if AUTO {
-            raise(&mut own.edges[ACT], edge, c.auto_act);
-            self.open[r] &= !bank.bit();
-        } else {
-            raise(&mut own.edges[PRE], edge, c.pre);
-        }
+        let (raised, clocks) = if auto { (OWN_ACT, c.auto_act) } else { (OWN_PRE, c.pre) };
+        raise(&mut own.edges[raised], edge, clocks);
+        self.open[r] &= !(bank.bit() * u32::from(auto));
         let group = &mut self.groups[group];
-        let (same, turn) = if WRITE { (WR, RD) } else { (RD, WR) };
+        let (same, turn) = if write { (WR, RD) } else { (RD, WR) };
         raise(&mut group.0[same], edge, c.same_group);
         raise(&mut group.0[turn], edge, c.turn_group);
         let mut rank = 0;
@@ -667,7 +665,7 @@ impl Device {
                 raise(&mut rank.0[ACT], edge, c.ref_sb_act);
                 for index in super::queue::bits(self.geometry.same_banks(number as u8)) {
                     let bank = Bank::new(r as u8, index);
-                    raise(&mut self.banks[bank.flat()].edges[ACT], edge, c.ref_sb_act_same);
+                    raise(&mut self.banks[bank.flat()].edges[OWN_ACT], edge, c.ref_sb_act_same);
                 }
             }
         }

@@ -253,8 +253,9 @@ impl Dram {
             && let [left, right] = wakes
         {
             // One channel.
-            *(if index == 0 { &mut *left } else { &mut *right }) = least;
-            *root = (*left).min(*right);
+            let (own, other) = if index == 0 { (left, right) } else { (right, left) };
+            *root = least.min(*other);
+            *own = least;
             return;
         }
         let mut node = self.leaves + index;
@@ -269,7 +270,7 @@ impl Dram {
     /// Whether a request for a line that arrives now would be taken. If not, none will be before [`Dram::next_event`].
     pub fn can_accept(&self, line: Line, kind: Kind) -> bool {
         let (index, spot) = self.locate(line);
-        self.subchannels[index].has_room(kind, &spot)
+        self.subchannels[index].has_room(kind, spot)
     }
 
     /// Takes a request, after moving time to its arrival.
@@ -280,7 +281,7 @@ impl Dram {
         self.advance(request.at);
         let (index, spot) = self.locate(request.line);
         let was_idle = self.subchannels[index].is_idle();
-        self.take(&request, index, &spot, was_idle)
+        self.take(&request, index, spot, was_idle)
     }
 
     /// Takes a request if one that arrives now would be taken ([`Dram::can_accept`]), after moving time to its arrival: both in
@@ -290,12 +291,12 @@ impl Dram {
     /// [`Full`]: nothing has moved; try again after [`Dram::next_event`].
     pub fn try_enqueue(&mut self, request: Request) -> Result<(), Full> {
         let (index, spot) = self.locate(request.line);
-        if !self.subchannels[index].has_room(request.kind, &spot) {
+        if !self.subchannels[index].has_room(request.kind, spot) {
             return Err(Full);
         }
         self.advance(request.at);
         let was_idle = self.subchannels[index].is_idle();
-        self.take(&request, index, &spot, was_idle)
+        self.take(&request, index, spot, was_idle)
     }
 
     /// Takes a request as soon as there is room for it: moves time to its arrival and on to the command that makes room, if
@@ -312,7 +313,7 @@ impl Dram {
         let (index, spot) = self.locate(request.line);
         let sub = &mut self.subchannels[index];
         let was_idle = sub.is_idle();
-        let room = sub.run_until_room(request.kind, &spot, &mut sink(&mut self.done, index as u16));
+        let room = sub.run_until_room(request.kind, spot, &mut sink(&mut self.done, index as u16));
         match room {
             Ok(None) => {}
             Ok(Some(edge)) => {
@@ -331,10 +332,10 @@ impl Dram {
                 return Err(wait);
             }
         }
-        match self.take(&request, index, &spot, was_idle) {
+        match self.take(&request, index, spot, was_idle) {
             Ok(()) => Ok(self.now),
             // Does not happen: there is room.
-            Err(Full) => Err(self.subchannels[index].stuck(&spot)),
+            Err(Full) => Err(self.subchannels[index].stuck(spot)),
         }
     }
 
@@ -344,7 +345,7 @@ impl Dram {
         &mut self,
         request: &Request,
         index: usize,
-        spot: &Spot,
+        spot: Spot,
         was_idle: bool,
     ) -> Result<(), Full> {
         let (at, edge) = (self.now, self.edge);

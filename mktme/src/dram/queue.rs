@@ -50,8 +50,9 @@ pub(super) enum Found {
     Other,
 }
 
-/// A queued request.
+/// A queued request. One line of the host's cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[repr(align(64))]
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) row: u64,
@@ -78,18 +79,17 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) const fn new(id: u64, spot: &Spot, at: Ps, edge: u64) -> Entry {
-        let &Spot { bank, bucket, column, row } = spot;
+    pub(super) const fn new(id: u64, spot: Spot, at: Ps, edge: u64) -> Entry {
         Entry {
             id,
-            row,
+            row: spot.row,
             at,
             edge,
             since: edge,
-            column,
+            column: spot.column(),
             underfills: NIL,
-            bank,
-            bucket,
+            bank: spot.bank(),
+            bucket: spot.bucket(),
             found: Found::Open,
             waiting: false,
             older: NIL,
@@ -97,6 +97,18 @@ impl Entry {
             position: NIL,
         }
     }
+}
+
+/// What an entry is made of. Always taken apart at once, so that it is nowhere in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    pub(super) id: u64,
+    pub(super) spot: Spot,
+    pub(super) at: Ps,
+    pub(super) edge: u64,
+    pub(super) underfills: u16,
+    pub(super) waiting: bool,
+    pub(super) found: Found,
 }
 
 /// A set of positions, the first of them found in two steps.
@@ -183,7 +195,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
         let nowhere = Bank::new(0, 0);
-        let none = Entry::new(0, &Spot::new(nowhere, 0, 0), Ps::ZERO, 0);
+        let none = Entry::new(0, Spot::new(nowhere, 0, 0), Ps::ZERO, 0);
         let list =
             BankList { oldest: NIL, youngest: NIL, pick: NIL, want: Want::Row, armed: false };
         Queue {
@@ -248,11 +260,6 @@ impl Queue {
     pub(super) fn oldest(&self) -> u16 {
         self.slot_at.iter().copied().find(|&slot| slot != NIL).unwrap_or(NIL)
     }
-    /// Whether some armed pick wants something.
-    #[inline]
-    pub(super) fn any_armed_at_all(&self, want: Want) -> bool {
-        self.armed[want as usize].mask.any != 0
-    }
     /// Whether some armed pick of a rank wants something.
     #[inline]
     pub(super) fn any_armed(&self, want: Want, rank: usize) -> bool {
@@ -299,18 +306,18 @@ impl Queue {
     }
     /// The queued entry of a line, or [`NIL`].
     #[inline]
-    pub(super) fn find(&self, spot: &Spot) -> u16 {
-        if self.filter[usize::from(spot.bucket) % BUCKETS] == 0 {
+    pub(super) fn find(&self, spot: Spot) -> u16 {
+        if self.filter[usize::from(spot.bucket()) % BUCKETS] == 0 {
             return NIL;
         }
         self.search(spot)
     }
     #[inline(never)]
-    fn search(&self, spot: &Spot) -> u16 {
-        let mut slot = self.list(spot.bank).oldest;
+    fn search(&self, spot: Spot) -> u16 {
+        let mut slot = self.list(spot.bank()).oldest;
         while slot != NIL {
             let entry = self.entry(slot);
-            if entry.row == spot.row && entry.column == spot.column {
+            if entry.row == spot.row && entry.column == spot.column() {
                 break;
             }
             slot = entry.younger;
@@ -339,32 +346,34 @@ impl Queue {
     }
 
     /// Adds an entry as the youngest; `open` is the bank's open row. Gives its slot and whether it is now the bank's pick,
-    /// not armed; None when full.
+    /// not armed; None when full. The entry comes in parts and is put together in its slot: one that was put together elsewhere
+    /// would be copied before the host has written it, which takes the host longer than all the rest of this.
     #[inline(always)]
-    pub(super) fn push(&mut self, mut entry: Entry, open: Option<u64>) -> Option<(u16, bool)> {
+    pub(super) fn push(&mut self, new: New, open: Option<u64>) -> Option<(u16, bool)> {
         let slot = self.free.pop()?;
         self.len += 1;
-        let bank = entry.bank;
+        let New { id, spot, at, edge, underfills, waiting, found } = new;
+        let (bank, row) = (spot.bank(), spot.row);
         let list = &mut self.banks[bank.flat()];
-        entry.older = list.youngest;
-        entry.younger = NIL;
+        let older = list.youngest;
         list.youngest = slot;
-        if entry.older == NIL {
+        if older == NIL {
             list.oldest = slot;
-        } else if let Some(older) = self.slots.get_mut(usize::from(entry.older)) {
+        } else if let Some(older) = self.slots.get_mut(usize::from(older)) {
             older.younger = slot;
         }
         if self.searched {
-            self.filter[usize::from(entry.bucket) % BUCKETS] += 1;
+            self.filter[usize::from(spot.bucket()) % BUCKETS] += 1;
         }
-        if entry.waiting {
-            self.slots[usize::from(slot)] = entry;
+        let position = if waiting { NIL } else { self.take_position(slot, bank, edge) };
+        let own = Entry::new(id, spot, at, edge);
+        self.slots[usize::from(slot)] =
+            Entry { underfills, waiting, found, older, position, ..own };
+        if waiting {
             return Some((slot, false));
         }
-        entry.position = self.take_position(slot, bank, entry.since);
-        self.slots[usize::from(slot)] = entry;
         // What the youngest changes about its bank's pick.
-        let hits = open == Some(entry.row);
+        let hits = open == Some(row);
         let want = match open {
             None => Want::Row,
             Some(_) if hits => Want::Column,

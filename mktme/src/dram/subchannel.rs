@@ -23,7 +23,7 @@
 use super::constraint::Command;
 use super::device::{Bank, Blocked, Device, Geometry, Spot};
 use super::map::Place;
-use super::queue::{Entry, Found, NIL, Queue, Want};
+use super::queue::{Entry, Found, NIL, New, Queue, Want};
 use super::refresh::{self, Refresh};
 use super::ring::Ring;
 use super::stats::{self, DramStats, Imbalance, InFlight};
@@ -182,7 +182,12 @@ struct Underfill {
 /// A read that is alone, and the edges of the commands that it still needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Lone {
-    entry: Entry,
+    id: u64,
+    spot: Spot,
+    at: Ps,
+    /// The first clock edge at or after its arrival.
+    edge: u64,
+    found: Found,
     /// The next command: PRE if it is not one of those below.
     first: u64,
     /// ACT; past if the row is open.
@@ -383,7 +388,7 @@ impl Subchannel {
 
     /// Whether a request for a line would be taken now.
     #[inline(always)]
-    pub(super) fn has_room(&self, kind: Kind, spot: &Spot) -> bool {
+    pub(super) fn has_room(&self, kind: Kind, spot: Spot) -> bool {
         let queued = || self.writes.find(spot);
         match kind {
             Kind::Read => {
@@ -410,13 +415,12 @@ impl Subchannel {
         &mut self,
         id: u64,
         kind: Kind,
-        spot: &Spot,
+        spot: Spot,
         at: Ps,
         edge: u64,
     ) -> Result<bool, Full> {
-        let mut entry = Entry::new(id, spot, at, edge);
         if self.work == 0 && kind == Kind::Read && !self.every_edge && !self.refresh.any_held() {
-            self.enter_lone(entry);
+            self.enter_lone(id, spot, at, edge);
             return Ok(false);
         }
         let queued = self.writes.find(spot);
@@ -434,7 +438,7 @@ impl Subchannel {
                     return Err(Full);
                 }
                 self.stats.reads += 1;
-                self.push::<false>(entry)?;
+                self.push::<false>(id, spot, at, edge, NIL, false)?;
                 Ok(false)
             }
             Kind::Write => {
@@ -444,7 +448,7 @@ impl Subchannel {
                     if !self.writes.has_room() {
                         return Err(Full);
                     }
-                    self.push::<true>(entry)?;
+                    self.push::<true>(id, spot, at, edge, NIL, false)?;
                 }
                 self.stats.writes += 1;
                 Ok(true)
@@ -456,11 +460,8 @@ impl Subchannel {
                     if !self.reads_have_room() || !self.writes.has_room() {
                         return Err(Full);
                     }
-                    entry.waiting = true;
-                    let slot = self.push::<true>(entry)?;
-                    entry.waiting = false;
-                    entry.underfills = slot;
-                    self.push::<false>(entry)?;
+                    let slot = self.push::<true>(id, spot, at, edge, NIL, true)?;
+                    self.push::<false>(id, spot, at, edge, slot, false)?;
                     self.stats.underfills += 1;
                 }
                 self.stats.partial_writes += 1;
@@ -497,15 +498,25 @@ impl Subchannel {
         }
     }
 
-    /// Queues an entry and lowers `wake` to the earliest edge at which the entry can make a difference.
+    /// Queues an entry, given in parts as [`Queue::push`] wants it, and lowers `wake` to the earliest edge at which the entry can
+    /// make a difference.
     #[inline]
-    fn push<const WRITES: bool>(&mut self, entry: Entry) -> Result<u16, Full> {
+    fn push<const WRITES: bool>(
+        &mut self,
+        id: u64,
+        spot: Spot,
+        at: Ps,
+        edge: u64,
+        underfills: u16,
+        waiting: bool,
+    ) -> Result<u16, Full> {
         self.settle();
-        let Entry { bank, edge, .. } = entry;
+        let bank = spot.bank();
         self.count_to(edge);
         let open = self.device.row_of(bank);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
-        let (slot, picked) = queue.push(entry, open).ok_or(Full)?;
+        let new = New { id, spot, at, edge, underfills, waiting, found: Found::Open };
+        let (slot, picked) = queue.push(new, open).ok_or(Full)?;
         let mut wake = queue.deadline();
         // The first read, and the first write that may go, can change which queue is served.
         let mut turn = if WRITES { queue.ready() == 1 } else { queue.len() == 1 };
@@ -537,7 +548,7 @@ impl Subchannel {
         if pick == NIL || self.refresh.holds(bank) {
             return NEVER;
         }
-        let (ready, gate) = (self.device.ready(want, bank), self.device.gate::<WRITES>(want, bank));
+        let (ready, gate) = (self.device.ready(want, bank), self.device.gate(WRITES, want, bank));
         let earliest = ready.max(gate);
         if ready <= now {
             queue.arm(bank, earliest);
@@ -604,7 +615,8 @@ impl Subchannel {
     /// Whether writes are being served, overdue entries aside.
     #[inline]
     fn serving_writes(&self) -> bool {
-        self.writes.ready() > 0 && (self.draining || self.reads.is_empty())
+        // Both sides are worked out: the host would often foresee the first one's outcome wrongly.
+        (self.writes.ready() > 0) & (self.draining | self.reads.is_empty())
     }
 
     /// The next edge at which anything can change: a command, or the arrival of read data.
@@ -649,7 +661,7 @@ impl Subchannel {
     pub(super) fn run_until_room(
         &mut self,
         kind: Kind,
-        spot: &Spot,
+        spot: Spot,
         out: &mut impl FnMut(Completion),
     ) -> Result<Option<u64>, Wait> {
         if self.has_room(kind, spot) {
@@ -747,19 +759,20 @@ impl Subchannel {
 
     /// A read comes to an idle subchannel: it stays beside the queues while it is alone.
     #[inline]
-    fn enter_lone(&mut self, entry: Entry) {
+    fn enter_lone(&mut self, id: u64, spot: Spot, at: Ps, edge: u64) {
         self.stats.reads += 1;
         self.work = 1;
         // Nothing was queued until now.
-        (self.counted, self.progress) = (entry.edge, entry.edge);
-        self.looked = self.looked.max(entry.edge);
+        (self.counted, self.progress) = (edge, edge);
+        self.looked = self.looked.max(edge);
         // Whoever is still on the wheels is not wanted any more.
         self.reads.wheel.clear();
         self.writes.wheel.clear();
-        let (first, act, column) = self.device.read_edges(entry.bank, entry.row, entry.edge);
-        let deadline = entry.since + u64::from(self.spec.read_age);
+        let (first, act, column) = self.device.read_edges(spot.bank(), spot.row, edge);
+        let deadline = edge + u64::from(self.spec.read_age);
         self.wake = first.min(self.refresh.wake).min(deadline).max(self.device.bus());
-        self.lone = Some(Lone { entry, first, act, column, deadline });
+        let found = Found::Open;
+        self.lone = Some(Lone { id, spot, at, edge, found, first, act, column, deadline });
     }
 
     /// A lone read takes its place in the read queue: from now on there is something to choose.
@@ -772,11 +785,13 @@ impl Subchannel {
 
     #[inline(never)]
     fn settle_now(&mut self) {
-        let Some(Lone { entry, .. }) = self.lone.take() else { return };
-        self.refresh.queued(entry.bank);
+        let Some(Lone { id, spot, at, edge, found, .. }) = self.lone.take() else { return };
+        let bank = spot.bank();
+        self.refresh.queued(bank);
         // There is room: the queue is empty.
-        if self.reads.push(entry, self.device.row_of(entry.bank)).is_some() {
-            self.arm::<false>(entry.bank, self.progress);
+        let new = New { id, spot, at, edge, underfills: NIL, waiting: false, found };
+        if self.reads.push(new, self.device.row_of(bank)).is_some() {
+            self.arm::<false>(bank, self.progress);
         }
     }
 
@@ -787,17 +802,17 @@ impl Subchannel {
     #[inline]
     fn serve_lone(&mut self, to: u64, out: &mut impl FnMut(Completion)) -> Option<u64> {
         let lone = self.lone.as_mut()?;
-        let Lone { first, act, column, deadline, .. } = *lone;
+        let Lone { id, spot, at, edge: arrived, mut found, first, act, column, deadline } = *lone;
         let end = self.refresh.wake.min(deadline).min(to.saturating_add(1));
         if first >= end || column.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
             return None;
         }
         self.looks += 1;
-        let Entry { bank, row, .. } = lone.entry;
+        let (bank, row) = (spot.bank(), spot.row);
         if first != column {
             if first != act {
-                lone.entry.found = Found::Other;
-                lone.first = act;
+                found = Found::Other;
+                (lone.found, lone.first) = (found, act);
                 self.stats.pres += 1;
                 let open = self.device.row_of(bank).unwrap_or(0);
                 self.device.apply_pre(bank, first);
@@ -807,10 +822,8 @@ impl Subchannel {
                 }
             }
             let lone = self.lone.as_mut()?;
-            if lone.entry.found == Found::Open {
-                lone.entry.found = Found::Closed;
-            }
-            lone.first = column;
+            found = if found == Found::Open { Found::Closed } else { found };
+            (lone.found, lone.first) = (found, column);
             self.stats.acts += 1;
             self.device.apply_act(bank, row, act);
             self.record(Command::Act, bank, row, 0, act);
@@ -818,9 +831,8 @@ impl Subchannel {
                 return Some(self.pause_lone(act, column.min(deadline)));
             }
         }
-        let Lone { entry, .. } = self.lone.take()?;
-        self.count_column::<false>(&entry, column);
-        let arrived = entry.edge;
+        self.lone = None;
+        self.count_column::<false>(found, arrived, column);
         let wait = column - arrived;
         self.counted = column;
         self.stats.queued_clocks += wait;
@@ -829,15 +841,15 @@ impl Subchannel {
             self.spec.page_policy == PagePolicy::Closed && self.device.auto_read(bank) <= column;
         if auto {
             self.stats.rdas += 1;
-            self.device.apply_column::<false, true>(bank, column);
-            self.record(Command::Rda, bank, row, entry.column, column);
+            self.device.apply_column(false, true, bank, column);
+            self.record(Command::Rda, bank, row, spot.column(), column);
         } else {
             self.stats.rds += 1;
-            self.device.apply_column::<false, false>(bank, column);
-            self.record(Command::Rd, bank, row, entry.column, column);
+            self.device.apply_column(false, false, bank, column);
+            self.record(Command::Rd, bank, row, spot.column(), column);
         }
         self.wake = self.refresh.wake.max(self.device.bus());
-        let flight = Flight { due: column + self.read_clocks, id: entry.id, at: entry.at };
+        let flight = Flight { due: column + self.read_clocks, id, at };
         if flight.due <= to && flight.due < self.wake {
             self.hand_out(flight, out);
             return Some(flight.due);
@@ -980,7 +992,7 @@ impl Subchannel {
         if column <= edge {
             column = NEVER;
             let slot = queue.oldest_armed(Want::Column, |bank| {
-                let ready = device.gate::<WRITES>(Want::Column, bank);
+                let ready = device.gate(WRITES, Want::Column, bank);
                 column = column.min(ready);
                 ready <= edge
             });
@@ -1001,7 +1013,7 @@ impl Subchannel {
                     row = row.min(edge + 1);
                     return false;
                 }
-                let ready = device.gate::<WRITES>(Want::Row, bank);
+                let ready = device.gate(WRITES, Want::Row, bank);
                 row = row.min(ready);
                 ready <= edge
             });
@@ -1016,7 +1028,7 @@ impl Subchannel {
         if close <= edge {
             close = NEVER;
             let slot = queue.oldest_armed(Want::Close, |bank| {
-                let ready = device.gate::<WRITES>(Want::Close, bank);
+                let ready = device.gate(WRITES, Want::Close, bank);
                 close = close.min(ready);
                 ready <= edge
             });
@@ -1037,13 +1049,11 @@ impl Subchannel {
     fn issued<const WRITES: bool>(&mut self, want: Want) {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
-        if queue.any_armed_at_all(want) {
-            let mut rank = 0;
-            while rank < self.ranks {
-                let gate = self.device.gate_of_rank::<WRITES>(want, rank);
-                soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
-                rank += 1;
-            }
+        let mut rank = 0;
+        while rank < self.ranks {
+            let gate = self.device.gate_of_rank(WRITES, want, rank);
+            soonest = if queue.any_armed(want, rank) { soonest.min(gate) } else { soonest };
+            rank += 1;
         }
         queue.set_soonest(want, soonest);
         self.wake = self.bound();
@@ -1174,14 +1184,14 @@ impl Subchannel {
         true
     }
 
-    #[inline]
+    // One copy of each `issue_` per queue: a second one, and reads and writes at random no longer fit the host's first-level
+    // instruction cache.
+    #[inline(never)]
     fn issue_act<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
         let Entry { bank, row, .. } = *entry;
-        if entry.found == Found::Open {
-            entry.found = Found::Closed;
-        }
+        entry.found = if entry.found == Found::Open { Found::Closed } else { entry.found };
         self.stats.acts += 1;
         self.progress = edge;
         self.device.apply_act(bank, row, edge);
@@ -1201,7 +1211,7 @@ impl Subchannel {
         self.record(Command::Act, bank, row, 0, edge);
     }
 
-    #[inline]
+    #[inline(never)]
     fn issue_pre<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
@@ -1233,7 +1243,7 @@ impl Subchannel {
         self.issued::<WRITES>(Want::Close);
     }
 
-    #[inline]
+    #[inline(never)]
     fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
         self.count_to(edge);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
@@ -1245,7 +1255,7 @@ impl Subchannel {
         // The slot is free, but nobody has taken it yet.
         let entry = *queue.entry(slot);
         let Entry { bank, row, .. } = entry;
-        self.count_column::<WRITES>(&entry, edge);
+        self.count_column::<WRITES>(entry.found, entry.edge, edge);
         self.refresh.left(bank, edge);
         if WRITES {
             self.work -= 1;
@@ -1265,12 +1275,9 @@ impl Subchannel {
             && self.closes_behind(bank, row)
             && (WRITES || self.device.auto_read(bank) <= edge);
         if auto {
-            self.device.apply_column::<WRITES, true>(bank, edge);
-            if WRITES {
-                self.stats.wras += 1;
-            } else {
-                self.stats.rdas += 1;
-            }
+            self.device.apply_column(WRITES, true, bank, edge);
+            self.stats.wras += u64::from(WRITES);
+            self.stats.rdas += u64::from(!WRITES);
             if self.reads.has_entries(bank) {
                 self.reads.choose(bank, None);
                 self.arm::<false>(bank, edge);
@@ -1280,12 +1287,9 @@ impl Subchannel {
                 self.arm::<true>(bank, edge);
             }
         } else {
-            self.device.apply_column::<WRITES, false>(bank, edge);
-            if WRITES {
-                self.stats.wrs += 1;
-            } else {
-                self.stats.rds += 1;
-            }
+            self.device.apply_column(WRITES, false, bank, edge);
+            self.stats.wrs += u64::from(WRITES);
+            self.stats.rds += u64::from(!WRITES);
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if !passed_on && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
@@ -1313,15 +1317,14 @@ impl Subchannel {
 
     /// Accounts for a column command, whichever, and for the end of its entry's wait.
     #[inline(always)]
-    fn count_column<const WRITES: bool>(&mut self, entry: &Entry, edge: u64) {
-        match entry.found {
-            Found::Open => self.stats.row_hits += 1,
-            Found::Closed => self.stats.row_misses += 1,
-            Found::Other => self.stats.row_conflicts += 1,
-        }
+    fn count_column<const WRITES: bool>(&mut self, found: Found, arrived: u64, edge: u64) {
+        // What the host cannot foresee is added rather than branched on.
+        self.stats.row_hits += u64::from(found == Found::Open);
+        self.stats.row_misses += u64::from(found == Found::Closed);
+        self.stats.row_conflicts += u64::from(found == Found::Other);
         self.stats.bus_busy.0 += self.burst;
         self.progress = edge;
-        let wait = edge - entry.edge;
+        let wait = edge - arrived;
         if WRITES {
             self.stats.write_queue_wait += wait;
         } else {
@@ -1387,7 +1390,9 @@ impl Subchannel {
     pub fn why_blocked(&self, at: Ps) -> Option<Wait> {
         let oldest = |queue: &Queue| queue.entries().min_by_key(|e| e.edge).copied();
         let (read, write) = (
-            self.lone.map(|lone| lone.entry).or_else(|| oldest(&self.reads)),
+            self.lone
+                .map(|lone| Entry::new(lone.id, lone.spot, lone.at, lone.edge))
+                .or_else(|| oldest(&self.reads)),
             oldest(&self.writes),
         );
         let (entry, writes) = match (read, write) {
@@ -1433,11 +1438,11 @@ impl Subchannel {
     }
 
     /// What a request for a place waits for if nothing more is known.
-    pub(super) fn stuck(&self, spot: &Spot) -> Wait {
+    pub(super) fn stuck(&self, spot: Spot) -> Wait {
         let last = self.spec.timing.moment(self.progress);
         self.why_blocked(last).unwrap_or(Wait {
             package: self.package,
-            place: self.place(spot.bank, spot.row, spot.column),
+            place: self.place(spot.bank(), spot.row, spot.column()),
             write: false,
             since: Ps::ZERO,
             command: Command::Act,

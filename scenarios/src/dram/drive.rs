@@ -151,17 +151,13 @@ impl Drive<'_> {
     /// Waits until the request is taken. False when time or the controller stands still: the run is over.
     #[inline]
     fn place(&mut self, wanted: &Wanted) -> Result<bool, DramError> {
-        while self.outstanding > 0 && self.in_flight() >= self.outstanding {
-            if !self.answer() && !self.step() {
-                return Ok(false);
-            }
+        if self.outstanding > 0 && !self.await_answers(self.outstanding) {
+            return Ok(false);
         }
         let mut due = wanted.due;
         if wanted.behind {
-            while self.in_flight() > 0 {
-                if !self.answer() && !self.step() {
-                    return Ok(false);
-                }
+            if !self.await_answers(1) {
+                return Ok(false);
             }
             due = self.dram.now() + due;
         }
@@ -197,6 +193,18 @@ impl Drive<'_> {
                 Ok(false)
             }
         }
+    }
+
+    /// Waits until fewer than so many are in flight. False when time or the controller stands still. Not part of the loop, so that
+    /// the loop without it stays short.
+    #[inline(never)]
+    fn await_answers(&mut self, fewer_than: u64) -> bool {
+        while self.in_flight() >= fewer_than {
+            if !self.answer() && !self.step() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Goes to a moment in strides, handing commands on in between.
