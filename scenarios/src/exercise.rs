@@ -39,10 +39,10 @@ pub struct Effort {
 impl Effort {
     /// What the command does.
     pub const FULL: Effort =
-        Effort { cells: 4, replays: true, walks: 1500, requests: 20_000, worlds: 12 };
+        Effort { cells: 4, replays: true, walks: 1500, requests: 20_000, worlds: 60 };
     /// Enough for every invariant to have something to say.
     pub const SMALL: Effort =
-        Effort { cells: 1, replays: false, walks: 160, requests: 1500, worlds: 4 };
+        Effort { cells: 1, replays: false, walks: 160, requests: 1500, worlds: 16 };
 }
 
 /// What is asked for.

@@ -875,7 +875,13 @@ fn idle_between(case: &Case) -> bool {
 }
 
 fn concatenated(dice: &mut Dice) -> Option<Case> {
-    let style = Style { concurrent: true, length: 20, faults: dice.one_in(4), ..Style::RAW };
+    // Without rules an agent dies in most programs, and then there is nothing to compare.
+    let rules = if dice.one_in(3) {
+        Style { faults: dice.one_in(4), ..Style::RAW }
+    } else {
+        Style::disciplined(Rules::ONE_KEY)
+    };
+    let style = Style { concurrent: true, length: 20, ..rules };
     let mut base = world(dice, style)?.world;
     base.steps.retain(Option::is_some);
     let second = fill(dice, style, World { steps: Vec::new(), ..base.clone() })?.world;
