@@ -63,6 +63,7 @@ fn of_pamts(w: &World) -> BTreeSet<u64> {
 /// PAMT.
 fn cleared(w: &World) -> Vec<u64> {
     let mut pages = Vec::new();
+    let mut looks = Vec::new();
     for touch in &w.touches {
         match touch {
             Touch::Fill { at, lines, word } => {
@@ -71,12 +72,24 @@ fn cleared(w: &World) -> Vec<u64> {
             }
             Touch::Load { at, .. } => {
                 assert_eq!(at.keyid, KeyId(GLOBAL as u16));
-                assert!(at.hpa.0 >= PAMT);
+                looks.push(at.hpa.0);
             }
             Touch::Spend(_) => {}
             other => panic!("{other:?}"),
         }
     }
+    // Each entry that says that a page is the module's is looked at once, as its first page is cleared.
+    let entry = |pa: u64| {
+        let tdmr = LIVE.0.m.tdmr_of(pa)?;
+        let taken = |size: &Size| {
+            let kind = tdmr.entry(pa, *size).page_type();
+            pa % size.bytes() == 0 && ![PageType::Nda, PageType::Rsvd].contains(&kind)
+        };
+        let size = [Size::Small, Size::Large].into_iter().find(taken)?;
+        tdmr.entry_at(pa, size).map(|at| at.0)
+    };
+    let entries: Vec<u64> = pages.iter().filter_map(|pa| entry(*pa)).collect();
+    assert_eq!(looks, entries);
     pages
 }
 fn pause(w: &mut World, lp: usize, call: Call) {

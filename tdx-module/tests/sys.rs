@@ -54,7 +54,9 @@ fn initialized() -> World {
 fn lps_initialized() -> World {
     let mut w = initialized();
     for lp in 0..w.flights.len() {
+        assert!(!w.m.is_lp_initialized(lp as u16));
         assert_eq!(w.call_on(lp, call(Leaf::SYS_LP_INIT)).status, Status::SUCCESS);
+        assert!(w.m.is_lp_initialized(lp as u16));
     }
     w
 }

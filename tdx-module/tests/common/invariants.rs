@@ -8,6 +8,7 @@ use sim_core::tdx::PageType;
 use std::collections::{BTreeMap, BTreeSet};
 use tdx_module::pamt::{PamtEntry, Size};
 use tdx_module::sept::Entry;
+use tdx_module::td::layout;
 
 /// An entry in use: where it is and what it says.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,25 @@ pub fn mirror(w: &mut World) -> Result<(), String> {
             let word = w.peek(table.hpa().0 + 8 * u64::from(index), hkid);
             if word != entry.0 {
                 return Err(format!("{table:?}[{index}]: {entry:?}, in memory {word:#x}"));
+            }
+        }
+    }
+    // What the structures of a TD say that several LPs write.
+    let tds: Vec<_> = w.m.tds().map(|(tdr, td)| (tdr, td.clone())).collect();
+    for (tdr, td) in tds {
+        let own = td.chldcnt << 16 | u64::from(td.lifecycle.code());
+        // FATAL is left out: the bench makes a TD fatal by hand.
+        let mut words = vec![(layout::tdr_management(tdr), GLOBAL as u16, own, !(1 << 8))];
+        if let Some(&tdcs) = td.tdcs.first() {
+            let vcpus = u64::from(td.vcpus) | u64::from(td.associated) << 32;
+            let inside = u64::from(td.refcount[0]) | u64::from(td.refcount[1]) << 32;
+            words.push((layout::tdcs_vcpus(tdcs), td.hkid.0, vcpus, u64::MAX));
+            words.push((layout::tdcs_refcounts(tdcs), td.hkid.0, inside, u64::MAX));
+        }
+        for (at, keyid, word, mask) in words {
+            let seen = w.peek(at.0, keyid);
+            if seen & mask != word {
+                return Err(format!("{at:?} is {seen:#x} in memory, not {word:#x}: {td:?}"));
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A map of a few entries, as a search has, is one flat row: cloning it into another takes over that one's memory. A map
 //! of many, as the replay of a long run has, is a list of short rows, with the ranks at which they begin beside it. Who needs
-//! an entry twice keeps its [`Spot`] instead of looking for it again.
+//! an entry twice keeps its `Spot` instead of looking for it again.
 
 use super::Place;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
