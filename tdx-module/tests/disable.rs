@@ -4,7 +4,7 @@
 mod common;
 
 use common::cases::{Case, LeafCases, check};
-use common::{GLOBAL, PAMT, RunnableTd, TDMR, World, spec};
+use common::{GLOBAL, RunnableTd, TDMR, World, spec};
 use sim_core::KeyId;
 use sim_core::tdx::{Leaf, Operand, PageType, Status};
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ fn cleared(w: &World) -> Vec<u64> {
         let tdmr = LIVE.0.m.tdmr_of(pa)?;
         let taken = |size: &Size| {
             let kind = tdmr.entry(pa, *size).page_type();
-            pa % size.bytes() == 0 && ![PageType::Nda, PageType::Rsvd].contains(&kind)
+            pa.is_multiple_of(size.bytes()) && ![PageType::Nda, PageType::Rsvd].contains(&kind)
         };
         let size = [Size::Small, Size::Large].into_iter().find(taken)?;
         tdmr.entry_at(pa, size).map(|at| at.0)
