@@ -178,7 +178,7 @@ Q\t''
 N\t''
 M\t''"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l id -d 'Only this invariant, such as T3' -r
-complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l effort -d 'How much is done: what the command is for, or just enough for each to have something to say' -r -f -a "full\t'Every cell of the library, and long random runs'
+complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l effort -d 'How much is done: what the command is for, or just enough for each to have something to say' -r -f -a "full\t'Up to four cells of each scenario of the library, and long random runs'
 small\t'A cell of each scenario, and short ones'"
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l seed -d 'Seed of everything random' -r
 complete -c tdxsim -n "__fish_tdxsim_using_subcommand invariants" -l format -d 'Form of the output' -r -f -a "human\t'For people'

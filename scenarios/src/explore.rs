@@ -302,6 +302,7 @@ pub fn explore_cell(
         ));
     }
     let violated = judged.iter().any(|j| j.report.holds == Some(false));
+    let open = all_seen && judged.iter().any(|j| j.report.holds.is_none());
     report.expectations = judged.into_iter().map(|j| j.report).collect();
     let mut outcomes: Vec<OutcomeReport> =
         explored.endings.iter().map(|e| outcome(program, &explored, e)).collect();
@@ -309,7 +310,13 @@ pub fn explore_cell(
     outcomes.truncate(OUTCOMES_MAX);
     report.outcomes = outcomes;
     let system = &explored.search.system;
-    report.verdict = verdict(system, exhausted, report.endings, violated);
+    report.verdict = verdict(system, exhausted && !open, report.endings, violated);
+    if open {
+        report.notes.push(
+            "undecided: whether something never comes turns on bytes (`??`) that the reference model does not know"
+                .to_owned(),
+        );
+    }
     if let Some(what) = &system.not_modelled {
         let ends: u64 = explored.endings.iter().filter(|e| e.astray).map(|e| e.ends).sum();
         let runs = human::many(ends, "end");
@@ -434,7 +441,13 @@ fn judge_all(program: &Program, explored: &Explored, exhausted: bool) -> Vec<Jud
             }
         };
         let against = first(&bad);
-        let holds = match (against, exhausted) {
+        // Whether a run has what must not be may turn on bytes that nobody knows.
+        let may = |ending: &Ending| {
+            let word = line_of(e).and_then(|line| ending.word(explored, line));
+            word.is_some_and(|w| w.may_fit(&e.pattern))
+        };
+        let open = e.forbidden && explored.endings.iter().any(may);
+        let holds = match (against, exhausted && !open) {
             (Some(_), _) => Some(false),
             (None, true) => Some(true),
             (None, false) => None,

@@ -77,7 +77,10 @@ impl Relation {
     /// How many worlds were compared, in words.
     pub fn told(&self) -> String {
         let Relation { witnesses, skipped, cases, .. } = self;
-        format!("{witnesses} of {cases} worlds compared, {skipped} not made")
+        let vacuous = cases.saturating_sub(witnesses.saturating_add(*skipped));
+        format!(
+            "{witnesses} of {cases} worlds compared, {skipped} not made, {vacuous} with nothing to compare"
+        )
     }
 }
 

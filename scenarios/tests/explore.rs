@@ -533,6 +533,57 @@ fn words_that_differ_in_a_byte_that_is_known_are_two_outcomes_though_others_are_
 }
 
 #[test]
+fn loads_of_different_sizes_that_print_alike_are_two_outcomes() {
+    let judged = |order: &str, program: &str, rest: &str| {
+        let scenario = Scenario::from_text("s.toml", &text(order, program, rest)).unwrap();
+        let cell = plan(&scenario, &symbolic()).unwrap().remove(0);
+        let found = explore_cell(&scenario, &cell, &symbolic(), &Bounds::default()).unwrap();
+        (found.verdict, run(&cell, &symbolic()).unwrap().verdict)
+    };
+    // All bytes loaded are 5 of the one, and not of the other.
+    let small = "  cpu0 : store [P0] 8 0x5\n  cpu0 : load [P0] 1\n  cpu0 : load [P0] 8\n";
+    let both = |one, eight| {
+        judged(
+            "program",
+            small,
+            &format!("[expect]\n\"cpu0.2\" = \"data {one}\"\n\"cpu0.3\" = \"data {eight}\"\n"),
+        )
+    };
+    assert_eq!(both("fill=0x5", "fill=0x5"), (Verdict::Fail, Verdict::Fail));
+    assert_eq!(both("fill=0x5", "0x5"), (Verdict::Pass, Verdict::Pass));
+    let large =
+        "  cpu0 : rep-stosb [P0] 64 fill=0x5\n  cpu0 : load [P0] 16\n  cpu0 : load [P0] 64\n";
+    let sixteen = format!("[expect]\n\"cpu0.3\" = \"data bytes={}\"\n", "05".repeat(16));
+    assert_eq!(judged("program", large, &sixteen), (Verdict::Fail, Verdict::Fail));
+}
+
+#[test]
+fn what_must_not_come_is_undecided_where_only_bytes_that_nobody_knows_could_make_it_come() {
+    let program = "  cpu0 : load [P0] 8\n  cpu0 : store [P0] 1 0x1\n  cpu0 : load [P0] 8\n";
+    let verdict = |pattern: &str| {
+        let rest = format!("[forbid]\n\"cpu0.3\" = \"{pattern}\"\n");
+        let scenario = Scenario::from_text("s.toml", &text("program", program, &rest)).unwrap();
+        let cell = plan(&scenario, &symbolic()).unwrap().remove(0);
+        let found = explore_cell(&scenario, &cell, &symbolic(), &Bounds::default()).unwrap();
+        let known = run(&cell, &symbolic()).unwrap();
+        let said = known.steps.iter().find(|s| s.step == "cpu0.3").unwrap().outcome.clone();
+        (found.verdict, found.expectations.first().unwrap().holds, known.verdict, said)
+    };
+    let (_, _, _, real) = verdict("zeros");
+    // It is this in a run, and could be another value: neither is ruled out.
+    for pattern in [real.as_str(), "data 0x1", "data fill=0x1"] {
+        let (searched, holds, ..) = verdict(pattern);
+        assert_eq!((searched, holds), (Verdict::Undecided, None), "{pattern}");
+    }
+    assert_eq!(verdict(&real).2, Verdict::Fail);
+    // The byte that was stored is known.
+    for pattern in ["data 0x2", "zeros", "data fill=0x2"] {
+        assert_eq!(verdict(pattern).0, Verdict::Pass, "{pattern}");
+    }
+    assert_eq!(verdict("any-data").0, Verdict::Fail);
+}
+
+#[test]
 fn a_line_outside_the_tdmrs_may_leave_before_or_after_the_module_changes_its_key() {
     let program = "  seam1 : rep-stosb [P0@priv2] 64 fill=0x11\n  cpu0 : tdh.mng.key.config rcx=[A_TDR]\n  \
                    seam1 : load [P0@priv2] 8\n";

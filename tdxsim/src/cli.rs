@@ -40,7 +40,8 @@ pub enum Subcommands {
     Validate(Validate),
     /// Exercise the invariants of verification.md §2, and say how often each had something to say.
     ///
-    /// Exit code 3 when one is broken, 1 when one was not exercised: a check whose left side never held is none.
+    /// Exit code 3 when one is broken or a scenario of the library cannot be run, 1 when one was not exercised: a check whose
+    /// left side never held, or that compared too little, is none.
     Invariants(Invariants),
 }
 
@@ -368,7 +369,7 @@ pub struct Invariants {
 /// How much `invariants` does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum EffortArg {
-    /// Every cell of the library, and long random runs.
+    /// Up to four cells of each scenario of the library, and long random runs.
     Full,
     /// A cell of each scenario, and short ones.
     Small,

@@ -475,9 +475,10 @@ fn host_software_with_a_private_keyid_is_a_fault_of_the_model_not_of_the_file() 
 #[test]
 fn a_fault_that_only_the_reference_model_sees_ends_a_checked_run_with_exit_code_3() {
     let path = std::env::temp_dir().join(format!("tdxsim-planted-{}.toml", std::process::id()));
+    // The line was never written: the read for ownership finds no TD bit (RC-01), and the store of all of it heals it.
     let text = "[scenario]\nname = \"planted\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\n\
                 program = '''\ntd0 : store [0x1000] 64 0x1\nhw : evict [0x1000@priv1]\ncpu1 : mfence\n'''\n\
-                [agents]\ntd0 = { kind = \"td\", core = 0, keyid = \"priv1\" }\n[expect]\nfinal = [\"births 0\"]\n";
+                [agents]\ntd0 = { kind = \"td\", core = 0, keyid = \"priv1\" }\n[expect]\nfinal = [\"births 1\"]\n";
     std::fs::write(&path, text).unwrap();
     let file = path.to_str().unwrap();
     let plant = ["--plant", "WriteKeepsTd"];

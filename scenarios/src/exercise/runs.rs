@@ -336,7 +336,7 @@ pub(crate) fn refined(cell: &Cell, checker: &mut Checker) -> Vec<Violation> {
         (_, verdict) = refinement.run(&mut machine, &program, &mut os, &mut eyes);
     }
     let Eyes { checker, mut found } = eyes;
-    // All else was looked at when it changed.
+    // What one line says was looked at whenever it changed; the ledger of poison (P2) is looked at as a whole, here.
     found.extend(checker.check_state(refinement.reference()));
     let operations = refinement.compared().operations;
     // A log that is not complete is no agreement either.

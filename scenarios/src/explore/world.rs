@@ -7,7 +7,7 @@
 
 use super::lines::Lines;
 use super::seam::Seam;
-use crate::format::{AgentSpec, FinalCheck, Program, ProgramLine};
+use crate::format::{AgentSpec, FinalCheck, Pattern, Program, ProgramLine};
 use crate::run::linux;
 use host::mce::LinuxMce;
 use machine::{AgentKind, Order};
@@ -60,13 +60,15 @@ pub(super) struct Word {
     pub(super) pattern: String,
     /// What patterns are held against: the outcome with one value in the bytes that nobody knows, and with another.
     outcomes: [Outcome; 2],
+    /// The bytes that nobody knows.
+    unknown: ByteMask,
 }
 
 impl Word {
     pub(super) fn of((outcome, unknown): Saw) -> Word {
         let Outcome::Data(loaded) = outcome else {
             let text = outcome.to_string();
-            return Word { pattern: text.clone(), text, outcomes: [outcome; 2] };
+            return Word { pattern: text.clone(), text, outcomes: [outcome; 2], unknown: KNOWN };
         };
         let with = |byte: u8| {
             let mut data = loaded.data;
@@ -80,8 +82,10 @@ impl Word {
         let n = loaded.bytes.min(64) as usize;
         let asked = ByteMask::span(0, n);
         match unknown.0 & asked.0 {
-            0 => Word { pattern: whole.clone(), text: whole, outcomes },
-            gone if gone == asked.0 => Word { text: class.clone(), pattern: class, outcomes },
+            0 => Word { pattern: whole.clone(), text: whole, outcomes, unknown },
+            gone if gone == asked.0 => {
+                Word { text: class.clone(), pattern: class, outcomes, unknown }
+            }
             gone => {
                 let byte = |i: usize| match gone >> i & 1 {
                     0 => format!("{:02x}", loaded.data.byte(i)),
@@ -93,13 +97,26 @@ impl Word {
                 } else {
                     format!("{class} 0x{}", (0..n).rev().map(byte).collect::<String>())
                 };
-                Word { text, pattern: class, outcomes }
+                Word { text, pattern: class, outcomes, unknown }
             }
         }
     }
     /// Whether it fits a pattern, whatever the bytes are that the reference cannot know.
     pub(super) fn fits(&self, pattern: impl Fn(&Outcome) -> bool) -> bool {
         self.outcomes.iter().all(pattern)
+    }
+    /// Whether it fits a pattern for some value of those bytes.
+    pub(super) fn may_fit(&self, pattern: &Pattern) -> bool {
+        pattern.may_match(&self.outcomes[0], self.unknown)
+    }
+    /// What tells it from others. Two loads of different sizes may print alike, and are two outcomes: a pattern for all bytes
+    /// loaded can fit one of them alone.
+    fn key(&self) -> (u32, String) {
+        let bytes = match self.outcomes[0] {
+            Outcome::Data(loaded) => loaded.bytes,
+            _ => 0,
+        };
+        (bytes, self.text.clone())
     }
 }
 
@@ -184,7 +201,7 @@ pub(super) struct Explorer {
     pub(super) order: Order,
     pub(super) watch: Lines,
     pub(super) words: Vec<Word>,
-    ids: FxHashMap<String, u16>,
+    ids: FxHashMap<(u32, String), u16>,
     /// Final checks: whether there are any, their lines, and whether one counts.
     finals: bool,
     final_lines: Vec<Line>,
@@ -277,11 +294,12 @@ impl Explorer {
     /// The number of a word; none where there are too many.
     fn intern(&mut self, saw: Saw) -> Option<u16> {
         let word = Word::of(saw);
-        if let Some(id) = self.ids.get(&word.text) {
+        let key = word.key();
+        if let Some(id) = self.ids.get(&key) {
             return Some(*id);
         }
         let id = u16::try_from(self.words.len()).ok().filter(|id| *id != UNSEEN)?;
-        self.ids.insert(word.text.clone(), id);
+        self.ids.insert(key, id);
         self.words.push(word);
         Some(id)
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sim_core::outcome::{CallResult, Loaded, low_half, named_low_half, short_status};
 use sim_core::tdx::{self, Low, OPERANDS, SOFTWARE, STATUSES, SoftwareRow, StatusRow};
 use sim_core::units::clip;
-use sim_core::{LineData, Outcome};
+use sim_core::{ByteMask, LineData, Outcome};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -259,6 +259,25 @@ impl Pattern {
     pub fn matches(&self, outcome: &Outcome) -> bool {
         let printed = outcome.to_string();
         self.alternatives.iter().any(|a| a.matches(outcome, &printed))
+    }
+    /// Whether the outcome is one of the alternatives for some value of the bytes in `unknown`.
+    pub(crate) fn may_match(&self, outcome: &Outcome, unknown: ByteMask) -> bool {
+        let Outcome::Data(loaded) = outcome else { return self.matches(outcome) };
+        self.alternatives.iter().any(|alternative| {
+            // If any value will do, then the one that the alternative names, or one without a meaning of its own.
+            let wanted = match alternative.detail {
+                Detail::Bytes(Bytes::Num(number)) => LineData([number, 0, 0, 0, 0, 0, 0, 0]),
+                Detail::Bytes(Bytes::Fill(byte)) => LineData::filled(byte),
+                Detail::Bytes(Bytes::All(data, _)) => data,
+                _ => LineData::ZERO,
+            };
+            [wanted, LineData::filled(0x5a)].into_iter().any(|value| {
+                let mut data = loaded.data;
+                data.merge(&value, unknown);
+                let one = Outcome::Data(Loaded { data, ..*loaded });
+                alternative.matches(&one, &one.to_string())
+            })
+        })
     }
 }
 
