@@ -255,7 +255,7 @@ pub struct Hierarchy {
     pub(crate) wc_buffers: u8,
     pub(crate) weak_slots: u8,
     pub(crate) wc_age: Ps,
-    pub(crate) write_post: Ps,
+    pub(crate) weak_wait: Ps,
     pub(crate) stats: Stats,
     /// A fault planted by a test.
     #[serde(skip)]
@@ -278,11 +278,11 @@ const fn cores_of(per_package: u16, package: u8) -> u128 {
 }
 
 impl Hierarchy {
-    /// Empty caches. `write_post` is how long a weakly ordered operation stays invisible at most.
+    /// Empty caches. `weak_wait` is how long a weakly ordered operation stays invisible at most.
     ///
     /// # Errors
     /// The first number of the specification that does not fit.
-    pub fn new(cpu: &CpuSpec, write_post: Ps) -> Result<Hierarchy, SpecError> {
+    pub fn new(cpu: &CpuSpec, weak_wait: Ps) -> Result<Hierarchy, SpecError> {
         let packages = u16::from(cpu.packages);
         let even = (1..=8).contains(&packages)
             && (1..=128).contains(&cpu.cores)
@@ -343,7 +343,7 @@ impl Hierarchy {
             wc_buffers: cpu.wc_buffers,
             weak_slots: cpu.weak_slots,
             wc_age: cpu.wc_age,
-            write_post,
+            weak_wait,
             stats: Stats::default(),
             planted: Planted::NONE,
         })
@@ -473,16 +473,30 @@ impl Hierarchy {
     /// Whether a core's L1 has a line. Changes nothing.
     #[inline]
     pub fn is_in_l1(&self, core: u16, at: Tagged) -> bool {
+        self.in_l1(core, at).is_some()
+    }
+
+    /// Whether a core's L1 has a line that a store may write without asking anybody. Changes nothing.
+    pub fn is_owned_in_l1(&self, core: u16, at: Tagged) -> bool {
+        self.in_l1(core, at).is_some_and(|slot| {
+            let state = self.slab.get(slot).state;
+            next(state, MesiEvent::Store, Elsewhere::Others).1 != Effect::Upgrade
+        })
+    }
+
+    #[inline]
+    fn in_l1(&self, core: u16, at: Tagged) -> Option<SlotId> {
         let (line, core) = (at.line(), self.cores.at(self.core_index(core)));
         let mut ways = core.ways.candidates(line);
         while ways != 0 {
             let way = ways.trailing_zeros().wrapping_sub(1) as usize;
-            if core.l1.at_way(line.0, way).is_some_and(|slot| self.slab.get(slot).tag == at) {
-                return true;
+            let slot = core.l1.at_way(line.0, way);
+            if slot.is_some_and(|slot| self.slab.get(slot).tag == at) {
+                return slot;
             }
             ways &= ways - 1;
         }
-        false
+        None
     }
 
     /// Says that a core will soon ask for a line that its L1 does not have, so that the host fetches what this will look at:

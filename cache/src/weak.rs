@@ -160,9 +160,16 @@ impl Hierarchy {
         }
     }
 
-    /// An interrupt or a machine check: everything leaves that waits in the core (architecture.md §13 MC-28).
+    /// An interrupt or a machine check: the core's write-combining buffers leave, oldest first (architecture.md §13 MC-28).
+    /// Weakly ordered operations wait on: the row does not name them, so nobody may rely on it.
     pub fn interrupt<P: LinePort>(&mut self, core: u16, port: &mut P) -> Drained {
-        self.drain(core, Why::Interrupt, port)
+        let c = self.core_index(core);
+        let mut drained = Drained::default();
+        while !self.cores.at(c).waiting.wc.is_empty() {
+            drained.count(Entry::Wc(0));
+            self.finish(c, Entry::Wc(0), Why::Interrupt, port);
+        }
+        drained
     }
 
     /// The hardware's choice: the core's oldest write-combining buffer leaves. Returns whether there was one.
@@ -190,7 +197,7 @@ impl Hierarchy {
         }
     }
 
-    /// Everything leaves that time alone makes leave by `now`: weak operations after `write_post`, write-combining
+    /// Everything leaves that time alone makes leave by `now`: weak operations after `weak_wait`, write-combining
     /// buffers after `wc_age` if that is set.
     pub fn drain_due<P: LinePort>(&mut self, core: u16, now: Ps, port: &mut P) -> Drained {
         let c = self.core_index(core);
@@ -267,7 +274,7 @@ impl Hierarchy {
             self.finish(c, Entry::Weak(0), Why::Capacity, port);
         }
         let cause = port.trace().cause;
-        let due = now + self.write_post;
+        let due = now + self.weak_wait;
         let waiting = &mut self.cores.at_mut(c).waiting;
         let order = waiting.take_order();
         waiting.weak.push_back(WeakOp { at, kind, data: *data, mask, due, order, cause });

@@ -313,7 +313,7 @@ fn a_weak_operation_takes_effect_for_each_of_its_reasons() {
             |h, m| {
                 h.interrupt(0, m);
             },
-            Some(Why::Interrupt),
+            None,
         ),
         (
             "own load",

@@ -351,10 +351,10 @@ fn afterwards(step: Step, h: &Hierarchy, others: &[(Tagged, Option<cache::View>)
             assert!(nothing_waits_at(c, t));
             assert_eq!(h.inspect(t), None);
         }
-        Step::Fence(c, FenceKind::Mfence | FenceKind::Sfence | FenceKind::Locked)
-        | Step::Interrupt(c) => {
+        Step::Fence(c, FenceKind::Mfence | FenceKind::Sfence | FenceKind::Locked) => {
             assert_eq!((h.wc_buffers(c).count(), h.weak_ops(c).count()), (0, 0));
         }
+        Step::Interrupt(c) => assert_eq!(h.wc_buffers(c).count(), 0),
         Step::FlushPackage { package, block, invalidates } => {
             for line in h.resident_lines() {
                 let cores = 0b11u128 << (2 * package);

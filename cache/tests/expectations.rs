@@ -6,7 +6,7 @@ mod common;
 
 use cache::{CachedLine, Hierarchy};
 use common::{Call, Memory, at, build, fill, first, sets_ways, spec};
-use sim_core::{Line, Tagged};
+use sim_core::{ByteMask, Line, LineData, Tagged};
 
 /// The line of each of many accesses: 0 to 127, scattered.
 fn lines() -> impl Iterator<Item = u64> {
@@ -79,5 +79,26 @@ fn a_line_is_in_l1_from_when_it_was_met_until_it_leaves() {
             assert!(!caches.is_in_l1(0, at(other, 2)), "another KeyID of {:?}", Line(other));
             assert!(!caches.is_in_l1(1, at(other, 1)), "another core, {:?}", Line(other));
         }
+    }
+}
+
+#[test]
+fn a_store_asks_nobody_only_where_the_line_is_owned() {
+    let mut spec = spec(sets_ways(4, 4), sets_ways(4, 4), sets_ways(16, 4));
+    spec.cores = 2;
+    let mut caches = build(&spec);
+    let mut memory = Memory::new(false);
+    let line = at(7, 1);
+    let owned = |caches: &cache::Hierarchy| [0, 1].map(|core| caches.is_owned_in_l1(core, line));
+    assert_eq!(owned(&caches), [false, false]);
+    caches.load(0, line, &mut memory);
+    assert_eq!(owned(&caches), [true, false], "alone");
+    caches.load(1, line, &mut memory);
+    assert_eq!(owned(&caches), [false, false], "shared");
+    for core in [1, 0] {
+        let mut store = || caches.store(core, line, &LineData::ZERO, ByteMask::FULL, &mut memory);
+        let (first, second) = (store(), store());
+        assert!(first.transaction.is_some() && second.transaction.is_none(), "core {core}");
+        assert_eq!(owned(&caches), [core == 0, core == 1]);
     }
 }

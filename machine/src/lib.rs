@@ -175,7 +175,7 @@ impl Machine {
         let packages = spec.cpu.packages;
         let subchannels = usize::from(packages) * usize::from(spec.dram.channels) * 2;
         Ok(Machine {
-            caches: Hierarchy::new(&spec.cpu, spec.latency.write_post)?.with_planted(spec.planted),
+            caches: Hierarchy::new(&spec.cpu, spec.latency.weak_wait)?.with_planted(spec.planted),
             memory: Controller::new(controller)?,
             dram: Dram::new(&spec.dram, packages)?,
             trace: Trace::new(options.log),

@@ -275,8 +275,10 @@ const fn near_bit(line: Line) -> u64 {
 /// How far a stream may go before the others are looked at.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// Not beyond this moment.
+    /// Not beyond this moment, at which another stream goes on.
     until: Ps,
+    /// Whether the other one comes first if both would at that moment: the order of streams decides.
+    other_first: bool,
     /// Not beyond so many operations of the machine.
     stop: u64,
     /// Somebody else waits for DRAM, so its events come first.
@@ -289,6 +291,14 @@ enum Hold {
     Until(Ps),
     /// Until DRAM answers, or until this moment if that is earlier.
     Blocked(Ps),
+}
+
+impl Bounds {
+    /// Whether another stream goes on before this one may at `t`.
+    #[inline]
+    fn passed_by(&self, t: Ps) -> bool {
+        t > self.until || self.other_first && t == self.until
+    }
 }
 
 impl Stream {
@@ -610,7 +620,8 @@ impl Machine {
     ) -> bool {
         let stop = self.counts.operations.saturating_add(operations);
         loop {
-            let (mut first, mut wake, mut second, mut blocked) = (0, PENDING, PENDING, 0);
+            let (mut first, mut wake, mut blocked) = (0, PENDING, 0);
+            let (mut other, mut second) = (0, PENDING);
             let mut waits = None;
             for (i, stream) in self.streams.iter().enumerate() {
                 blocked += u32::from(stream.blocked);
@@ -619,9 +630,10 @@ impl Machine {
                 }
                 let next = stream.wake.min(stream.due);
                 if next < wake {
-                    (first, second, wake) = (i, wake, next);
-                } else {
-                    second = second.min(next);
+                    (other, second) = (first, wake);
+                    (first, wake) = (i, next);
+                } else if next < second {
+                    (other, second) = (i, next);
                 }
             }
             // DRAM is looked at only while somebody waits for it.
@@ -654,7 +666,12 @@ impl Machine {
             }
             let Some(source) = sources.get_mut(first) else { return false };
             let others = blocked - u32::from(self.streams.get(first).is_some_and(|s| s.blocked));
-            let bounds = Bounds { until: second, stop, others_blocked: others > 0 };
+            let bounds = Bounds {
+                until: second,
+                other_first: second != PENDING && other < first,
+                stop,
+                others_blocked: others > 0,
+            };
             self.advance_stream(first, *source, bounds, os);
         }
     }
@@ -691,7 +708,7 @@ impl Machine {
         bounds: Bounds,
         os: &mut H,
     ) {
-        let Bounds { until, stop, others_blocked } = bounds;
+        let Bounds { until, stop, others_blocked, .. } = bounds;
         let alone = self.streams.len() == 1;
         loop {
             let Some(stream) = self.streams.get_mut(i) else { return };
@@ -700,7 +717,7 @@ impl Machine {
                 stream.expect_more(&self.caches, &self.memory);
             }
             if stream.consumed.is_some() {
-                match self.retire_on_poison(i, until, os) {
+                match self.retire_on_poison(i, bounds, os) {
                     true => continue,
                     false => return,
                 }
@@ -736,7 +753,7 @@ impl Machine {
             let watched = others_blocked || self.waiting > 0;
             let memory_first = watched && self.dram.next_event().is_some_and(|m| m <= t);
             let visible_first = self.streams.get(i).is_some_and(|s| s.due <= t);
-            if t > until || memory_first || visible_first {
+            if bounds.passed_by(t) || memory_first || visible_first {
                 if let Some(stream) = self.streams.get_mut(i) {
                     stream.wake = t;
                 }
@@ -877,7 +894,7 @@ impl Machine {
                 }
             }
         }
-        // A fill buffer and an entry of the superqueue, unless the line is in L1D.
+        // A fill buffer and an entry of the superqueue, unless L1D has what is wanted.
         if stream.busy != 0 {
             stream.expire(t);
             let all = stream.all_buffers;
@@ -893,9 +910,14 @@ impl Machine {
             if held != 0 {
                 let first = stream.first_release(held);
                 let (core, at) = (stream.core, op.at.tagged());
+                let here = match op.kind {
+                    StreamKind::NtStore => false,
+                    // A shared line has to be asked for like one that is missing.
+                    StreamKind::Store => self.caches.is_owned_in_l1(core, at),
+                    _ => self.caches.is_in_l1(core, at),
+                };
                 // What still waits to become visible goes first, and may take the line away.
-                let hits = op.kind != StreamKind::NtStore
-                    && self.caches.is_in_l1(core, at)
+                let hits = here
                     && self.caches.weak_ops(core).all(|w| w.at != at)
                     && self.caches.wc_buffers(core).all(|b| b.at != at);
                 if !hits {
@@ -1235,9 +1257,9 @@ impl Machine {
         }
     }
 
-    /// The load that brought poison retires with a machine check, if its data is there by `until`. Whether the stream may
-    /// be looked at again at once.
-    fn retire_on_poison<H: McHandler>(&mut self, i: usize, until: Ps, os: &mut H) -> bool {
+    /// The load that brought poison retires with a machine check, if its data is there before another stream goes on.
+    /// Whether the stream may be looked at again at once.
+    fn retire_on_poison<H: McHandler>(&mut self, i: usize, bounds: Bounds, os: &mut H) -> bool {
         let Some(stream) = self.streams.get_mut(i) else { return false };
         let Some((number, consumed)) = stream.consumed else { return true };
         let t = stream.flight(number).done;
@@ -1245,7 +1267,7 @@ impl Machine {
             (stream.blocked, stream.wake) = (true, PENDING);
             return false;
         }
-        if t > until {
+        if bounds.passed_by(t) {
             stream.wake = t;
             return false;
         }
@@ -1288,6 +1310,7 @@ impl Stream {
         in_superqueue: bool,
     ) -> usize {
         let free = !self.busy >> from;
+        debug_assert!(free.trailing_zeros() + from < self.fills.len() as u32);
         let slot = (free.trailing_zeros() + from).min(self.fills.len() as u32 - 1) as usize;
         if let Some(fill) = self.fills.get_mut(slot) {
             *fill = Fill { at, release, after, in_superqueue, waiter: NIL };

@@ -63,6 +63,44 @@ fn another_stream_does_not_enlarge_the_store_buffer() {
     assert!(span(&both[0]) >= alone, "{} {alone}", span(&both[0]));
 }
 
+/// A store to a line that L1 has and others have too was let pass as a hit with no buffer free, and its RFO took somebody
+/// else's: one buffer then became free twice.
+#[test]
+fn a_store_to_a_shared_line_waits_for_a_buffer_for_its_rfo() {
+    let mut spec = roomy();
+    (spec.cpu.fill_buffers, spec.cpu.superqueue) = (1, 1);
+    let mut m = timed(&spec);
+    for core in ["cpu1", "cpu0"] {
+        run(&mut m, core, vec![op(StreamKind::Load, 1), op(StreamKind::Load, 2)]);
+    }
+    let list = [(StreamKind::Load, 3), (StreamKind::Store, 1), (StreamKind::Store, 2)];
+    let fence = op(StreamKind::Mfence, 0);
+    let stats =
+        run(&mut m, "cpu0", list.map(|(kind, n)| op(kind, n)).into_iter().chain([fence]).collect());
+    // One after the other: the load's answer, then each of the RFOs that the other core answers.
+    let rfo = m.idle_latency(0, line(1).tagged(), Level::PeerClean, 1);
+    let least = m.unloaded_dram_read() + rfo.times(2);
+    assert!(span(&stats) > least.0, "{} {least}", span(&stats));
+}
+
+/// Of two streams that would begin at the same moment, whichever was being advanced went first, so that what happened
+/// depended on when the machine had looked.
+#[test]
+fn of_streams_that_begin_at_one_moment_the_first_goes_first() {
+    let warm = || {
+        let mut m = timed(&roomy());
+        for (core, own) in [("cpu0", 1), ("cpu1", 2)] {
+            run(&mut m, core, vec![op(StreamKind::Load, own)]);
+        }
+        m
+    };
+    let list = |own| vec![op(StreamKind::Load, own), op(StreamKind::Load, 3)];
+    let stats = run_many(&mut warm(), vec![("cpu0", list(1)), ("cpu1", list(2))]);
+    // The first brings the line as if it were alone, and the second asks the first for it.
+    assert_eq!(stats[0].load_latency, run(&mut warm(), "cpu0", list(1)).load_latency);
+    assert_ne!(stats[0].load_latency, stats[1].load_latency);
+}
+
 /// A flush that was still to come made a load miss that had been let pass as a hit, with no buffer free: the load took
 /// somebody else's, whose waiters never heard of their line.
 #[test]

@@ -662,7 +662,6 @@ fn random_programs_reach_every_row_and_every_choice() {
         drop FlushAll
         weak Capacity
         weak Fence
-        weak Interrupt
         weak OwnAccess
         weak Time
         write-back Bypass

@@ -281,9 +281,12 @@ pub struct LatencySpec {
     /// MAC check of a line, on fills in Ci.
     #[serde(with = "serde_text::time")]
     pub mac: Ps,
-    /// From a core until a posted write is admitted: how long a weakly ordered store or flush stays invisible.
+    /// From a core until a posted write is admitted: what a fence with something to send off, and an uncacheable store, waits.
     #[serde(with = "serde_text::time")]
     pub write_post: Ps,
+    /// How long a weakly ordered store or flush stays invisible, if nothing sends it off before.
+    #[serde(with = "serde_text::time")]
+    pub weak_wait: Ps,
     /// Issue cost of a store that hits, of a fence with nothing pending, and of other operations without a row.
     #[serde(with = "serde_text::time")]
     pub issue: Ps,

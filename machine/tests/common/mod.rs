@@ -79,6 +79,7 @@ pub(crate) fn platform() -> PlatformSpec {
             xts: Ps::ns(10),
             mac: Ps::ns(5),
             write_post: Ps::ns(10),
+            weak_wait: Ps::ns(10),
             issue: Ps(500),
             direct_store: Ps(7_500),
             clflush: Ps::ns(30),

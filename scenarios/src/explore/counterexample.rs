@@ -2,7 +2,7 @@
 //!
 //! The order of the lines is the order of what happened; hardware's choices are lines of `hw`, prefetches and forgotten
 //! translations lines of agents made for them. What hardware does by itself after a while must wait: a weakly ordered
-//! operation is visible after `latency.write_post`, which the file sets long.
+//! operation is visible after `latency.weak_wait`, which the file sets long.
 
 use super::seam::told as told_move;
 use super::world::{Explorer, Move, World};
@@ -148,7 +148,7 @@ fn visible_later(x: &Explorer, now: &World, core: u16, out: &mut Vec<Item>) {
 }
 
 /// Weakly ordered operations wait until the file says that they are visible.
-fn write_post(s: &mut Scenario, x: &Explorer) {
+fn hold_back(s: &mut Scenario, x: &Explorer) {
     let weak = |op: &Op| {
         matches!(
             op,
@@ -160,8 +160,8 @@ fn write_post(s: &mut Scenario, x: &Explorer) {
         )
     };
     let any_weak = (0..x.lines.len()).any(|i| x.step_of(i).is_some_and(|(_, op)| weak(op)));
-    if any_weak && !s.set.iter().any(|o| o.key == "latency.write_post") {
-        s.set.push(Override::set("latency.write_post", "1ms"));
+    if any_weak && !s.set.iter().any(|o| o.key == "latency.weak_wait") {
+        s.set.push(Override::set("latency.weak_wait", "1ms"));
     }
 }
 
@@ -245,7 +245,7 @@ pub(super) fn scenario(
 ) -> Option<String> {
     let mut s = head(from, cell, request, shown.nth)?;
     s.order = Order::Program;
-    write_post(&mut s, x);
+    hold_back(&mut s, x);
     let hw = hardware(&mut s)?;
     let mut program = Vec::new();
     let text = |op: Op| text_op(x, cell, op);

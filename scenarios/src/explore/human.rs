@@ -107,7 +107,7 @@ fn one(f: &mut fmt::Formatter<'_>, e: &ExplorationReport, document: &Document) -
                 "a scenario file shows it (--write FILE); `tdxsim run` reproduces it"
             }
             (Some(_), false) => {
-                "as a scenario file it is not reproduced: what happens within a call, or while a store waits, has no line, and some final checks no opposite"
+                "as a scenario file it is not reproduced: what happens within a call, while a store waits or while a machine check is on its way has no line, and some final checks no opposite"
             }
             (None, _) => "it cannot be written as a scenario file",
         };

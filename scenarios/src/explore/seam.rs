@@ -7,14 +7,17 @@
 //! Guests' addresses are translated by the module's Secure-EPT, not by what lies in memory; a translation stays in the TLB of
 //! its processor until something flushes it, or hardware forgets it.
 
-use super::world::{Deps, Explorer, KNOWN, Move, Saw, World, spans};
+use super::world::{Deps, Explorer, KNOWN, Move, Retiring, Saw, World, spans};
 use machine::{AgentKind, Order, Translation, exit_of, is_seam_msr, reset_msr};
 use sim_core::data::LineData;
-use sim_core::mca::{McConsequence, McContext, McRecord};
+use sim_core::mca::{McAccess, McConsequence, McContext, McRecord};
 use sim_core::op::{IrqKind, MemType, PconfigCmd, Value};
 use sim_core::outcome::{CallResult, GpReason, NotRun, PconfigStatus};
 use sim_core::tdx::ExitReason;
-use sim_core::{Addr, Hpa, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps};
+use sim_core::{
+    Addr, BirthId, Hpa, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps,
+    Tagged,
+};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -58,6 +61,8 @@ struct Lp {
     reply: Reply,
     /// A touch that is to be done next.
     next: Option<Touch>,
+    /// The poison that the last touch met: its machine check is on its way.
+    retiring: Option<(McAccess, Tagged, BirthId)>,
     /// Steps of the module since the call began.
     steps: u32,
     /// Whose call is under way: agent and line.
@@ -132,7 +137,7 @@ impl Seam {
     pub(super) fn shut_down(&mut self, core: u16) {
         self.module.disable();
         if let Some(lp) = self.lps.get_mut(&core) {
-            (lp.guest, lp.ask, lp.next) = (None, None, None);
+            (lp.guest, lp.ask, lp.next, lp.retiring) = (None, None, None, None);
         }
     }
     /// A core's translation of a guest-linear page.
@@ -307,6 +312,9 @@ impl Explorer {
 
     /// Whether the operation of a line has begun and goes on when its agent moves.
     pub(super) fn is_under_way(&self, w: &World, agent: usize, line: usize) -> bool {
+        if w.retiring.contains_key(&agent) {
+            return true;
+        }
         let Some(seam) = &w.seam else { return false };
         seam.lps.values().any(|lp| {
             lp.ask.is_some_and(|ask| (ask.agent, ask.line) == (agent, line))
@@ -400,11 +408,7 @@ impl Explorer {
                 Some(Ok(())) => Outcome::Done,
                 _ => Outcome::VmFailInvalid,
             },
-            _ => {
-                let seen = self.plain(w, agent, op);
-                self.over(w, line, seen);
-                return true;
-            }
+            _ => return self.plain(w, agent, line, op),
         };
         self.over(w, line, (outcome, KNOWN));
         true
@@ -461,11 +465,20 @@ impl Explorer {
 
     /// A flight goes on for the agent that is at `line`, and whoever else is over with it. Whether that line is behind.
     fn fly_on(&mut self, w: &mut World, core: u16, line: usize) -> bool {
-        match self.fly(w, core, false) {
+        let ran = if w.fate.panicked && self.order == Order::Concurrent {
+            // The host's processors have stopped wherever they were.
+            let cut = Outcome::NotRun(NotRun::Panic);
+            self.lost(w, core, cut, cut)
+        } else {
+            self.fly(w, core, false)
+        };
+        match ran {
             Ran::Suspended => false,
             // In the order of the program others go on meanwhile; side by side the host is at its call.
             Ran::Parked => self.order == Order::Program,
             Ran::Over(_) => true,
+            // The access has met poison, and its machine check comes.
+            Ran::Asked(ask, _) if w.retiring.contains_key(&ask.agent) => false,
             Ran::Asked(ask, seen) => {
                 self.over(w, ask.line, seen);
                 self.guest_done(w, core);
@@ -479,6 +492,9 @@ impl Explorer {
         let alone = self.lone_caller || self.order == Order::Program;
         // VM entries and exits drain the store buffer, and nothing that the module does waits in it.
         self.drain_stores(w, core);
+        if let Some(what) = Self::lp(w, core).and_then(|lp| lp.retiring.take()) {
+            return self.flight_checked(w, core, what);
+        }
         loop {
             let next = Self::lp(w, core).and_then(|lp| lp.next.take());
             let touch = match next {
@@ -525,22 +541,14 @@ impl Explorer {
                     }
                 }
                 Err(Seen::MachineCheck { access, at, birth }) => {
-                    let lp = Self::peek_lp(w, core);
-                    let asker = lp.and_then(|lp| lp.ask).map(|ask| ask.agent);
-                    let agent = asker.or_else(|| lp.and_then(|lp| lp.caller).map(|c| c.0));
-                    let (asking, caller) = (lp.and_then(|lp| lp.ask), lp.and_then(|lp| lp.caller));
                     let what = (access, at, birth);
-                    let context = McContext::SeamRoot;
-                    let agent = agent.unwrap_or(usize::MAX);
-                    let outcome = self.machine_check(w, agent, core, (context, false), what);
-                    if let Some(lp) = Self::lp(w, core) {
-                        (lp.ask, lp.caller) = (asking, caller);
+                    if !through && self.others_go_on(w, Self::flyer(w, core)) {
+                        if let Some(lp) = Self::lp(w, core) {
+                            lp.retiring = Some(what);
+                        }
+                        return Ran::Suspended;
                     }
-                    let host = match asking {
-                        Some(_) => Outcome::NotRun(NotRun::Shutdown),
-                        None => outcome,
-                    };
-                    return self.lost(w, core, host, outcome);
+                    return self.flight_checked(w, core, what);
                 }
                 Err(other) => {
                     // The module forms every KeyID: nothing else can come of its accesses.
@@ -563,6 +571,33 @@ impl Explorer {
                 return Ran::Suspended;
             }
         }
+    }
+
+    /// For whom a core flies: the guest that asked, else the host that called.
+    fn flyer(w: &World, core: u16) -> usize {
+        let lp = Self::peek_lp(w, core);
+        let asker = lp.and_then(|lp| lp.ask).map(|ask| ask.agent);
+        asker.or_else(|| lp.and_then(|lp| lp.caller).map(|c| c.0)).unwrap_or(usize::MAX)
+    }
+    /// The module meets a machine check.
+    fn flight_checked(
+        &mut self,
+        w: &mut World,
+        core: u16,
+        what: (McAccess, Tagged, BirthId),
+    ) -> Ran {
+        let agent = Self::flyer(w, core);
+        let lp = Self::peek_lp(w, core);
+        let (asking, caller) = (lp.and_then(|lp| lp.ask), lp.and_then(|lp| lp.caller));
+        let outcome = self.machine_check(w, agent, core, (McContext::SeamRoot, false), what);
+        if let Some(lp) = Self::lp(w, core) {
+            (lp.ask, lp.caller) = (asking, caller);
+        }
+        let host = match asking {
+            Some(_) => Outcome::NotRun(NotRun::Shutdown),
+            None => outcome,
+        };
+        self.lost(w, core, host, outcome)
     }
 
     /// The host's call is over.
@@ -788,9 +823,11 @@ impl Explorer {
     // ------------------------------------------------------------------------------------------------ interrupts, MSRs
 
     fn interrupt(&mut self, w: &mut World, core: u16, kind: IrqKind) {
+        // What has not retired goes first.
+        let busy = w.retiring.values().any(|late| late.core == core);
         let Some(lp) = Self::lp(w, core) else { return };
         lp.irq = Some(kind);
-        if lp.is_parked() {
+        if lp.is_parked() && !busy {
             self.guest_leaves(w, core, exit_of(kind));
             self.resume(w, core);
         }
@@ -951,6 +988,7 @@ impl Explorer {
                 return true;
             }
             _ => match self.guest_access(w, core, ask) {
+                Ok(_) if w.retiring.contains_key(&agent) => return false,
                 Ok(seen) => {
                     self.over(w, line, seen);
                     self.guest_done(w, core);
@@ -969,7 +1007,7 @@ impl Explorer {
         }
     }
     /// An operation of a guest is over; an interrupt that waited for that makes it leave.
-    fn guest_done(&mut self, w: &mut World, core: u16) {
+    pub(super) fn guest_done(&mut self, w: &mut World, core: u16) {
         if let Some(lp) = Self::peek_lp(w, core) {
             if let (Some(irq), true) = (lp.irq, lp.is_parked()) {
                 self.guest_leaves(w, core, exit_of(irq));
@@ -1017,9 +1055,8 @@ impl Explorer {
                 Err(Refused::Reserved) => return Ok((Outcome::PageFaultRsvd, KNOWN)),
                 Err(Refused::Seen(Seen::MachineCheck { access, at, birth })) => {
                     // architecture.md §13 MC-07: nothing can go on behind a page walk's.
-                    let how = (McContext::SeamNonRoot, self.spec.tdx.walk_poison_shutdown);
-                    let what = (access, at, birth);
-                    return Ok((self.machine_check(w, agent, core, how, what), KNOWN));
+                    let fatal = self.spec.tdx.walk_poison_shutdown;
+                    return Ok(self.guest_checked(w, agent, core, fatal, (access, at, birth)));
                 }
                 Err(Refused::Seen(seen)) => return Ok(self.outcome(w, agent, core, seen)),
             }
@@ -1045,9 +1082,36 @@ impl Explorer {
             Err(()) => op,
         };
         match self.access(w, Agent::Td(guest.hkid), core, &physical) {
+            Ok(Seen::MachineCheck { access, at, birth }) => {
+                Ok(self.guest_checked(w, agent, core, false, (access, at, birth)))
+            }
             Ok(seen) => Ok(self.outcome(w, agent, core, seen)),
             Err(why) => Ok(self.lost_track(w, why)),
         }
+    }
+
+    /// A guest's access has met poison: its machine check comes at once or, where others go on meanwhile, later
+    /// ([`Explorer::retire`]); then what is seen here is not looked at.
+    fn guest_checked(
+        &mut self,
+        w: &mut World,
+        agent: usize,
+        core: u16,
+        fatal: bool,
+        what: (McAccess, Tagged, BirthId),
+    ) -> Saw {
+        let context = McContext::SeamNonRoot;
+        if self.others_go_on(w, agent) {
+            w.retiring.insert(agent, Retiring { core, context, fatal, what });
+            return (Outcome::Done, KNOWN);
+        }
+        (self.machine_check(w, agent, core, (context, fatal), what), KNOWN)
+    }
+
+    /// The core on which a guest's VCPU runs.
+    pub(super) fn core_of_guest(&self, w: &World, agent: usize) -> Option<u16> {
+        let vcpu = self.agents.get(agent).and_then(|a| a.vcpu)?;
+        w.seam.as_ref()?.core_of(vcpu.page())
     }
 
     /// Where a guest's page is: in the TLB, or by a walk.

@@ -19,8 +19,9 @@ use sim_core::mca::{
 use sim_core::op::{MemType, Source, Value};
 use sim_core::outcome::{DataClass, GpReason, Loaded, NotRun};
 use sim_core::port::McHandler;
+use sim_core::tdx::ExitReason;
 use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, LineData, Op, Outcome, PlatformSpec, Tagged};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use verify::reference::{
@@ -146,6 +147,16 @@ pub(super) struct Counts {
     pub(super) partial_writes: u32,
 }
 
+/// A machine check on its way: the access met poison, and what it retires with comes later. Until then others go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Retiring {
+    pub(super) core: u16,
+    pub(super) context: McContext,
+    /// Whether the core cannot go on from it.
+    pub(super) fatal: bool,
+    pub(super) what: (McAccess, Tagged, BirthId),
+}
+
 /// A state of the search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct World {
@@ -163,6 +174,8 @@ pub(super) struct World {
     /// By line of the program: a number of [`Explorer::words`].
     pub(super) seen: Vec<u16>,
     pub(super) fate: Fate,
+    /// Concurrent: by agent, the machine check with which its operation retires.
+    pub(super) retiring: BTreeMap<usize, Retiring>,
     pub(super) counts: Counts,
 }
 
@@ -170,7 +183,7 @@ impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Calm lines and the module follow from what was done and seen, nearly always: comparing them is enough.
         self.memory.state().hash(state);
-        (&self.at, self.base, &self.seen, &self.fate, self.counts).hash(state);
+        (&self.at, self.base, &self.seen, &self.fate, &self.retiring, self.counts).hash(state);
         if let Some(seam) = &self.seam {
             seam.hash_cheaply(state);
         }
@@ -285,6 +298,7 @@ impl Explorer {
             base: 0,
             seen: vec![UNSEEN; self.lines.len()],
             fate: Fate::default(),
+            retiring: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -359,7 +373,10 @@ impl Explorer {
                 let agents = 0..self.agents.len();
                 agents
                     .filter_map(|a| Some((a, self.next_line(w, a)?)))
-                    .filter(|(agent, line)| self.can_move(w, *agent, *line))
+                    .filter(|(agent, line)| {
+                        w.retiring.contains_key(agent)
+                            || self.can_move(w, *agent, *line) && !self.is_held_up(w, *agent)
+                    })
                     .collect()
             }
         }
@@ -407,6 +424,10 @@ impl Explorer {
     fn deps_of(&self, w: &World, agent: usize, line: usize, deps: &mut Deps) {
         let Some((_, op)) = self.step_of(line) else { return };
         let Some(spec) = self.agents.get(agent) else { return };
+        if w.retiring.contains_key(&agent) {
+            // What its machine check does has no line.
+            return;
+        }
         if w.fate.panicked && spec.kind != AgentKind::Hardware {
             return;
         }
@@ -536,12 +557,13 @@ impl Explorer {
         let Some((_, line)) = turns.into_iter().find(|(a, _)| *a == agent) else { return false };
         let Some((_, op)) = self.step_of(line) else { return false };
         let op = *op;
-        let ended = if w.seam.is_some() {
+        let ended = if let Some(late) = w.retiring.remove(&agent) {
+            self.retire(w, agent, line, late);
+            true
+        } else if w.seam.is_some() {
             self.go_on_with_module(w, agent, line, &op)
         } else {
-            let seen = self.plain(w, agent, &op);
-            self.over(w, line, seen);
-            true
+            self.plain(w, agent, line, &op)
         };
         if ended {
             self.advance(w, agent, line);
@@ -589,16 +611,69 @@ impl Explorer {
         }
     }
 
-    /// An operation that has nothing to do with the module.
-    pub(super) fn plain(&mut self, w: &mut World, agent: usize, op: &Op) -> Saw {
-        if let Some(refused) = self.refusal(w, agent) {
-            return (refused, KNOWN);
-        }
+    /// An operation that has nothing to do with the module. Whether its line is behind the agent.
+    pub(super) fn plain(&mut self, w: &mut World, agent: usize, line: usize, op: &Op) -> bool {
         let core = self.agents.get(agent).and_then(|a| a.core).unwrap_or(0);
         let who = self.who(agent);
-        match self.access(w, who, core, op) {
-            Ok(seen) => self.outcome(w, agent, core, seen),
-            Err(why) => self.lost_track(w, why),
+        let saw = if let Some(refused) = self.refusal(w, agent) {
+            (refused, KNOWN)
+        } else {
+            match self.access(w, who, core, op) {
+                Ok(Seen::MachineCheck { access, at, birth }) if self.others_go_on(w, agent) => {
+                    let (context, what) = (self.context_of(agent), (access, at, birth));
+                    w.retiring.insert(agent, Retiring { core, context, fatal: false, what });
+                    return false;
+                }
+                Ok(seen) => self.outcome(w, agent, core, seen),
+                Err(why) => self.lost_track(w, why),
+            }
+        };
+        self.over(w, line, saw);
+        true
+    }
+
+    /// Whether somebody else can do something while an agent's machine check is on its way. Otherwise it comes at once: nobody can
+    /// tell.
+    pub(super) fn others_go_on(&self, w: &World, agent: usize) -> bool {
+        self.order == Order::Concurrent
+            && (0..self.agents.len()).any(|a| a != agent && self.next_line(w, a).is_some())
+    }
+    /// Whether the core that an agent needs is at an operation that has not retired.
+    fn is_held_up(&self, w: &World, agent: usize) -> bool {
+        let Some(spec) = self.agents.get(agent) else { return false };
+        let core = spec.core.or_else(|| self.core_of_guest(w, agent));
+        w.retiring.iter().any(|(other, late)| *other != agent && core == Some(late.core))
+    }
+
+    /// The machine check of an operation comes. Whoever is dead by then takes none, and a guest that has left has it behind it.
+    fn retire(&mut self, w: &mut World, agent: usize, line: usize, late: Retiring) {
+        let Retiring { core, context, fatal, what } = late;
+        let guest = self.agents.get(agent).is_some_and(|a| a.kind == AgentKind::Guest);
+        let gone = guest && self.core_of_guest(w, agent).is_none();
+        let outcome = if w.fate.panicked {
+            Outcome::NotRun(NotRun::Panic)
+        } else if w.fate.dead.contains(&agent) {
+            Outcome::NotRun(NotRun::Killed)
+        } else if w.fate.shut_down.contains(&core) {
+            Outcome::NotRun(NotRun::Shutdown)
+        } else if gone {
+            Outcome::TdExit { reason: ExitReason(0), gpa: 0 }
+        } else {
+            self.machine_check(w, agent, core, (context, fatal), what)
+        };
+        self.over(w, line, (outcome, KNOWN));
+        if guest {
+            self.guest_done(w, core);
+        }
+    }
+
+    /// In whose context an agent's machine checks come.
+    pub(super) fn context_of(&self, agent: usize) -> McContext {
+        match self.agents.get(agent).map(|a| a.kind) {
+            Some(AgentKind::User) => McContext::User,
+            Some(AgentKind::Seam) => McContext::SeamRoot,
+            Some(AgentKind::Td | AgentKind::Guest) => McContext::SeamNonRoot,
+            _ => McContext::Kernel,
         }
     }
 
@@ -611,12 +686,7 @@ impl Explorer {
                 return (Outcome::Data(loaded), data.unknown());
             }
             Seen::MachineCheck { access, at, birth } => {
-                let context = match self.agents.get(agent).map(|a| a.kind) {
-                    Some(AgentKind::User) => McContext::User,
-                    Some(AgentKind::Seam) => McContext::SeamRoot,
-                    Some(AgentKind::Td | AgentKind::Guest) => McContext::SeamNonRoot,
-                    _ => McContext::Kernel,
-                };
+                let context = self.context_of(agent);
                 self.machine_check(w, agent, core, (context, false), (access, at, birth))
             }
             Seen::PageFaultRsvd => Outcome::PageFaultRsvd,

@@ -126,6 +126,7 @@ pub const PARAMS: &[Param] = &[
     p("latency.xts",            Kind::Time, "decryption of a line, on fills",                   "timing.md §3"),
     p("latency.mac",            Kind::Time, "MAC check of a line, on fills in Ci",              "timing.md §3"),
     p("latency.write_post",     Kind::Time, "core until a posted write is admitted",            "timing.md §1.4"),
+    p("latency.weak_wait",      Kind::Time, "until a weakly ordered operation is visible that nothing sends off before", "DESIGN §3"),
     p("latency.issue",          Kind::Time, "issue cost of operations without a row of their own", "timing.md §4.1"),
     p("latency.direct_store",   Kind::Time, "issue cost of MOVDIRI and non-temporal stores", "timing.md §4.1"),
     p("latency.clflush",        Kind::Time, "CLFLUSH of one line",                              "timing.md §4.1"),

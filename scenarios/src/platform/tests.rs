@@ -613,13 +613,13 @@ fn what_is_wrong_with_a_platform_file_is_said_at_its_place() {
         an unknown key
             my.toml:22:1: found unknown key `coers`, expected a known key: did you mean `cores`?
         an unknown table
-            my.toml:144:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
+            my.toml:145:2: found unknown key `gpu`, expected a known key: did you mean `cpu`?
         an unknown key of a parameter
             my.toml:22:18: found unknown key `unit`, expected one of the keys v, src, assumed
         a duplicate key
             my.toml:17:1: found `mac_bits` a second time, expected each key once
         a duplicate table
-            my.toml:144:2: found `mce` a second time, expected each key once
+            my.toml:145:2: found `mce` a second time, expected each key once
         a bare number
             my.toml:22:9: found integer `4`, expected a table such as { v = 4, src = "where from" }
         no source

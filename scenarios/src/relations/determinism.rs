@@ -214,10 +214,11 @@ fn same_to_the_last_event(case: &Case) -> Result<Judged, Unfit> {
 }
 
 /// Parameters that are times.
-const TIMES: [&str; 11] = [
+const TIMES: [&str; 12] = [
     "latency.xts",
     "latency.mac",
     "latency.write_post",
+    "latency.weak_wait",
     "latency.issue",
     "latency.direct_store",
     "latency.clflush",
@@ -245,6 +246,7 @@ fn scaled(dice: &mut Dice) -> Option<Case> {
         latency.xts,
         latency.mac,
         latency.write_post,
+        latency.weak_wait,
         latency.issue,
         latency.direct_store,
         latency.clflush,
