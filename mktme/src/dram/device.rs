@@ -341,11 +341,11 @@ pub struct Device {
     timing: Timing,
     geometry: Geometry,
     clocks: Clocks,
-    /// Shift from a bank's index to its group.
-    group_shift: u32,
+    /// Leaves of a bank what its group has in common.
+    group_mask: u8,
     #[serde(with = "super::arrays")]
     banks: [BankEdges; BANKS],
-    /// By bank, the bits that number it in its group shifted out.
+    /// By the first bank of the group.
     #[serde(with = "super::arrays")]
     groups: [GroupEdges; BANKS],
     ranks: [RankEdges; RANKS],
@@ -367,7 +367,7 @@ impl Device {
             timing,
             geometry,
             clocks: Clocks::of(&timing),
-            group_shift: geometry.banks_per_group.trailing_zeros(),
+            group_mask: !(geometry.banks_per_group - 1),
             banks: [BankEdges::default(); BANKS],
             groups: [GroupEdges::default(); BANKS],
             ranks: [RankEdges::default(); RANKS],
@@ -479,7 +479,7 @@ impl Device {
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        bank.flat() >> (self.group_shift & 3)
+        Bank(bank.0 & self.group_mask).flat()
     }
     /// The earliest edge of any command, by the command bus alone.
     #[inline]

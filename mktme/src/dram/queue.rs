@@ -165,6 +165,11 @@ pub(super) struct Queue {
     depth: u32,
     #[serde(with = "super::arrays")]
     banks: [BankList; BANKS],
+    /// Banks, by rank, whose pick is to be chosen anew before the queue is served: while it is not, nobody follows what becomes
+    /// of it.
+    stale: [u32; RANKS],
+    /// Whether there is such a bank: not zero then.
+    any_stale: u32,
     /// By [`Want`].
     armed: [Armed; 3],
     /// By position: slot of the ready entry there, [`NIL`] if it has gone, and its bank.
@@ -204,6 +209,8 @@ impl Queue {
             len: 0,
             depth: depth.into(),
             banks: [list; BANKS],
+            stale: [0; RANKS],
+            any_stale: 0,
             armed: [Armed::default(); 3],
             slot_at: [NIL; POSITIONS],
             bank_at: [nowhere; POSITIONS],
@@ -304,6 +311,26 @@ impl Queue {
     pub(super) fn has_entries(&self, bank: Bank) -> bool {
         self.list(bank).oldest != NIL
     }
+    /// The pick of a bank, if it has entries, is to be chosen anew before the queue is served.
+    #[inline]
+    pub(super) fn mark_stale(&mut self, bank: Bank) {
+        if self.len != 0 {
+            let stale = bank.bit() * u32::from(self.has_entries(bank));
+            self.stale[bank.rank()] |= stale;
+            self.any_stale |= stale;
+        }
+    }
+    /// Whether there is such a bank.
+    #[inline]
+    pub(super) fn any_stale(&self) -> bool {
+        self.any_stale != 0
+    }
+    /// Gives these banks, by rank, and forgets them.
+    #[inline]
+    pub(super) fn take_stale(&mut self) -> [u32; RANKS] {
+        self.any_stale = 0;
+        std::mem::take(&mut self.stale)
+    }
     /// The queued entry of a line, or [`NIL`].
     #[inline]
     pub(super) fn find(&self, spot: Spot) -> u16 {
@@ -345,15 +372,15 @@ impl Queue {
         })
     }
 
-    /// Adds an entry as the youngest; `open` is the bank's open row. Gives its slot and whether it is now the bank's pick,
-    /// not armed; None when full. The entry comes in parts and is put together in its slot: one that was put together elsewhere
-    /// would be copied before the host has written it, which takes the host longer than all the rest of this.
+    /// Adds an entry as the youngest and gives its slot; None when full. Its bank's pick stays what it is. The entry comes in parts
+    /// and is put together in its slot: one that was put together elsewhere would be copied before the host has written it, which
+    /// takes the host longer than all the rest of this.
     #[inline(always)]
-    pub(super) fn push(&mut self, new: New, open: Option<u64>) -> Option<(u16, bool)> {
+    pub(super) fn push(&mut self, new: New) -> Option<u16> {
         let slot = self.free.pop()?;
         self.len += 1;
         let New { id, spot, at, edge, underfills, waiting, found } = new;
-        let (bank, row) = (spot.bank(), spot.row);
+        let bank = spot.bank();
         let list = &mut self.banks[bank.flat()];
         let older = list.youngest;
         list.youngest = slot;
@@ -369,11 +396,15 @@ impl Queue {
         let own = Entry::new(id, spot, at, edge);
         self.slots[usize::from(slot)] =
             Entry { underfills, waiting, found, older, position, ..own };
-        if waiting {
-            return Some((slot, false));
-        }
-        // What the youngest changes about its bank's pick.
-        let hits = open == Some(row);
+        Some(slot)
+    }
+
+    /// What the youngest ready entry changes about its bank's pick; `open` is the bank's open row. Says whether it is now the
+    /// pick, not armed.
+    #[inline(always)]
+    pub(super) fn pick_youngest(&mut self, slot: u16, spot: Spot, open: Option<u64>) -> bool {
+        let bank = spot.bank();
+        let hits = open == Some(spot.row);
         let want = match open {
             None => Want::Row,
             Some(_) if hits => Want::Column,
@@ -382,25 +413,23 @@ impl Queue {
         let list = &mut self.banks[bank.flat()];
         if list.pick != NIL {
             if !hits || list.want != Want::Close {
-                return Some((slot, false));
+                return false;
             }
             self.disarm(bank);
         }
         let list = &mut self.banks[bank.flat()];
         (list.pick, list.want) = (slot, want);
-        Some((slot, true))
+        true
     }
 
-    /// A partial write has its underfill data: from now on it counts as arrived. Its bank's pick is not armed then.
-    pub(super) fn make_ready(&mut self, slot: u16, edge: u64, open: Option<u64>) {
+    /// A partial write has its underfill data: from now on it counts as arrived. Its bank's pick stays what it is.
+    pub(super) fn make_ready(&mut self, slot: u16, edge: u64) {
         let bank = self.entry(slot).bank;
         let position = self.take_position(slot, bank, edge);
         let entry = self.entry_mut(slot);
         entry.waiting = false;
         entry.since = edge;
         entry.position = position;
-        // It may lie between others of its bank.
-        self.choose(bank, open);
     }
 
     /// Takes the next position.

@@ -21,7 +21,7 @@
 //! and at no other. What it does at an edge depends on the state alone, so looking at all edges does the same.
 
 use super::constraint::Command;
-use super::device::{Bank, Blocked, Device, Geometry, Spot};
+use super::device::{Bank, Blocked, Device, Geometry, RANKS, Spot};
 use super::map::Place;
 use super::queue::{Entry, Found, NIL, New, Queue, Want};
 use super::refresh::{self, Refresh};
@@ -513,10 +513,9 @@ impl Subchannel {
         self.settle();
         let bank = spot.bank();
         self.count_to(edge);
-        let open = self.device.row_of(bank);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let new = New { id, spot, at, edge, underfills, waiting, found: Found::Open };
-        let (slot, picked) = queue.push(new, open).ok_or(Full)?;
+        let slot = queue.push(new).ok_or(Full)?;
         let mut wake = queue.deadline();
         // The first read, and the first write that may go, can change which queue is served.
         let mut turn = if WRITES { queue.ready() == 1 } else { queue.len() == 1 };
@@ -524,16 +523,25 @@ impl Subchannel {
         self.refresh.queued(bank);
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
-        if picked {
-            wake = wake.min(self.arm::<WRITES>(bank, edge));
-        }
         if WRITES {
             let draining = self.draining;
             self.update_draining();
             turn |= self.draining != draining;
         }
         if turn {
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.mark_stale(bank);
+            self.renew_picks(edge);
             wake = edge;
+        } else if self.serving_writes() == WRITES {
+            let open = self.device.row_of(bank);
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            if !waiting && queue.pick_youngest(slot, spot, open) {
+                wake = wake.min(self.arm::<WRITES>(bank, edge));
+            }
+        } else {
+            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+            queue.mark_stale(bank);
         }
         self.wake = self.wake.min(wake.max(edge).max(self.device.bus()));
         Ok(slot)
@@ -559,13 +567,37 @@ impl Subchannel {
         earliest
     }
 
-    /// [`Subchannel::arm`] of the queue that is not the one named.
+    /// Brings the picks of the queue that is served up to date. It is so whenever an edge or an arrival is over.
     #[inline]
-    fn arm_other<const WRITES: bool>(&mut self, bank: Bank, now: u64) {
-        if WRITES {
-            self.arm::<false>(bank, now);
+    fn renew_picks(&mut self, now: u64) {
+        if self.serving_writes() {
+            self.renew_picks_of::<true>(now);
         } else {
-            self.arm::<true>(bank, now);
+            self.renew_picks_of::<false>(now);
+        }
+    }
+
+    #[inline]
+    fn renew_picks_of<const WRITES: bool>(&mut self, now: u64) {
+        let queue = if WRITES { &self.writes } else { &self.reads };
+        if queue.any_stale() {
+            self.choose_stale::<WRITES>(now);
+        }
+    }
+
+    #[inline(never)]
+    fn choose_stale<const WRITES: bool>(&mut self, now: u64) {
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+        let stale = queue.take_stale();
+        // What goes on the wheel must not find it behind the time.
+        self.turn_wheel::<WRITES>(now, stale);
+        for (rank, &mask) in stale.iter().enumerate() {
+            for bank in Refresh::banks(rank, mask) {
+                let open = self.device.row_of(bank);
+                let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+                queue.choose(bank, open);
+                self.arm::<WRITES>(bank, now);
+            }
         }
     }
 
@@ -580,16 +612,18 @@ impl Subchannel {
         }
     }
 
-    /// Arms the picks of a queue's banks whose time has come. Only of the queue that is served need that be done in time.
+    /// Arms the picks of a queue's banks whose time has come, but for those of some banks. Only of the queue that is served need
+    /// that be done in time.
     #[inline]
-    fn turn_wheel<const WRITES: bool>(&mut self, now: u64) {
+    fn turn_wheel<const WRITES: bool>(&mut self, now: u64, but: [u32; RANKS]) {
         loop {
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if queue.wheel.next() > now {
                 break;
             }
             let masks = queue.wheel.take();
-            for (first, mut mask) in [(0, masks[0]), (64, masks[1])] {
+            let two = |rank: usize| u64::from(but[rank]) | u64::from(but[rank + 1]) << 32;
+            for (first, mut mask) in [(0, masks[0] & !two(0)), (64, masks[1] & !two(2))] {
                 while mask != 0 {
                     let bank = Bank(first + mask.trailing_zeros() as u8);
                     mask &= mask - 1;
@@ -790,7 +824,9 @@ impl Subchannel {
         self.refresh.queued(bank);
         // There is room: the queue is empty.
         let new = New { id, spot, at, edge, underfills: NIL, waiting: false, found };
-        if self.reads.push(new, self.device.row_of(bank)).is_some() {
+        if let Some(slot) = self.reads.push(new) {
+            let open = self.device.row_of(bank);
+            self.reads.pick_youngest(slot, spot, open);
             self.arm::<false>(bank, self.progress);
         }
     }
@@ -933,9 +969,10 @@ impl Subchannel {
             self.work -= 1;
             self.stats.underfills_done += 1;
             let bank = self.writes.entry(slot).bank;
-            self.writes.make_ready(slot, due, self.device.row_of(bank));
-            self.arm::<true>(bank, due);
+            self.writes.make_ready(slot, due);
+            self.writes.mark_stale(bank);
             self.update_draining();
+            self.renew_picks(due);
             self.wake = self.wake.min(due.max(self.device.bus()));
         }
     }
@@ -975,8 +1012,11 @@ impl Subchannel {
         }
         let overdue = self.reads.renew_deadline().min(self.writes.renew_deadline()) <= edge;
         if overdue {
-            self.turn_wheel::<false>(edge);
-            self.turn_wheel::<true>(edge);
+            // Either may be served.
+            self.renew_picks_of::<false>(edge);
+            self.renew_picks_of::<true>(edge);
+            self.turn_wheel::<false>(edge, [0; RANKS]);
+            self.turn_wheel::<true>(edge, [0; RANKS]);
             self.look_overdue(edge);
         }
         overdue
@@ -985,7 +1025,7 @@ impl Subchannel {
     /// Issues the best command of a queue, and finds the next edge to look at.
     #[inline]
     fn serve<const WRITES: bool>(&mut self, edge: u64) {
-        self.turn_wheel::<WRITES>(edge);
+        self.turn_wheel::<WRITES>(edge, [0; RANKS]);
         let queue = if WRITES { &self.writes } else { &self.reads };
         let device = &self.device;
         let [mut column, mut row, mut close] = queue.soonest();
@@ -1046,7 +1086,7 @@ impl Subchannel {
 
     /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
     #[inline]
-    fn issued<const WRITES: bool>(&mut self, want: Want) {
+    fn issued<const WRITES: bool>(&mut self, want: Want, edge: u64) {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
         let mut rank = 0;
@@ -1056,6 +1096,7 @@ impl Subchannel {
             rank += 1;
         }
         queue.set_soonest(want, soonest);
+        self.renew_picks(edge);
         self.wake = self.bound();
     }
 
@@ -1203,11 +1244,8 @@ impl Subchannel {
         }
         self.arm::<WRITES>(bank, edge);
         let other = if WRITES { &mut self.reads } else { &mut self.writes };
-        if other.has_entries(bank) {
-            other.choose(bank, Some(row));
-            self.arm_other::<WRITES>(bank, edge);
-        }
-        self.issued::<WRITES>(Want::Row);
+        other.mark_stale(bank);
+        self.issued::<WRITES>(Want::Row, edge);
         self.record(Command::Act, bank, row, 0, edge);
     }
 
@@ -1224,23 +1262,18 @@ impl Subchannel {
             self.record(Command::Pre, bank, row, 0, edge);
         }
         self.device.apply_pre(bank, edge);
-        let pick = |queue: &mut Queue| {
-            let (pick, want) = queue.pick(bank);
-            if pick != NIL && want == Want::Close {
-                // The oldest of the bank, as before.
-                queue.want(bank, Want::Row);
-            } else if pick != NIL {
-                queue.choose(bank, None);
-            }
-            pick != NIL
-        };
-        if pick(&mut self.reads) {
-            self.arm::<false>(bank, edge);
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
+        let (pick, want) = queue.pick(bank);
+        if pick != NIL && want == Want::Close {
+            // The oldest of the bank, as before.
+            queue.want(bank, Want::Row);
+        } else if pick != NIL {
+            queue.choose(bank, None);
         }
-        if pick(&mut self.writes) {
-            self.arm::<true>(bank, edge);
-        }
-        self.issued::<WRITES>(Want::Close);
+        self.arm::<WRITES>(bank, edge);
+        let other = if WRITES { &mut self.reads } else { &mut self.writes };
+        other.mark_stale(bank);
+        self.issued::<WRITES>(Want::Close, edge);
     }
 
     #[inline(never)]
@@ -1274,36 +1307,27 @@ impl Subchannel {
             && self.spec.page_policy != PagePolicy::Open
             && self.closes_behind(bank, row)
             && (WRITES || self.device.auto_read(bank) <= edge);
+        self.device.apply_column(WRITES, auto, bank, edge);
+        let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         if auto {
-            self.device.apply_column(WRITES, true, bank, edge);
             self.stats.wras += u64::from(WRITES);
             self.stats.rdas += u64::from(!WRITES);
-            if self.reads.has_entries(bank) {
-                self.reads.choose(bank, None);
-                self.arm::<false>(bank, edge);
-            }
-            if self.writes.has_entries(bank) {
-                self.writes.choose(bank, None);
-                self.arm::<true>(bank, edge);
+            if queue.has_entries(bank) {
+                queue.choose(bank, None);
+                self.arm::<WRITES>(bank, edge);
             }
         } else {
-            self.device.apply_column(WRITES, false, bank, edge);
             self.stats.wrs += u64::from(WRITES);
             self.stats.rds += u64::from(!WRITES);
-            let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if !passed_on && queue.has_entries(bank) {
                 queue.choose(bank, Some(row));
                 self.arm::<WRITES>(bank, edge);
             }
-            // PRE must wait longer now.
-            let other = if WRITES { &mut self.reads } else { &mut self.writes };
-            let (pick, want) = other.pick(bank);
-            if pick != NIL && want == Want::Close {
-                other.disarm(bank);
-                self.arm_other::<WRITES>(bank, edge);
-            }
         }
-        self.issued::<WRITES>(Want::Column);
+        // Of the other queue, if the row stays open, PRE must wait longer now.
+        let other = if WRITES { &mut self.reads } else { &mut self.writes };
+        other.mark_stale(bank);
+        self.issued::<WRITES>(Want::Column, edge);
         if self.recorder.is_some() {
             let command = match (WRITES, auto) {
                 (false, false) => Command::Rd,
@@ -1461,6 +1485,10 @@ impl Subchannel {
     /// The banks' wishes, as kept and as worked out anew.
     #[cfg(test)]
     pub(super) fn wishes(&self) -> [impl PartialEq + std::fmt::Debug + use<>; 2] {
+        let mut kept = self.clone();
+        // While a queue is not served, its picks need not be up to date.
+        kept.renew_picks_of::<false>(self.looked);
+        kept.renew_picks_of::<true>(self.looked);
         let mut copy = self.clone();
         for rank in 0..self.device.geometry().ranks {
             for index in 0..32 {
@@ -1470,6 +1498,6 @@ impl Subchannel {
                 copy.writes.choose(bank, open);
             }
         }
-        [self, &copy].map(|s| (s.reads.wishes(), s.writes.wishes()))
+        [&kept, &copy].map(|s| (s.reads.wishes(), s.writes.wishes()))
     }
 }

@@ -470,6 +470,32 @@ proptest! {
         same(&show(ticking, Vec::new()), &want).map_err(|e| TestCaseError::fail(format!("tick {e}")))?;
     }
 
+    /// [`Dram::offer_to`] against [`Dram::offer`], request by request.
+    #[test]
+    fn completions_handed_on_at_once_are_those_that_wait_to_be_taken(
+        variant in variants(), steps in steps(256, 100),
+    ) {
+        let (mut waiting, mut handing) = (dram(&variant), dram(&variant));
+        let mut latest = vec![Ps::ZERO; waiting.subchannels().len()];
+        for (id, step) in (0u64..).zip(&steps) {
+            let at = waiting.now() + Ps(step.gap);
+            let request = Request { id, line: Line(step.line), kind: step.kind, at };
+            let mut handed = Vec::new();
+            let taken = handing.offer_to(request, |done| handed.push(done)).unwrap();
+            prop_assert_eq!(waiting.offer(request).unwrap(), taken);
+            for done in &handed {
+                let (of, _) = waiting.map().spot(Line(steps[done.id as usize].line));
+                prop_assert!(latest[of] <= done.at, "of one subchannel in order of time");
+                latest[of] = done.at;
+            }
+            let mut popped: Vec<_> = std::iter::from_fn(|| waiting.pop_completion()).collect();
+            handed.sort_by_key(|done| (done.at, done.id));
+            popped.sort_by_key(|done| (done.at, done.id));
+            prop_assert_eq!(handed, popped);
+            prop_assert!(waiting == handing);
+        }
+    }
+
     #[test]
     fn a_saved_and_restored_state_has_the_same_future(
         variant in variants(), first in steps(128, 40), second in steps(128, 40),

@@ -94,6 +94,16 @@ pub(super) struct Tally {
     pub(super) stopped: Option<String>,
 }
 
+impl Tally {
+    #[inline]
+    fn completed(&mut self, done: &Completion) {
+        self.completed += 1;
+        if done.kind == Kind::Read {
+            self.latencies.add(done.at.since(done.arrived));
+        }
+    }
+}
+
 /// How often, in requests, progress is told.
 const CHUNK: u64 = 1 << 14;
 /// How often commands are handed on: what is recorded between two times is a few for each.
@@ -173,7 +183,13 @@ impl Drive<'_> {
             return Ok(false);
         }
         let id = self.tally.accepted;
-        match self.dram.offer(Request { id, line: wanted.line, kind: wanted.kind, at }) {
+        let request = Request { id, line: wanted.line, kind: wanted.kind, at };
+        let (tally, idle_steps) = (&mut self.tally, &mut self.idle_steps);
+        let offered = self.dram.offer_to(request, |done| {
+            tally.completed(&done);
+            *idle_steps = 0;
+        });
+        match offered {
             Ok(at) => {
                 self.tally.accepted += 1;
                 if let Some(count) = self.tally.by_kind.get_mut(wanted.kind as usize) {
@@ -184,11 +200,9 @@ impl Drive<'_> {
                     self.tally.wait += wait;
                     self.tally.wait_max = self.tally.wait_max.max(wait);
                 }
-                self.collect();
                 Ok(true)
             }
             Err(wait) => {
-                self.collect();
                 self.tally.stopped = Some(wait.to_string());
                 Ok(false)
             }
@@ -266,11 +280,8 @@ impl Drive<'_> {
 
     #[inline]
     fn completed(&mut self, done: &Completion) {
-        self.tally.completed += 1;
+        self.tally.completed(done);
         self.idle_steps = 0;
-        if done.kind == Kind::Read {
-            self.tally.latencies.add(done.at.since(done.arrived));
-        }
     }
 
     /// Hands the commands so far to those who want them.
