@@ -912,7 +912,7 @@ impl Machine {
                 let (core, at) = (stream.core, op.at.tagged());
                 let here = match op.kind {
                     StreamKind::NtStore => false,
-                    // A shared line has to be asked for like one that is missing.
+                    // A shared line has to be asked for like one that is missing, or nearly always.
                     StreamKind::Store => self.caches.is_owned_in_l1(core, at),
                     _ => self.caches.is_in_l1(core, at),
                 };
@@ -1310,7 +1310,9 @@ impl Stream {
         in_superqueue: bool,
     ) -> usize {
         let free = !self.busy >> from;
-        debug_assert!(free.trailing_zeros() + from < self.fills.len() as u32);
+        // Fill buffers before `buffers`, then places of the superqueue alone.
+        let end = if from == 0 { self.buffers } else { self.fills.len() as u32 };
+        debug_assert!(free.trailing_zeros() + from < end);
         let slot = (free.trailing_zeros() + from).min(self.fills.len() as u32 - 1) as usize;
         if let Some(fill) = self.fills.get_mut(slot) {
             *fill = Fill { at, release, after, in_superqueue, waiter: NIL };

@@ -1486,9 +1486,12 @@ impl Subchannel {
     #[cfg(test)]
     pub(super) fn wishes(&self) -> [impl PartialEq + std::fmt::Debug + use<>; 2] {
         let mut kept = self.clone();
-        // While a queue is not served, its picks need not be up to date.
-        kept.renew_picks_of::<false>(self.looked);
-        kept.renew_picks_of::<true>(self.looked);
+        // Only while a queue is not served need its picks not be up to date.
+        if self.serving_writes() {
+            kept.renew_picks_of::<false>(self.looked);
+        } else {
+            kept.renew_picks_of::<true>(self.looked);
+        }
         let mut copy = self.clone();
         for rank in 0..self.device.geometry().ranks {
             for index in 0..32 {

@@ -15,8 +15,7 @@ use sim_core::op::{IrqKind, MemType, PconfigCmd, Value};
 use sim_core::outcome::{CallResult, GpReason, NotRun, PconfigStatus};
 use sim_core::tdx::ExitReason;
 use sim_core::{
-    Addr, BirthId, Hpa, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps,
-    Tagged,
+    Addr, Hpa, LINES_PER_PAGE, Line, Op, Outcome, PAGE_BYTES, Page, PlatformSpec, Ps, Tagged,
 };
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -62,7 +61,7 @@ struct Lp {
     /// A touch that is to be done next.
     next: Option<Touch>,
     /// The poison that the last touch met: its machine check is on its way.
-    retiring: Option<(McAccess, Tagged, BirthId)>,
+    retiring: Option<(McAccess, Tagged)>,
     /// Steps of the module since the call began.
     steps: u32,
     /// Whose call is under way: agent and line.
@@ -176,6 +175,7 @@ impl Seam {
             if let Some(touch) = next {
                 touched(x, &touch).into_iter().for_each(|line| deps.add(line));
             }
+            x.sent_off_by_check(w, core, deps);
             return true;
         }
         if matches!(op, Op::Seamcall { .. }) {
@@ -187,6 +187,7 @@ impl Seam {
         let core = spec.vcpu.and_then(|vcpu| self.core_of(vcpu.page()));
         let guest = core.and_then(|core| self.lps.get(&core)).and_then(|lp| lp.guest);
         if let (Some(core), Some(guest)) = (core, guest) {
+            x.sent_off_by_check(w, core, deps);
             for (at, bytes) in spans(op) {
                 let linear = at.0;
                 let known = self.translation(core, guest.tdr, linear / PAGE_BYTES);
@@ -540,8 +541,8 @@ impl Explorer {
                         lp.reply = reply;
                     }
                 }
-                Err(Seen::MachineCheck { access, at, birth }) => {
-                    let what = (access, at, birth);
+                Err(Seen::MachineCheck { access, at, .. }) => {
+                    let what = (access, at);
                     if !through && self.others_go_on(w, Self::flyer(w, core)) {
                         if let Some(lp) = Self::lp(w, core) {
                             lp.retiring = Some(what);
@@ -580,12 +581,7 @@ impl Explorer {
         asker.or_else(|| lp.and_then(|lp| lp.caller).map(|c| c.0)).unwrap_or(usize::MAX)
     }
     /// The module meets a machine check.
-    fn flight_checked(
-        &mut self,
-        w: &mut World,
-        core: u16,
-        what: (McAccess, Tagged, BirthId),
-    ) -> Ran {
+    fn flight_checked(&mut self, w: &mut World, core: u16, what: (McAccess, Tagged)) -> Ran {
         let agent = Self::flyer(w, core);
         let lp = Self::peek_lp(w, core);
         let (asking, caller) = (lp.and_then(|lp| lp.ask), lp.and_then(|lp| lp.caller));
@@ -603,7 +599,7 @@ impl Explorer {
     /// The host's call is over.
     pub(super) fn host_over(&mut self, w: &mut World, core: u16, outcome: Outcome) {
         let Some(lp) = Self::lp(w, core) else { return };
-        (lp.guest, lp.next) = (None, None);
+        (lp.guest, lp.next, lp.retiring) = (None, None, None);
         let Some((agent, line)) = lp.caller.take() else { return };
         let msmi = lp.msmi.take();
         if let (Outcome::Call(_), Some(record)) = (&outcome, msmi) {
@@ -1053,10 +1049,10 @@ impl Explorer {
                 Err(_) if matches!(op, Op::Prefetch { .. }) => return Ok((Outcome::Done, KNOWN)),
                 Err(Refused::Exit(exit, gpa)) => return Err((gpa, exit)),
                 Err(Refused::Reserved) => return Ok((Outcome::PageFaultRsvd, KNOWN)),
-                Err(Refused::Seen(Seen::MachineCheck { access, at, birth })) => {
+                Err(Refused::Seen(Seen::MachineCheck { access, at, .. })) => {
                     // architecture.md §13 MC-07: nothing can go on behind a page walk's.
                     let fatal = self.spec.tdx.walk_poison_shutdown;
-                    return Ok(self.guest_checked(w, agent, core, fatal, (access, at, birth)));
+                    return Ok(self.guest_checked(w, agent, core, fatal, (access, at)));
                 }
                 Err(Refused::Seen(seen)) => return Ok(self.outcome(w, agent, core, seen)),
             }
@@ -1082,8 +1078,8 @@ impl Explorer {
             Err(()) => op,
         };
         match self.access(w, Agent::Td(guest.hkid), core, &physical) {
-            Ok(Seen::MachineCheck { access, at, birth }) => {
-                Ok(self.guest_checked(w, agent, core, false, (access, at, birth)))
+            Ok(Seen::MachineCheck { access, at, .. }) => {
+                Ok(self.guest_checked(w, agent, core, false, (access, at)))
             }
             Ok(seen) => Ok(self.outcome(w, agent, core, seen)),
             Err(why) => Ok(self.lost_track(w, why)),
@@ -1098,7 +1094,7 @@ impl Explorer {
         agent: usize,
         core: u16,
         fatal: bool,
-        what: (McAccess, Tagged, BirthId),
+        what: (McAccess, Tagged),
     ) -> Saw {
         let context = McContext::SeamNonRoot;
         if self.others_go_on(w, agent) {

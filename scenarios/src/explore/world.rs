@@ -23,6 +23,7 @@ use sim_core::tdx::ExitReason;
 use sim_core::{Addr, BirthId, ByteMask, Hpa, Line, LineData, Op, Outcome, PlatformSpec, Tagged};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use verify::reference::{
     Act, Agent, Bytes, Choice, Reference, Request, Seen, Spec, Step, StepOutcome, Transaction,
@@ -154,8 +155,11 @@ pub(super) struct Retiring {
     pub(super) context: McContext,
     /// Whether the core cannot go on from it.
     pub(super) fatal: bool,
-    pub(super) what: (McAccess, Tagged, BirthId),
+    pub(super) what: (McAccess, Tagged),
 }
+
+/// Of which birth of poison a machine check comes nobody asks here: a search forgets history, and births are named anew.
+const SOME_BIRTH: BirthId = BirthId(NonZeroU32::MIN);
 
 /// A state of the search.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -424,9 +428,8 @@ impl Explorer {
     fn deps_of(&self, w: &World, agent: usize, line: usize, deps: &mut Deps) {
         let Some((_, op)) = self.step_of(line) else { return };
         let Some(spec) = self.agents.get(agent) else { return };
-        if w.retiring.contains_key(&agent) {
-            // What its machine check does has no line.
-            return;
+        if let Some(late) = w.retiring.get(&agent) {
+            return self.sent_off_by_check(w, late.core, deps);
         }
         if w.fate.panicked && spec.kind != AgentKind::Hardware {
             return;
@@ -462,7 +465,14 @@ impl Explorer {
             let drains =
                 matches!(op, Op::Mfence | Op::Sfence | Op::LockXadd { .. } | Op::Interrupt);
             pending(core, deps, drains);
+            self.sent_off_by_check(w, core, deps);
         }
+    }
+    /// The lines of what a machine check of a core sends off, there or, as a broadcast, everywhere.
+    pub(super) fn sent_off_by_check(&self, w: &World, core: u16, deps: &mut Deps) {
+        let taking = w.memory.state().pending.iter();
+        let taking = taking.filter(|(taker, _)| **taker == core || !self.spec.mce.lmce);
+        deps.lines.extend(taking.flat_map(|(_, p)| p.wc.iter().map(|b| b.at.line())));
     }
 
     /// The choices that hardware has on these lines.
@@ -619,8 +629,8 @@ impl Explorer {
             (refused, KNOWN)
         } else {
             match self.access(w, who, core, op) {
-                Ok(Seen::MachineCheck { access, at, birth }) if self.others_go_on(w, agent) => {
-                    let (context, what) = (self.context_of(agent), (access, at, birth));
+                Ok(Seen::MachineCheck { access, at, .. }) if self.others_go_on(w, agent) => {
+                    let (context, what) = (self.context_of(agent), (access, at));
                     w.retiring.insert(agent, Retiring { core, context, fatal: false, what });
                     return false;
                 }
@@ -685,9 +695,9 @@ impl Explorer {
                 let loaded = Loaded { data: data.data(), bytes, class };
                 return (Outcome::Data(loaded), data.unknown());
             }
-            Seen::MachineCheck { access, at, birth } => {
+            Seen::MachineCheck { access, at, .. } => {
                 let context = self.context_of(agent);
-                self.machine_check(w, agent, core, (context, false), (access, at, birth))
+                self.machine_check(w, agent, core, (context, false), (access, at))
             }
             Seen::PageFaultRsvd => Outcome::PageFaultRsvd,
             Seen::GeneralProtection(reason) => Outcome::GeneralProtection(reason),
@@ -711,7 +721,7 @@ impl Explorer {
         agent: usize,
         core: u16,
         (context, fatal): (McContext, bool),
-        (access, at, birth): (McAccess, Tagged, BirthId),
+        (access, at): (McAccess, Tagged),
     ) -> Outcome {
         let mce = &self.spec.mce;
         let (bank, mcacod) = match access {
@@ -736,7 +746,7 @@ impl Explorer {
             access,
             context,
             at,
-            birth,
+            birth: SOME_BIRTH,
         };
         let lmce = mce.lmce;
         let kind = self.agents.get(agent).map(|a| a.kind);
@@ -768,6 +778,14 @@ impl Explorer {
                 w.fate.dead.insert(agent);
             }
             McConsequence::Survived | McConsequence::TdFatal | McConsequence::Shutdown => {}
+        }
+        // Every core that takes it sends off what it has waiting (architecture.md §13 MC-28).
+        let waiting = w.memory.state().pending.keys().copied();
+        let cores: Vec<_> = waiting.filter(|waits| !lmce || *waits == core).collect();
+        for core in cores {
+            if let Err(why) = self.on_watched(w, Agent::Kernel, core, Op::Interrupt) {
+                self.refused("what a machine check sends off", &why);
+            }
         }
         Outcome::MachineCheck { record, consequence }
     }
@@ -832,8 +850,13 @@ impl Explorer {
         }
         Ok(())
     }
+    /// What a machine check sends off is not part of it: that comes later, when the operation retires.
     fn on_watched(&self, w: &mut World, who: Agent, core: u16, op: Op) -> Result<Seen, String> {
-        let done = w.memory.step(&Step::Op(who, core, op)).map_err(|e| e.to_string())?;
+        let blocks = u64::from(self.spec.cpu.flush_sub_blocks.max(1));
+        let block_of = |at: Tagged| (at.line().0 % blocks) as u32;
+        let (act, mut done) = (Act::Op(op), StepOutcome::default());
+        let made = w.memory.issue_into(who, core, &act, &block_of, &mut |_, _| None, &mut done);
+        made.map_err(|e| e.to_string())?;
         self.count(w, &done);
         Ok(done.seen)
     }
@@ -912,11 +935,7 @@ impl Explorer {
                 Seen::DmaPoison(birth) => {
                     poison.get_or_insert(birth);
                 }
-                // An event sends off what the core has waiting, wherever it met it.
-                other @ Seen::MachineCheck { .. } => {
-                    self.on_watched(w, who, core, Op::Interrupt)?;
-                    return Ok(other);
-                }
+                other @ Seen::MachineCheck { .. } => return Ok(other),
                 other => {
                     self.drain_stores(w, core);
                     return Ok(other);
