@@ -318,6 +318,26 @@ fn what_a_machine_check_sends_off_leaves_with_it_and_not_with_the_access() {
     assert!(saw.contains("garbage") && saw.contains("data 0x07"), "{saw:?} {:#?}", found.outcomes);
 }
 
+#[test]
+fn a_guests_call_is_made_once_whoever_else_could_move() {
+    // Its host, which waits for it, once took the module through the guest's call, and the guest made it again.
+    let file = "[scenario]\nname = \"once\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\norder = \"concurrent\"\n\
+        program = '''\n  cpu0 : tdh.vp.enter rcx=[A_VP0]\n  g0 : tdg.mem.page.accept rcx=0x1000\n'''\n\
+        [regions]\nP0 = { base = \"0x100800000\", size = \"4KiB\" }\n\
+        [agents]\ng0 = { kind = \"guest\", vcpu = \"A_VP0\" }\n[tdx]\nstate = \"ready\"\n\
+        [td.A]\nhkid = \"priv1\"\nstate = \"runnable\"\npages = [\"0x1000 aug P0\"]\n\
+        [expect]\n\"g0.1\" = \"tdx SUCCESS\"\n";
+    let scenario = Scenario::from_text("s.toml", file).unwrap();
+    let cell = plan(&scenario, &symbolic()).unwrap().remove(0);
+    let found = explore_cell(&scenario, &cell, &symbolic(), &Bounds::default()).unwrap();
+    assert!(found.exhausted);
+    let accepted = |o: &scenarios::explore::report::OutcomeReport| {
+        o.steps.iter().find(|s| s.step == "g0.1").map(|s| s.outcome.clone())
+    };
+    let said: std::collections::BTreeSet<_> = found.outcomes.iter().filter_map(accepted).collect();
+    assert_eq!(said.into_iter().collect::<Vec<_>>(), ["tdx SUCCESS rcx=0x1000"]);
+}
+
 // ------------------------------------------------------------------------------------------------ always, never, possibly
 
 const WEAK: &str = "  cpu0 : movdir64b [P0] fill=1\n  cpu0 : mfence\n  cpu0 : movdir64b [P0] fill=2\n  cpu1 : load [P0] 8\n";

@@ -151,13 +151,14 @@ impl Seam {
         let mut lps = self.lps.iter();
         lps.find(|(_, lp)| lp.guest.is_some_and(|g| g.tdvpr == tdvpr)).map(|(core, _)| *core)
     }
-    /// The core on which an operation of an agent is under way, and whether it waits for a guest.
+    /// The core on which an operation of an agent is under way, and whether it waits for a guest: while one runs, and while the
+    /// module is at work for it, which is then the guest's own operation and nobody else's.
     fn flight_of(&self, agent: usize) -> Option<(u16, bool)> {
         self.lps.iter().find_map(|(core, lp)| {
             if lp.ask.is_some_and(|ask| ask.agent == agent) {
                 return Some((*core, false));
             }
-            (lp.caller?.0 == agent).then(|| (*core, lp.is_parked()))
+            (lp.caller?.0 == agent).then(|| (*core, lp.guest.is_some() || lp.ask.is_some()))
         })
     }
 
