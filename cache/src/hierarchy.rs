@@ -229,6 +229,13 @@ impl Ways {
 }
 
 impl Core {
+    /// A line's slot if L1 has it where it was last seen and `is` holds for it: the most recently used of its set from now on.
+    #[inline]
+    pub(crate) fn quick(&mut self, line: Line, is: impl FnOnce(SlotId) -> bool) -> Option<SlotId> {
+        let way = self.ways.guess(line);
+        self.l1.touch_way(line.0, way, is)
+    }
+
     /// Makes a line the most recently used of L1 if it is there.
     #[inline]
     fn touch_l1(&mut self, line: Line, slot: SlotId) -> bool {
@@ -588,8 +595,7 @@ impl Hierarchy {
     #[inline]
     fn quick_l1(&mut self, c: usize, at: Tagged) -> Option<SlotId> {
         let (slab, core) = (&self.slab, self.cores.at_mut(c));
-        let way = core.ways.guess(at.line());
-        core.l1.touch_way(at.line().0, way, |slot| slab.get(slot).tag == at)
+        core.quick(at.line(), |slot| slab.get(slot).tag == at)
     }
 
     /// Brings a line into the core's L1 for reading.
@@ -925,15 +931,11 @@ impl Hierarchy {
         mask: ByteMask,
         port: &mut P,
     ) {
-        self.slab.data_mut(slot).merge(data, mask);
-        let line = self.slab.get_mut(slot);
+        let line = self.slab.write(slot, data, mask);
         let mut laundered = None;
         if mask.is_full() || self.planted.is(Fault::StoreLaundersPoison) {
             laundered = line.poison.take();
         }
-        // What a write-back and a new fill would say: the line was written under this key. Otherwise the class would
-        // depend on the size of the cache.
-        line.class = DataClass::Plain;
         let at = line.tag;
         let trace = port.trace();
         if trace.is_on() || laundered.is_some() {

@@ -10,7 +10,7 @@ use crate::mesi::Mesi;
 use crate::rows::Rows;
 use serde::{Deserialize, Serialize};
 use sim_core::outcome::DataClass;
-use sim_core::{BirthId, KeyId, Line, LineData, Tagged};
+use sim_core::{BirthId, ByteMask, KeyId, Line, LineData, Tagged};
 
 /// A cached (line, KeyID).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,6 +180,16 @@ impl Slab {
     #[inline]
     pub(crate) fn data_mut(&mut self, slot: SlotId) -> &mut LineData {
         &mut self.data.at_mut(slot as usize).0
+    }
+    /// Writes bytes into a line.
+    #[inline]
+    pub(crate) fn write(&mut self, slot: SlotId, data: &LineData, mask: ByteMask) -> &mut Entry {
+        self.data_mut(slot).merge(data, mask);
+        let line = self.get_mut(slot);
+        // What a write-back and a new fill would say: the line was written under this key. Otherwise the class would
+        // depend on the size of the cache.
+        line.class = DataClass::Plain;
+        line
     }
     /// Asks the host for where a line is looked up, or will be entered or struck out.
     #[inline]

@@ -19,6 +19,8 @@
 //! when the controller completes the request. The run goes from one moment at which something can begin to the next; DRAM
 //! is moved on event by event only while somebody waits for it.
 
+mod hits;
+
 use crate::Machine;
 use crate::Speed;
 use crate::agent::{AgentId, AgentKind, Consumed};
@@ -30,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use sim_core::data::{ByteMask, LineData};
 use sim_core::mca::McAccess;
 use sim_core::port::McHandler;
-use sim_core::{Addr, Line, Ps, Tagged};
+use sim_core::{Addr, KeyIdLayout, Line, Ps, Tagged};
 use std::collections::VecDeque;
 
 /// The end of what DRAM has not answered yet: later than every moment.
@@ -392,6 +394,72 @@ impl Stream {
         &mut self.stores[(number & mask) as usize]
     }
 
+    /// When the window has room for an operation and its operands are there.
+    // A call and its answer through memory cost more than what it does.
+    #[inline(always)]
+    fn operands(&mut self, op: &StreamOp, window: u64) -> Result<Ps, Hold> {
+        let mut t = self.at.max(op.not_before);
+        if op.gap != 0 {
+            t = t.max(self.at + self.step.times(op.gap.into()));
+        }
+        // Room in the window.
+        let number = self.instructions + u64::from(op.gap) + 1;
+        let room = self.window.len() as u64;
+        while self.head < self.tail
+            && (self.tail - self.head >= room
+                || number - self.flight(self.head).instructions >= window)
+        {
+            self.retire()?;
+            // It may be looked at again before it begins: the floor remembers what has retired for it.
+            self.floor = self.floor.max(self.retired);
+        }
+        t = t.max(self.floor);
+        if op.after != 0
+            && let Some(needed) = self.tail.checked_sub(op.after.into())
+            && needed >= self.head
+        {
+            let done = self.flight(needed).done;
+            if done == PENDING {
+                return Err(Hold::Blocked(PENDING));
+            }
+            t = t.max(done);
+        }
+        Ok(t)
+    }
+
+    /// When the store buffer has a place, and no earlier than anything else for which a moment is remembered.
+    // A call and its answer through memory cost more than what it does.
+    #[inline(always)]
+    fn store_place(&mut self, store_buffer: u64) -> Result<Ps, Hold> {
+        while self.store_tail - self.store_head >= store_buffer {
+            self.write_oldest(self.clock)?;
+            self.floor = self.floor.max(self.written);
+        }
+        Ok(self.floor)
+    }
+
+    /// An operation begins at `t`.
+    #[inline]
+    fn begins(&mut self, op: &StreamOp, t: Ps) {
+        self.at = t + self.step;
+        self.instructions += u64::from(op.gap) + 1;
+        self.stats.operations += 1;
+    }
+
+    /// Whether the agent may make the operation (architecture.md §2.5).
+    #[inline]
+    fn may(&self, op: &StreamOp, keyid: &KeyIdLayout) -> bool {
+        let at = op.at.keyid;
+        let own = self.kind == AgentKind::Td && at == self.own;
+        // A TD fetches nothing from shared memory.
+        let fetch = op.kind == StreamKind::Fetch && self.kind == AgentKind::Td && !own;
+        if !keyid.is_private(at) && !fetch {
+            return true;
+        }
+        let mine = self.kind == AgentKind::Seam || own;
+        mine && !fetch || matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence)
+    }
+
     /// Retires the oldest operation of the window.
     #[inline]
     fn retire(&mut self) -> Result<(), Hold> {
@@ -722,6 +790,19 @@ impl Machine {
                     false => return,
                 }
             }
+            if stream.next.is_none()
+                && stream.busy == 0
+                && let Some(t) = self.issue_hits(i, source, &bounds)
+            {
+                // It may have been all that was asked for.
+                if self.counts.operations >= stop {
+                    if let Some(stream) = self.streams.get_mut(i) {
+                        stream.wake = stream.wake.max(t);
+                    }
+                    return;
+                }
+            }
+            let Some(stream) = self.streams.get_mut(i) else { return };
             // It stays where it is until it begins: it is large.
             if stream.next.is_none() {
                 stream.next = source.next();
@@ -812,42 +893,10 @@ impl Machine {
         let Some(stream) = self.streams.get_mut(i) else { return Err(Hold::Until(PENDING)) };
         let Some(op) = stream.next else { return Err(Hold::Until(PENDING)) };
         let clock = stream.clock;
-        let mut t = stream.at.max(op.not_before).max(stream.floor);
-        if op.gap != 0 {
-            let gap = stream.step.times(op.gap.into());
-            t = t.max(stream.at + gap);
-        }
-        // Room in the window.
-        let number = stream.instructions + u64::from(op.gap) + 1;
-        let room = stream.window.len() as u64;
-        while stream.head < stream.tail
-            && (stream.tail - stream.head >= room
-                || number - stream.flight(stream.head).instructions >= window)
-        {
-            stream.retire()?;
-            // It may be looked at again before it begins: the floor remembers what has retired for it.
-            stream.floor = stream.floor.max(stream.retired);
-        }
-        t = t.max(stream.floor);
-        if op.after != 0
-            && let Some(needed) = stream.tail.checked_sub(op.after.into())
-            && needed >= stream.head
-        {
-            let done = stream.flight(needed).done;
-            if done == PENDING {
-                return Err(Hold::Blocked(PENDING));
-            }
-            t = t.max(done);
-        }
+        let mut t = stream.operands(&op, window)?;
         match op.kind {
             StreamKind::Load | StreamKind::Fetch => {}
-            StreamKind::Store => {
-                while stream.store_tail - stream.store_head >= store_buffer {
-                    stream.write_oldest(clock)?;
-                    stream.floor = stream.floor.max(stream.written);
-                }
-                t = t.max(stream.floor);
-            }
+            StreamKind::Store => t = t.max(stream.store_place(store_buffer)?),
             StreamKind::Prefetch => {
                 if stream.in_use as usize >= superqueue {
                     stream.expire(t);
@@ -933,24 +982,12 @@ impl Machine {
     fn issue_streamed(&mut self, i: usize, op: &StreamOp, t: Ps) {
         let Some(stream) = self.streams.get_mut(i) else { return };
         let (core, step) = (stream.core, stream.step);
-        stream.at = t + step;
-        stream.instructions += u64::from(op.gap) + 1;
-        stream.stats.operations += 1;
+        stream.begins(op, t);
         self.counts.operations += 1;
         let at = op.at.tagged();
-        let private = self.spec.keyid.is_private(at.keyid());
-        // A TD fetches nothing from shared memory.
-        let fetch = op.kind == StreamKind::Fetch
-            && stream.kind == AgentKind::Td
-            && at.keyid() != stream.own;
-        if private || fetch {
-            let mine = stream.kind == AgentKind::Seam
-                || stream.kind == AgentKind::Td && at.keyid() == stream.own;
-            let touches = !matches!(op.kind, StreamKind::Mfence | StreamKind::Sfence);
-            if (!mine || fetch) && touches {
-                stream.stats.refused += 1;
-                return stream.retires(t + step, false, t);
-            }
+        if !stream.may(op, &self.spec.keyid) {
+            stream.stats.refused += 1;
+            return stream.retires(t + step, false, t);
         }
         let timed = self.options.speed == Speed::Timed;
         if !timed {

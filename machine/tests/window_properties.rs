@@ -60,6 +60,24 @@ fn any_list(most: usize) -> impl Strategy<Value = Vec<StreamOp>> {
     prop::collection::vec(any_op(), 1..most)
 }
 
+/// Nearly all loads and stores, of few lines for a while: most hit.
+fn any_mostly_cached(most: usize) -> impl Strategy<Value = Vec<StreamOp>> {
+    let kind = prop_oneof![8 => Just(Some(StreamKind::Load)), 8 => Just(Some(StreamKind::Store)), 1 => Just(None)];
+    (prop::collection::vec((any_op(), kind), 1..most), 1..=3u64, 8..60usize).prop_map(
+        |(mut ops, few, while_)| {
+            for (i, (op, kind)) in ops.iter_mut().enumerate() {
+                op.kind = kind.unwrap_or(op.kind);
+                if kind.is_some() {
+                    let first = (i / while_) as u64 * 5 % LINES;
+                    let n = (first + op.at.hpa.0 / 64 % few) % LINES;
+                    op.at.hpa = Hpa(line(n).0 + op.at.hpa.0 % 64);
+                }
+            }
+            ops.into_iter().map(|(op, _)| op).collect()
+        },
+    )
+}
+
 /// Buffers, caches and queues from the smallest that exist.
 fn any_platform() -> impl Strategy<Value = PlatformSpec> {
     let small = |most: u8| prop_oneof![3 => 1..=2u8, 1 => 1..=most];
@@ -140,6 +158,13 @@ fn advance(m: &mut Machine, lists: &mut [List], chunk: u64, os: &mut Os) -> Vec<
 
 /// One to four streams on cores of their own.
 fn any_lists(most: usize) -> impl Strategy<Value = Vec<(AgentId, Vec<StreamOp>)>> {
+    any_lists_of(any_list, most)
+}
+
+fn any_lists_of<L: Strategy<Value = Vec<StreamOp>>>(
+    any_list: fn(usize) -> L,
+    most: usize,
+) -> impl Strategy<Value = Vec<(AgentId, Vec<StreamOp>)>> {
     let agents = vec!["cpu0", "cpu1", "td2", "cpu3"];
     (prop::sample::subsequence(agents, 1..=4), prop::collection::vec(any_list(most), 4))
         .prop_map(|(agents, lists)| agents.into_iter().map(id).zip(lists).collect())
@@ -322,6 +347,28 @@ proptest! {
         prop_assert_eq!(at_once.dram().stats(), looking.dram().stats());
         prop_assert_eq!(at_once.now(), looking.now());
         prop_assert_eq!(contents(&at_once), contents(&looking));
+    }
+
+    /// A stream whose accesses hit one after the other is issued in runs if nobody writes a log; what it does and when is the
+    /// same. The memory has poison, lines of the TD, and lines that other cores hold.
+    #[test]
+    fn a_log_changes_nothing(
+        spec in any_platform(), lists in any_lists_of(any_mostly_cached, 200), chunk in 1..40u64,
+        poisoned in prop::collection::vec(0..LINES / 3, 0..3), functional in prop::bool::weighted(0.2),
+    ) {
+        let speed = if functional { Speed::Functional } else { Speed::Timed };
+        let (mut quiet, mut logged) =
+            (prepared(&spec, speed, &poisoned), prepared(&spec, speed, &poisoned));
+        (quiet.set_log(false), logged.set_log(true));
+        let a = run(&mut quiet, &lists, chunk, &mut Os::default());
+        let b = run(&mut logged, &lists, u64::MAX, &mut Os::default());
+        prop_assert_eq!(&a, &b);
+        prop_assert_eq!(quiet.counts(), logged.counts());
+        prop_assert_eq!(quiet.caches().stats(), logged.caches().stats());
+        prop_assert_eq!(quiet.dram().stats(), logged.dram().stats());
+        prop_assert_eq!(quiet.now(), logged.now());
+        prop_assert_eq!(contents(&quiet), contents(&logged));
+        prop_assert!(quiet.caches() == logged.caches());
     }
 
     /// A machine saved and restored between any two steps goes on as if nothing had been, and two runs are the same.
