@@ -97,6 +97,12 @@ impl StreamOp {
         let (not_before, delay) = (Ps::ZERO, Ps::ZERO);
         StreamOp { kind, at, bytes: 8, after: 0, gap: 0, not_before, delay }
     }
+
+    /// Which bytes of its line.
+    const fn mask(&self) -> ByteMask {
+        let bytes = if self.bytes == 0 { 1 } else { self.bytes };
+        ByteMask::span(self.at.hpa.offset_in_line(), bytes as usize)
+    }
 }
 
 /// Where a core's operations come from.
@@ -1122,9 +1128,7 @@ impl Machine {
         let Some(stream) = streams.get_mut(i) else { return };
         stream.stats.stores += 1;
         let number = stream.store_tail;
-        let (at, offset) = (op.at.tagged(), op.at.hpa.offset_in_line());
-        let len = (op.bytes as usize).clamp(1, sim_core::LINE_BYTES - offset);
-        let mask = ByteMask::span(offset, len);
+        let (at, mask) = (op.at.tagged(), op.mask());
         let mut bus = Bus { memory, trace, traffic, counts: &mut *counts, timed };
         let mut owned = None;
         if spec.cpu.rfo_poison_mc {

@@ -68,6 +68,8 @@ fn any_mostly_cached(most: usize) -> impl Strategy<Value = Vec<StreamOp>> {
             for (i, (op, kind)) in ops.iter_mut().enumerate() {
                 op.kind = kind.unwrap_or(op.kind);
                 if kind.is_some() {
+                    // Close to one another, so that buffers fill.
+                    op.gap /= 8;
                     let first = (i / while_) as u64 * 5 % LINES;
                     let n = (first + op.at.hpa.0 / 64 % few) % LINES;
                     op.at.hpa = Hpa(line(n).0 + op.at.hpa.0 % 64);

@@ -3,13 +3,13 @@
 
 use super::{Bounds, PENDING, Source, StreamKind};
 use crate::{Level, Machine, Speed};
-use sim_core::{ByteMask, LINE_BYTES, LineData, Ps};
+use sim_core::{LineData, Ps};
 
 impl Machine {
-    /// Issues a stream's next operations for as long as they are loads and stores that hit L1D where their line was last
-    /// seen, nothing of the core is on its way, and nothing else comes first: what [`Machine::advance_stream`] would do with
-    /// them, one by one. What it takes from the source and does not issue is the stream's next operation. When the last one
-    /// began, if any was issued.
+    /// Issues the next operations of a stream that waits for no line, for as long as they are loads and stores that hit L1D
+    /// where their line was last seen, and nothing else comes first: what [`Machine::advance_stream`] would do with them, one
+    /// by one. What it takes from the source and does not issue is the stream's next operation. When the last one began, if
+    /// any was issued.
     #[inline(never)]
     pub(super) fn issue_hits<S: Source>(
         &mut self,
@@ -19,11 +19,12 @@ impl Machine {
     ) -> Option<Ps> {
         let Machine { streams, caches, spec, options, trace, counts, uncore, dram, .. } = self;
         let stream = streams.get_mut(i)?;
-        // A line that is on its way may be one of L1D's already. What is logged, and what a store's RFO may bring, is looked
-        // at elsewhere.
-        if stream.busy != 0 || stream.due != PENDING || trace.is_on() || spec.cpu.rfo_poison_mc {
+        // What is logged, and what a store's RFO may bring, is looked at elsewhere.
+        if trace.is_on() || spec.cpu.rfo_poison_mc {
             return None;
         }
+        // A line that is on its way may be one of L1D's already.
+        debug_assert_eq!(stream.busy, 0);
         let mut hits = caches.hits(stream.core)?;
         let watched = bounds.others_blocked || self.waiting > 0;
         let memory = dram.next_event().filter(|_| watched).unwrap_or(PENDING);
@@ -55,9 +56,7 @@ impl Machine {
                     loads += 1;
                 }
                 StreamKind::Store => {
-                    let offset = op.at.hpa.offset_in_line();
-                    let len = (op.bytes as usize).clamp(1, LINE_BYTES - offset);
-                    if !hits.store(at, &LineData::ZERO, ByteMask::span(offset, len)) {
+                    if !hits.store(at, &LineData::ZERO, op.mask()) {
                         break;
                     }
                     stream.begins(&op, t);
