@@ -300,6 +300,9 @@ impl Store {
     /// Finds a region and remembers where it is, for the next access to it.
     #[inline]
     fn locate(&mut self, key: u64) -> Option<u32> {
+        if self.regions.is_empty() {
+            return None;
+        }
         let near = self.hints.of(key);
         match self.regions.get(near as usize) {
             Some(region) if region.key == key => Some(near),
@@ -440,8 +443,10 @@ impl Store {
     #[inline]
     pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
-        let near = self.hints.of(page.0 / REGION_PAGES);
-        if let Some(region) = self.regions.get_mut(near as usize)
+        // Without regions the hints stay where they are, and the host's cache holds something else.
+        if !self.regions.is_empty()
+            && let near = self.hints.of(page.0 / REGION_PAGES)
+            && let Some(region) = self.regions.get_mut(near as usize)
             && region.key == page.0 / REGION_PAGES
             && region.overwrite(page.0 % REGION_PAGES, line.index_in_page(), new)
         {
