@@ -341,11 +341,11 @@ pub struct Device {
     timing: Timing,
     geometry: Geometry,
     clocks: Clocks,
-    /// Leaves of a bank what its group has in common.
-    group_mask: u8,
+    /// Leaves of a bank its group: the groups in use lie side by side, in few lines of the host's cache.
+    group_shift: u32,
     #[serde(with = "super::arrays")]
     banks: [BankEdges; BANKS],
-    /// By the first bank of the group.
+    /// By rank and bank group.
     #[serde(with = "super::arrays")]
     groups: [GroupEdges; BANKS],
     ranks: [RankEdges; RANKS],
@@ -367,7 +367,7 @@ impl Device {
             timing,
             geometry,
             clocks: Clocks::of(&timing),
-            group_mask: !(geometry.banks_per_group - 1),
+            group_shift: geometry.banks_per_group.trailing_zeros() & 7,
             banks: [BankEdges::default(); BANKS],
             groups: [GroupEdges::default(); BANKS],
             ranks: [RankEdges::default(); RANKS],
@@ -479,7 +479,7 @@ impl Device {
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        Bank(bank.0 & self.group_mask).flat()
+        bank.flat() >> self.group_shift
     }
     /// The earliest edge of any command, by the command bus alone.
     #[inline]

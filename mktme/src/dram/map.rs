@@ -576,9 +576,9 @@ pub fn map_markdown() -> String {
 
 /// Bits of a line's number that are looked up at once. With eight, the tables that a footprint of 1 GiB uses would take a fifth
 /// of a host's first-level cache.
-const DIGIT: u32 = 6;
+const DIGIT: u32 = 5;
 /// Digits that are always looked up: those of the first GiB. Zero contributes nothing.
-const USUAL: usize = 4;
+const USUAL: usize = 5;
 /// A packed [`Place`] per digit of a line's number.
 type Tables = [[u64; 1 << DIGIT]; LINE_BITS.div_ceil(DIGIT) as usize];
 
@@ -638,14 +638,14 @@ impl TryFrom<MapFunctions> for AddressMap {
         let mut tables = Box::new([[0; 1 << DIGIT]; LINE_BITS.div_ceil(DIGIT) as usize]);
         for (digit, table) in (0u32..).zip(tables.iter_mut()) {
             // What each bit of the digit contributes, and then every value from a smaller one and its lowest bit.
-            let images: [u64; 8] = std::array::from_fn(|n| {
+            let images: [u64; DIGIT as usize] = std::array::from_fn(|n| {
                 let own = (1u64 << n) << (DIGIT * digit);
                 let rows = rows.iter().filter(|(_, _, mask)| mask & own != 0);
                 rows.fold(0, |packed, (field, i, _)| packed | bit(field.shift() + i))
             });
             for value in 1..table.len() {
                 let lowest = value.trailing_zeros() as usize;
-                table[value] = table[value & (value - 1)] ^ images[lowest & 7];
+                table[value] = table[value & (value - 1)] ^ images[lowest % DIGIT as usize];
             }
         }
         let bank_bits = functions.of(Field::Bank).len() as u8;

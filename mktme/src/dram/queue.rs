@@ -71,9 +71,6 @@ pub(super) struct Entry {
     pub(super) found: Found,
     /// A partial write whose underfill read has not returned: it may not be served yet.
     pub(super) waiting: bool,
-    /// Neighbours in the bank's order of age.
-    older: u16,
-    younger: u16,
     /// Place in the age order of all, unless it waits.
     position: u16,
 }
@@ -92,8 +89,6 @@ impl Entry {
             bucket: spot.bucket(),
             found: Found::Open,
             waiting: false,
-            older: NIL,
-            younger: NIL,
             position: NIL,
         }
     }
@@ -142,11 +137,23 @@ struct Armed {
     count: [u8; RANKS],
 }
 
+/// Neighbours in a bank's order of age: slots or, at either end, the bank's head. So a list is a ring that is never empty, and
+/// whether an entry is the first or the last, which nobody can foresee, need not be asked when it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Link {
+    older: u16,
+    /// Of a head: the oldest of its bank.
+    younger: u16,
+}
+
+/// Where the heads of the banks begin among the links: behind all slots.
+const HEADS: u16 = 256;
+/// Links, and some more, so that a mask bounds an index.
+const LINKS: usize = 512;
+
 /// What a queue holds for a bank.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct BankList {
-    oldest: u16,
-    youngest: u16,
     /// The entry on whose behalf the bank's next command comes.
     pick: u16,
     /// What that command is.
@@ -158,7 +165,10 @@ struct BankList {
 /// A read or write queue of a subchannel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Queue {
+    /// And one more behind them, whose row nobody wants.
     slots: Vec<Entry>,
+    #[serde(with = "super::arrays")]
+    links: [Link; LINKS],
     /// Slots not in use.
     free: Vec<u16>,
     len: u32,
@@ -201,10 +211,14 @@ impl Queue {
     pub(super) fn new(depth: u16, age: u32, searched: bool) -> Queue {
         let nowhere = Bank::new(0, 0);
         let none = Entry::new(0, Spot::new(nowhere, 0, 0), Ps::ZERO, 0);
-        let list =
-            BankList { oldest: NIL, youngest: NIL, pick: NIL, want: Want::Row, armed: false };
+        let list = BankList { pick: NIL, want: Want::Row, armed: false };
+        let nobody = Entry { row: u64::MAX, ..none };
+        let mut slots = vec![none; usize::from(depth)];
+        slots.push(nobody);
+        let to_itself = |at| Link { older: at as u16, younger: at as u16 };
         Queue {
-            slots: vec![none; usize::from(depth)],
+            slots,
+            links: std::array::from_fn(to_itself),
             free: (0..depth).rev().collect(),
             len: 0,
             depth: depth.into(),
@@ -309,7 +323,30 @@ impl Queue {
     }
     #[inline]
     pub(super) fn has_entries(&self, bank: Bank) -> bool {
-        self.list(bank).oldest != NIL
+        self.first(bank) < HEADS
+    }
+    /// The head of a bank's list.
+    #[inline]
+    fn head(bank: Bank) -> u16 {
+        HEADS + bank.flat() as u16
+    }
+    #[inline]
+    fn link(&self, at: u16) -> Link {
+        self.links[usize::from(at) % LINKS]
+    }
+    #[inline]
+    fn link_mut(&mut self, at: u16) -> &mut Link {
+        &mut self.links[usize::from(at) % LINKS]
+    }
+    /// The oldest entry of a bank; its head if there is none.
+    #[inline]
+    fn first(&self, bank: Bank) -> u16 {
+        self.link(Queue::head(bank)).younger
+    }
+    /// An entry; None of a head.
+    #[inline]
+    fn living(&self, at: u16) -> Option<&Entry> {
+        if at < HEADS { self.slots.get(usize::from(at)) } else { None }
     }
     /// The pick of a bank, if it has entries, is to be chosen anew before the queue is served.
     #[inline]
@@ -341,34 +378,34 @@ impl Queue {
     }
     #[inline(never)]
     fn search(&self, spot: Spot) -> u16 {
-        let mut slot = self.list(spot.bank()).oldest;
-        while slot != NIL {
-            let entry = self.entry(slot);
+        let mut slot = self.first(spot.bank());
+        while let Some(entry) = self.living(slot) {
             if entry.row == spot.row && entry.column == spot.column() {
-                break;
+                return slot;
             }
-            slot = entry.younger;
+            slot = self.link(slot).younger;
         }
-        slot
+        NIL
     }
     /// Whether some entry of a bank, ready or not, is for a row.
     #[inline]
     pub(super) fn hits(&self, bank: Bank, row: u64) -> bool {
-        let mut slot = self.list(bank).oldest;
-        while let Some(entry) = self.slots.get(usize::from(slot)) {
+        let mut slot = self.first(bank);
+        while let Some(entry) = self.living(slot) {
             if entry.row == row {
                 return true;
             }
-            slot = entry.younger;
+            slot = self.link(slot).younger;
         }
         false
     }
 
     /// All entries, bank by bank.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.banks.iter().flat_map(move |list| {
-            let slot = |slot: u16| self.slots.get(usize::from(slot));
-            std::iter::successors(slot(list.oldest), move |e| slot(e.younger))
+        (0..BANKS as u8).flat_map(move |bank| {
+            let first = self.first(Bank(bank));
+            let slots = std::iter::successors(Some(first), |at| Some(self.link(*at).younger));
+            slots.map_while(|slot| self.living(slot))
         })
     }
 
@@ -381,21 +418,17 @@ impl Queue {
         self.len += 1;
         let New { id, spot, at, edge, underfills, waiting, found } = new;
         let bank = spot.bank();
-        let list = &mut self.banks[bank.flat()];
-        let older = list.youngest;
-        list.youngest = slot;
-        if older == NIL {
-            list.oldest = slot;
-        } else if let Some(older) = self.slots.get_mut(usize::from(older)) {
-            older.younger = slot;
-        }
+        let head = Queue::head(bank);
+        let older = self.link(head).older;
+        *self.link_mut(slot) = Link { older, younger: head };
+        self.link_mut(older).younger = slot;
+        self.link_mut(head).older = slot;
         if self.searched {
             self.filter[usize::from(spot.bucket()) % BUCKETS] += 1;
         }
         let position = if waiting { NIL } else { self.take_position(slot, bank, edge) };
         let own = Entry::new(id, spot, at, edge);
-        self.slots[usize::from(slot)] =
-            Entry { underfills, waiting, found, older, position, ..own };
+        self.slots[usize::from(slot)] = Entry { underfills, waiting, found, position, ..own };
         Some(slot)
     }
 
@@ -480,23 +513,30 @@ impl Queue {
     #[inline(always)]
     pub(super) fn pass_on(&mut self, slot: u16) -> bool {
         let entry = *self.entry(slot);
-        let list = &mut self.banks[entry.bank.flat()];
-        let Some(next) = self.slots.get_mut(usize::from(entry.younger)) else { return false };
-        if list.oldest != slot
-            || list.pick != slot
-            || !list.armed
-            || next.waiting
-            || next.row != entry.row
-        {
+        let Link { older, younger } = self.link(slot);
+        let next = &self.slots[usize::from(younger).min(self.depth as usize)];
+        if next.row != entry.row || next.waiting || older < HEADS {
             return false;
         }
-        next.older = NIL;
-        (list.oldest, list.pick) = (entry.younger, entry.younger);
+        let list = &mut self.banks[entry.bank.flat()];
+        if list.pick != slot || !list.armed {
+            return false;
+        }
+        list.pick = younger;
         let mask = &mut self.armed[list.want as usize].mask;
         mask.clear(entry.position);
         mask.set(next.position);
+        self.unlink(slot);
         self.forget(slot, &entry);
         true
+    }
+
+    /// Takes an entry out of its bank's list.
+    #[inline(always)]
+    fn unlink(&mut self, slot: u16) {
+        let Link { older, younger } = self.link(slot);
+        self.link_mut(older).younger = younger;
+        self.link_mut(younger).older = older;
     }
 
     /// What is left to be done when an entry goes.
@@ -529,14 +569,7 @@ impl Queue {
                 armed.count[bank.rank()] -= 1;
             }
         }
-        match self.slots.get_mut(usize::from(entry.older)) {
-            Some(older) => older.younger = entry.younger,
-            None => list.oldest = entry.younger,
-        }
-        match self.slots.get_mut(usize::from(entry.younger)) {
-            Some(younger) => younger.older = entry.older,
-            None => list.youngest = entry.older,
-        }
+        self.unlink(slot);
         self.forget(slot, &entry);
     }
 
@@ -545,8 +578,8 @@ impl Queue {
     pub(super) fn choose(&mut self, bank: Bank, open: Option<u64>) {
         self.disarm(bank);
         let (mut first, mut want) = (NIL, Want::Row);
-        let mut slot = self.list(bank).oldest;
-        while let Some(entry) = self.slots.get(usize::from(slot)) {
+        let mut slot = self.first(bank);
+        while let Some(entry) = self.living(slot) {
             if !entry.waiting {
                 if open == Some(entry.row) {
                     (first, want) = (slot, Want::Column);
@@ -560,7 +593,7 @@ impl Queue {
                     want = Want::Close;
                 }
             }
-            slot = entry.younger;
+            slot = self.link(slot).younger;
         }
         let list = &mut self.banks[bank.flat()];
         (list.pick, list.want) = (first, want);
@@ -577,6 +610,16 @@ impl Queue {
     #[inline]
     pub(super) fn soonest(&self) -> [u64; 3] {
         self.soonest
+    }
+    /// No armed pick that wants something else can go before this edge.
+    #[inline]
+    pub(super) fn soonest_but(&self, want: Want) -> u64 {
+        let [column, row, close] = self.soonest;
+        match want {
+            Want::Column => row.min(close),
+            Want::Row => column.min(close),
+            Want::Close => column.min(row),
+        }
     }
     /// No armed pick that wants this can go before an edge.
     #[inline]

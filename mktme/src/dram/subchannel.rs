@@ -225,6 +225,8 @@ pub struct Subchannel {
     lone: Option<Lone>,
     refresh: Refresh,
     draining: bool,
+    /// Whether writes are being served, overdue entries aside: [`Subchannel::renew_turn`].
+    writes_turn: bool,
     /// What the last column command was.
     wrote_last: bool,
     /// No command is issued before this edge.
@@ -285,6 +287,7 @@ impl Subchannel {
             lone: None,
             device,
             draining: false,
+            writes_turn: false,
             wrote_last: false,
             // Between two arrivals no more is served than was queued.
             flight: Ring::new(2 * usize::from(reads)),
@@ -523,17 +526,15 @@ impl Subchannel {
         self.refresh.queued(bank);
         // Edges before the arrival are over.
         self.looked = self.looked.max(edge);
-        if WRITES {
-            let draining = self.draining;
-            self.update_draining();
-            turn |= self.draining != draining;
-        }
+        let draining = self.draining;
+        self.renew_turn();
+        turn |= self.draining != draining;
         if turn {
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             queue.mark_stale(bank);
             self.renew_picks(edge);
             wake = edge;
-        } else if self.serving_writes() == WRITES {
+        } else if self.writes_turn == WRITES {
             let open = self.device.row_of(bank);
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             if !waiting && queue.pick_youngest(slot, spot, open) {
@@ -570,7 +571,7 @@ impl Subchannel {
     /// Brings the picks of the queue that is served up to date. It is so whenever an edge or an arrival is over.
     #[inline]
     fn renew_picks(&mut self, now: u64) {
-        if self.serving_writes() {
+        if self.writes_turn {
             self.renew_picks_of::<true>(now);
         } else {
             self.renew_picks_of::<false>(now);
@@ -636,21 +637,17 @@ impl Subchannel {
         }
     }
 
+    /// What the lengths of the queues say about whose turn it is, after any of them has changed.
     #[inline]
-    fn update_draining(&mut self) {
+    fn renew_turn(&mut self) {
         let ready = self.writes.ready();
         if ready >= self.spec.write_high {
             self.draining = true;
         } else if ready <= self.spec.write_low {
             self.draining = false;
         }
-    }
-
-    /// Whether writes are being served, overdue entries aside.
-    #[inline]
-    fn serving_writes(&self) -> bool {
         // Both sides are worked out: the host would often foresee the first one's outcome wrongly.
-        (self.writes.ready() > 0) & (self.draining | self.reads.is_empty())
+        self.writes_turn = (ready > 0) & (self.draining | self.reads.is_empty());
     }
 
     /// The next edge at which anything can change: a command, or the arrival of read data.
@@ -702,20 +699,24 @@ impl Subchannel {
             return Ok(None);
         }
         self.settle();
+        let (reads, writes) = (kind != Kind::Write, kind != Kind::Read);
+        let mut wake = self.wake;
         loop {
-            let edge = self.next_change();
+            let edge = self.change_by(wake);
             if edge.saturating_sub(self.progress) > u64::from(self.spec.watchdog) {
                 self.check_progress(edge)?;
             }
             if self.every_edge {
-                self.run(edge, out);
+                self.tick(edge);
+                self.deliver(edge, out);
+                wake = self.wake;
             } else {
                 self.land_underfills(edge);
-                self.look(edge);
+                wake = self.look(edge);
             }
-            // Only a command that leaves a queue makes room, or underfill data that makes a write whole.
-            let changed = self.counted == edge || self.underfilled == edge;
-            if changed && self.has_room(kind, spot) {
+            // What is queued for the line stays the same, but for a write that its underfill data makes whole.
+            let room = (!reads | self.reads.has_room()) & (!writes | self.writes.has_room());
+            if room || self.underfilled == edge && self.has_room(kind, spot) {
                 self.deliver(edge, out);
                 return Ok(Some(edge));
             }
@@ -765,18 +766,26 @@ impl Subchannel {
     /// The next edge at which the state can change: read data that nobody in here waits for does not count.
     #[inline]
     fn next_change(&self) -> u64 {
-        self.wake.min(self.underfill_due)
+        self.change_by(self.wake)
+    }
+    /// The same, `wake` being known. A branch that is foreseen: the host need not wait for the comparison.
+    #[inline]
+    fn change_by(&self, wake: u64) -> u64 {
+        if self.underfill_due < wake { self.underfilled_first() } else { wake }
+    }
+    #[cold]
+    #[inline(never)]
+    fn underfilled_first(&self) -> u64 {
+        self.underfill_due
     }
 
     #[inline]
     fn step(&mut self, to: u64, out: &mut impl FnMut(Completion)) {
-        loop {
-            let mut edge = self.next_change();
-            if edge > to {
-                break;
-            }
+        let mut edge = self.next_change();
+        while edge <= to {
             if self.lone.is_some() {
                 if self.serve_lone(to, out).is_some() {
+                    edge = self.next_change();
                     continue;
                 }
                 self.settle();
@@ -787,7 +796,8 @@ impl Subchannel {
                 edge = self.next_change();
             }
             self.land_underfills(edge);
-            self.look(edge);
+            let wake = self.look(edge);
+            edge = self.change_by(wake);
         }
     }
 
@@ -826,6 +836,7 @@ impl Subchannel {
         let new = New { id, spot, at, edge, underfills: NIL, waiting: false, found };
         if let Some(slot) = self.reads.push(new) {
             let open = self.device.row_of(bank);
+            self.renew_turn();
             self.reads.pick_youngest(slot, spot, open);
             self.arm::<false>(bank, self.progress);
         }
@@ -971,7 +982,7 @@ impl Subchannel {
             let bank = self.writes.entry(slot).bank;
             self.writes.make_ready(slot, due);
             self.writes.mark_stale(bank);
-            self.update_draining();
+            self.renew_turn();
             self.renew_picks(due);
             self.wake = self.wake.min(due.max(self.device.bus()));
         }
@@ -979,26 +990,28 @@ impl Subchannel {
 
     /// Issues what is to be issued at an edge, and finds the next edge to look at. All earlier edges are over.
     #[inline]
-    fn look(&mut self, edge: u64) {
+    fn look(&mut self, edge: u64) -> u64 {
         self.looks += 1;
         if edge < self.device.bus() {
-            self.wake = self.wake.max(self.device.bus());
-            return;
+            return self.wakes(self.wake.max(self.device.bus()));
         }
         if self.next_duty() <= edge && self.do_duty(edge) {
-            return;
+            return self.wake;
         }
-        if self.serving_writes() {
-            self.serve::<true>(edge);
-        } else {
-            self.serve::<false>(edge);
-        }
+        if self.writes_turn { self.serve::<true>(edge) } else { self.serve::<false>(edge) }
+    }
+
+    /// Notes and gives the edge before which no command is issued.
+    #[inline]
+    fn wakes(&mut self, edge: u64) -> u64 {
+        self.wake = edge;
+        edge
     }
 
     /// When a refresh or the age of an entry may matter.
     #[inline]
     fn next_duty(&self) -> u64 {
-        self.refresh.wake.min(self.reads.deadline()).min(self.writes.deadline())
+        self.refresh.wake.min(self.reads.deadline().min(self.writes.deadline()))
     }
 
     /// What goes before the choice of the queues: refreshes, then what is overdue. False if there is no such thing.
@@ -1024,7 +1037,7 @@ impl Subchannel {
 
     /// Issues the best command of a queue, and finds the next edge to look at.
     #[inline]
-    fn serve<const WRITES: bool>(&mut self, edge: u64) {
+    fn serve<const WRITES: bool>(&mut self, edge: u64) -> u64 {
         self.turn_wheel::<WRITES>(edge, [0; RANKS]);
         let queue = if WRITES { &self.writes } else { &self.reads };
         let device = &self.device;
@@ -1037,8 +1050,7 @@ impl Subchannel {
                 ready <= edge
             });
             if slot != NIL {
-                self.issue_column::<WRITES>(slot, edge);
-                return;
+                return self.issue_column::<WRITES>(slot, edge);
             }
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             queue.set_soonest(Want::Column, column);
@@ -1058,8 +1070,7 @@ impl Subchannel {
                 ready <= edge
             });
             if slot != NIL {
-                self.issue_act::<WRITES>(slot, edge);
-                return;
+                return self.issue_act::<WRITES>(slot, edge);
             }
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             queue.set_soonest(Want::Row, row);
@@ -1073,20 +1084,19 @@ impl Subchannel {
                 ready <= edge
             });
             if slot != NIL {
-                self.issue_pre::<WRITES>(slot, edge);
-                return;
+                return self.issue_pre::<WRITES>(slot, edge);
             }
             let queue = if WRITES { &mut self.writes } else { &mut self.reads };
             queue.set_soonest(Want::Close, close);
         }
         let queue = if WRITES { &self.writes } else { &self.reads };
         let next = queue.wheel.next().min(self.next_duty());
-        self.wake = next.min(column).min(row).min(close);
+        self.wakes(next.min(column).min(row).min(close))
     }
 
     /// After a command on behalf of a queue: the gates of what it was have risen, and the next edge to look at follows.
     #[inline]
-    fn issued<const WRITES: bool>(&mut self, want: Want, edge: u64) {
+    fn issued<const WRITES: bool>(&mut self, want: Want, edge: u64) -> u64 {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let mut soonest = NEVER;
         let mut rank = 0;
@@ -1096,14 +1106,20 @@ impl Subchannel {
             rank += 1;
         }
         queue.set_soonest(want, soonest);
+        if self.writes_turn == WRITES && !queue.any_stale() {
+            // As [`Subchannel::bound`]. The host learns `soonest` last, and waits for nothing else then.
+            let rest = queue.soonest_but(want).min(queue.wheel.next());
+            let rest = rest.min(self.next_duty());
+            return self.wakes(rest.min(soonest).max(self.device.bus()));
+        }
         self.renew_picks(edge);
-        self.wake = self.bound();
+        self.wakes(self.bound())
     }
 
     /// A lower bound of the next edge at which a command is issued, after one was.
     #[inline]
     fn bound(&self) -> u64 {
-        let queue = if self.serving_writes() { &self.writes } else { &self.reads };
+        let queue = if self.writes_turn { &self.writes } else { &self.reads };
         let [column, row, close] = queue.soonest();
         let next = queue.wheel.next().min(self.next_duty());
         next.min(column).min(row).min(close).max(self.device.bus())
@@ -1159,15 +1175,15 @@ impl Subchannel {
                 found = Some((want, slot));
             }
         }
-        match found {
+        let _wake = match found {
             Some((Want::Column, slot)) if writes => self.issue_column::<true>(slot, edge),
             Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
             Some((Want::Row, slot)) if writes => self.issue_act::<true>(slot, edge),
             Some((Want::Row, slot)) => self.issue_act::<false>(slot, edge),
             Some((Want::Close, slot)) if writes => self.issue_pre::<true>(slot, edge),
             Some((Want::Close, slot)) => self.issue_pre::<false>(slot, edge),
-            None => self.wake = next,
-        }
+            None => self.wakes(next),
+        };
     }
 
     /// Begins and continues refreshes. Says whether a command was issued.
@@ -1228,7 +1244,7 @@ impl Subchannel {
     // One copy of each `issue_` per queue: a second one, and reads and writes at random no longer fit the host's first-level
     // instruction cache.
     #[inline(never)]
-    fn issue_act<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+    fn issue_act<const WRITES: bool>(&mut self, slot: u16, edge: u64) -> u64 {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
         let Entry { bank, row, .. } = *entry;
@@ -1239,18 +1255,22 @@ impl Subchannel {
         // The pick is the oldest of the bank, and so the oldest that hits its row; an overdue entry need not be the pick.
         if queue.pick(bank).0 == slot {
             queue.want(bank, Want::Column);
+            // What [`Subchannel::arm`] would do: tRCD has only begun.
+            let ready = self.device.ready(Want::Column, bank);
+            let gate = self.device.gate(WRITES, Want::Column, bank);
+            queue.wheel.put(bank, ready.max(gate), edge);
         } else {
             queue.choose(bank, Some(row));
+            self.arm::<WRITES>(bank, edge);
         }
-        self.arm::<WRITES>(bank, edge);
         let other = if WRITES { &mut self.reads } else { &mut self.writes };
         other.mark_stale(bank);
-        self.issued::<WRITES>(Want::Row, edge);
         self.record(Command::Act, bank, row, 0, edge);
+        self.issued::<WRITES>(Want::Row, edge)
     }
 
     #[inline(never)]
-    fn issue_pre<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+    fn issue_pre<const WRITES: bool>(&mut self, slot: u16, edge: u64) -> u64 {
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         let entry = queue.entry_mut(slot);
         entry.found = Found::Other;
@@ -1273,11 +1293,11 @@ impl Subchannel {
         self.arm::<WRITES>(bank, edge);
         let other = if WRITES { &mut self.reads } else { &mut self.writes };
         other.mark_stale(bank);
-        self.issued::<WRITES>(Want::Close, edge);
+        self.issued::<WRITES>(Want::Close, edge)
     }
 
     #[inline(never)]
-    fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) {
+    fn issue_column<const WRITES: bool>(&mut self, slot: u16, edge: u64) -> u64 {
         self.count_to(edge);
         let queue = if WRITES { &mut self.writes } else { &mut self.reads };
         // In a stream of row hits the next of the bank takes the place of this one.
@@ -1290,9 +1310,9 @@ impl Subchannel {
         let Entry { bank, row, .. } = entry;
         self.count_column::<WRITES>(entry.found, entry.edge, edge);
         self.refresh.left(bank, edge);
+        self.renew_turn();
         if WRITES {
             self.work -= 1;
-            self.update_draining();
         } else {
             let due = edge + self.read_clocks;
             if entry.underfills == NIL {
@@ -1327,7 +1347,6 @@ impl Subchannel {
         // Of the other queue, if the row stays open, PRE must wait longer now.
         let other = if WRITES { &mut self.reads } else { &mut self.writes };
         other.mark_stale(bank);
-        self.issued::<WRITES>(Want::Column, edge);
         if self.recorder.is_some() {
             let command = match (WRITES, auto) {
                 (false, false) => Command::Rd,
@@ -1337,6 +1356,7 @@ impl Subchannel {
             };
             self.record(command, bank, row, entry.column, edge);
         }
+        self.issued::<WRITES>(Want::Column, edge)
     }
 
     /// Accounts for a column command, whichever, and for the end of its entry's wait.
@@ -1487,7 +1507,7 @@ impl Subchannel {
     pub(super) fn wishes(&self) -> [impl PartialEq + std::fmt::Debug + use<>; 2] {
         let mut kept = self.clone();
         // Only while a queue is not served need its picks not be up to date.
-        if self.serving_writes() {
+        if self.writes_turn {
             kept.renew_picks_of::<false>(self.looked);
         } else {
             kept.renew_picks_of::<true>(self.looked);
