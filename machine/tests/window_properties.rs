@@ -361,7 +361,8 @@ proptest! {
         let speed = if functional { Speed::Functional } else { Speed::Timed };
         let (mut quiet, mut logged) =
             (prepared(&spec, speed, &poisoned), prepared(&spec, speed, &poisoned));
-        (quiet.set_log(false), logged.set_log(true));
+        quiet.set_log(false);
+        logged.set_log(true);
         let a = run(&mut quiet, &lists, chunk, &mut Os::default());
         let b = run(&mut logged, &lists, u64::MAX, &mut Os::default());
         prop_assert_eq!(&a, &b);
