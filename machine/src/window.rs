@@ -663,6 +663,8 @@ impl Machine {
     /// be saved and restored.
     pub fn start_streams(&mut self, agents: &[AgentId]) {
         self.settle();
+        // What programs have sent.
+        self.traffic.clear();
         self.streams = agents.iter().map(|agent| Stream::new(self, *agent)).collect();
         for i in 0..self.streams.len() {
             let (earlier, rest) = self.streams.split_at(i);
@@ -999,10 +1001,17 @@ impl Machine {
         if !timed {
             stream.at = t + self.spec.functional.op;
         }
-        self.traffic.clear();
+        debug_assert!(self.traffic.is_empty());
         match op.kind {
-            StreamKind::Load | StreamKind::Fetch => self.load_streamed(i, op, t),
-            StreamKind::Store => self.store_streamed(i, op, t),
+            StreamKind::Load | StreamKind::Fetch => {
+                self.load_streamed(i, op, t);
+                // Also where nothing was waited for: what the access made leave, or drove out.
+                self.send_streamed(Ticket::NOBODY, Ticket::stream_write(i));
+            }
+            StreamKind::Store => {
+                self.store_streamed(i, op, t);
+                self.send_streamed(Ticket::NOBODY, Ticket::stream_write(i));
+            }
             StreamKind::Prefetch => {
                 let (mut bus, caches) = self.bus();
                 let hit = caches.prefetch(core, at, &mut bus);

@@ -128,6 +128,20 @@ fn a_load_behind_its_lines_flush_does_not_take_a_buffer_that_is_in_use() {
 
 /// A line that L1D had dropped while it was on its way was there at once for whoever met it in L2.
 #[test]
+fn what_a_load_makes_leave_reaches_dram_though_the_load_hits_l1() {
+    let mut m = timed(&roomy());
+    // The load comes before CLWB has become visible by itself.
+    run(
+        &mut m,
+        "cpu0",
+        vec![op(StreamKind::Store, 1), op(StreamKind::Clwb, 1), op(StreamKind::Load, 1)],
+    );
+    assert_eq!(m.counts().by_level[Level::L1 as usize], 1);
+    assert_eq!(m.counts().controller_writes, 1);
+    assert_eq!(m.dram().stats().writes, 1);
+}
+
+#[test]
 fn a_line_on_its_way_is_waited_for_in_l2_as_well() {
     let mut spec = roomy();
     spec.cpu.l1d = CacheGeometry { size: 512, ways: 2 };
