@@ -225,47 +225,146 @@ proptest! {
             integrity_given: true,
             ..symbolic()
         };
-        let first = text(order, &program, "[expect]\nfinal = [\"not tdx-disabled\"]\n");
-        let scenario = Scenario::from_text("random.toml", &first).unwrap();
-        let cell = plan(&scenario, &request).unwrap().remove(0);
-        let real = run(&cell, &request).unwrap();
-        // What the run saw is expected of every run: whatever else the search finds comes back as a counterexample.
-        let expects: String = real
-            .steps
-            .iter()
-            .map(|s| {
-                let head = s.outcome.split(' ').next().unwrap();
-                let pattern = if head == "garbage" { head } else { s.outcome.as_str() };
-                format!("\"{}\" = \"{pattern}\"\n", s.step)
-            })
-            .collect();
-        let second = text(order, &program, &format!("[expect]\n{expects}"));
-        let scenario = Scenario::from_text("random.toml", &second).unwrap();
-        let cell = plan(&scenario, &request).unwrap().remove(0);
-        // No run shows what needs a store to wait (tests/tso.rs).
-        let bounds = Bounds { states: 20_000, store_buffer: 0, ..Bounds::default() };
-        let found = explore_cell(&scenario, &cell, &request, &bounds).unwrap();
-        prop_assume!(found.exhausted);
-        let real = run(&cell, &request).unwrap();
+        let exhausted = explored_both_ways(&request, |expect| text(order, &program, expect))?;
+        prop_assume!(exhausted);
+    }
+}
+
+/// What a run of a file saw is expected of every run; then the run is among the explored ones, and whatever else the search finds
+/// comes back as a counterexample that a run shows. `file` makes the file from its expectations. Whether the search was exhausted.
+fn explored_both_ways(
+    request: &Request,
+    file: impl Fn(&str) -> String,
+) -> Result<bool, TestCaseError> {
+    let first = file("[expect]\nfinal = [\"not tdx-disabled\"]\n");
+    let scenario = Scenario::from_text("random.toml", &first).unwrap();
+    let cell = plan(&scenario, request).unwrap().remove(0);
+    let real = run(&cell, request).unwrap();
+    let expects: String = real
+        .steps
+        .iter()
+        .map(|s| {
+            let head = s.outcome.split(' ').next().unwrap();
+            let pattern = if head == "garbage" { head } else { s.outcome.as_str() };
+            format!("\"{}\" = \"{pattern}\"\n", s.step)
+        })
+        .collect();
+    let second = file(&format!("[expect]\n{expects}"));
+    let scenario = Scenario::from_text("random.toml", &second).unwrap();
+    let cell = plan(&scenario, request).unwrap().remove(0);
+    // No run shows what needs a store to wait (tests/tso.rs).
+    let bounds = Bounds { states: 20_000, store_buffer: 0, ..Bounds::default() };
+    let found = explore_cell(&scenario, &cell, request, &bounds).unwrap();
+    if !found.exhausted {
+        return Ok(false);
+    }
+    let real = run(&cell, request).unwrap();
+    prop_assert!(
+        found.outcomes.iter().any(|o| is_run(o, &real)),
+        "{second}\nnot explored: {:?}\n{:#?}",
+        real.steps.iter().map(|s| (&s.step, &s.outcome)).collect::<Vec<_>>(),
+        found.outcomes
+    );
+    for c in &found.counterexamples {
+        // The lines of a program come one after the other: what others did while a machine check was on its way is reproduced
+        // only where the scenario's own program, begun a little later, happens to show it; and so is what they did while a call
+        // was under way, but for VM entries, which wait for their guest.
+        let moves: Vec<_> = c.moves.iter().map(|m| m.trim_end_matches(" (goes on)")).collect();
+        let parted = |call: &str| {
+            let first = moves.iter().position(|m| *m == call);
+            let last = moves.iter().rposition(|m| *m == call);
+            first
+                .zip(last)
+                .is_some_and(|(first, last)| moves[first..last].iter().any(|m| *m != call))
+        };
+        let entry = |m: &str| m.contains("tdh.vp.enter");
+        let is_call = |m: &str| (m.contains(" tdg.") || m.contains(" tdh.")) && !entry(m);
+        let check = |m: &[String]| {
+            m[1].ends_with(" (goes on)") && !m[1].starts_with(&m[0]) && !entry(&m[1])
+        };
+        // A VM entry that ends with its processor: its guest may have left, and the module was still at that.
+        let ended = |line: &str| line.starts_with("\"cpu0.") && line.contains("not-run");
+        let cut = moves.iter().any(|m| entry(m)) && c.file.iter().any(|f| f.lines().any(ended));
+        let window =
+            cut || c.moves.windows(2).any(check) || moves.iter().any(|m| is_call(m) && parted(m));
         prop_assert!(
-            found.outcomes.iter().any(|o| is_run(o, &real)),
-            "{second}\nnot explored: {:?}\n{:#?}",
-            real.steps.iter().map(|s| (&s.step, &s.outcome)).collect::<Vec<_>>(),
-            found.outcomes
+            c.reproduced || window,
+            "{second}\nnot reproduced: {:?}\n{}",
+            c.moves,
+            c.file.clone().unwrap_or_default()
         );
-        for c in &found.counterexamples {
-            // The lines of a program come one after the other: what others did while a machine check was on its way is reproduced
-            // only where the scenario's own program, begun a little later, happens to show it.
-            let begun = |now: &str| now.strip_suffix(" (goes on)").map(str::to_owned);
-            let window =
-                c.moves.windows(2).any(|m| begun(&m[1]).is_some_and(|begun| begun != m[0]));
-            prop_assert!(
-                c.reproduced || window,
-                "{second}\nnot reproduced: {:?}\n{}",
-                c.moves,
-                c.file.clone().unwrap_or_default()
-            );
-        }
+    }
+    Ok(true)
+}
+
+/// A line of a host beside a guest.
+fn host_line() -> impl Strategy<Value = String> {
+    (0..12usize, 1u8..4).prop_map(|(op, v)| {
+        let op = match op {
+            0 => "load [P0] 8".to_owned(),
+            1 => format!("store [P0] 8 {v}"),
+            2 => format!("store [P0] 64 fill={v}"),
+            3 => format!("movdir64b [P0] fill={v}"),
+            4 => "clflush [P0]".to_owned(),
+            5 => format!("movnti [P0] 8 {v}"),
+            6 => "mfence".to_owned(),
+            7 => "tdh.mem.range.block rcx=0x1000|0 rdx=[A_TDR]".to_owned(),
+            8 => "tdh.mem.track rcx=[A_TDR]".to_owned(),
+            9 => "tdh.mem.page.remove rcx=0x1000|0 rdx=[A_TDR]".to_owned(),
+            10 => "tdh.phymem.page.wbinvd rcx=[P0@priv1]".to_owned(),
+            _ => "tdh.phymem.page.rdmd rcx=[P0]".to_owned(),
+        };
+        format!("  cpu1 : {op}\n")
+    })
+}
+
+/// A line of the guest, whose page is pending until it is accepted.
+fn guest_line() -> impl Strategy<Value = String> {
+    (0..8usize, 1u8..4).prop_map(|(op, v)| {
+        let op = match op {
+            0..3 => "tdg.mem.page.accept rcx=0x1000".to_owned(),
+            3..5 => "load [0x1000] 8".to_owned(),
+            5 => format!("store [0x1000] 8 {v}"),
+            6 => format!("store [0x1000] 64 fill={v}"),
+            _ => "tdg.vp.vmcall".to_owned(),
+        };
+        format!("  g0 : {op}\n")
+    })
+}
+
+fn with_guest(order: &str, program: &str, rest: &str) -> String {
+    format!(
+        "[scenario]\nname = \"random\"\ntitle = \"t\"\ncite = [\"c\"]\nplatform = \"spr\"\norder = \"{order}\"\n\
+         program = '''\n{program}'''\n[regions]\nP0 = {{ base = \"0x100800000\", size = \"4KiB\" }}\n\
+         [agents]\ng0 = {{ kind = \"guest\", vcpu = \"A_VP0\" }}\n[tdx]\nstate = \"ready\"\n\
+         [td.A]\nhkid = \"priv1\"\nstate = \"runnable\"\npages = [\"0x1000 aug P0\"]\n{rest}"
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// With a guest and calls of the module, which others' moves come between.
+    #[test]
+    fn a_random_run_with_a_guest_is_explored_and_every_other_outcome_is_a_program_that_runs(
+        guest in proptest::collection::vec(guest_line(), 1..4),
+        host in proptest::collection::vec(host_line(), 1..4),
+        again: bool, concurrent: bool, ci: bool, lmce in prop::bool::weighted(0.7),
+    ) {
+        let order = if concurrent { "concurrent" } else { "program" };
+        let enter = "  cpu0 : tdh.vp.enter rcx=[A_VP0]\n";
+        let second = if again { enter } else { "" };
+        let program = format!("{enter}{}{}{second}", guest.concat(), host.concat());
+        let set = |key: &str, value: &str| scenarios::platform::Override::set(key, value);
+        let request = Request {
+            overrides: vec![
+                set("memory.integrity", if ci { "ci" } else { "li" }),
+                set("mce.lmce", if lmce { "true" } else { "false" }),
+            ],
+            integrity_given: true,
+            ..symbolic()
+        };
+        explored_both_ways(&request, |expect| with_guest(order, &program, expect))?;
     }
 }
 
@@ -336,6 +435,24 @@ fn a_guests_call_is_made_once_whoever_else_could_move() {
     };
     let said: std::collections::BTreeSet<_> = found.outcomes.iter().filter_map(accepted).collect();
     assert_eq!(said.into_iter().collect::<Vec<_>>(), ["tdx SUCCESS rcx=0x1000"]);
+}
+
+#[test]
+fn a_host_whose_guest_ran_when_the_kernel_panicked_never_has_its_answer() {
+    // In the order of the program the search once let the guest leave and the host go on, as if nothing had happened.
+    let program = "  cpu0 : tdh.vp.enter rcx=[A_VP0]\n  g0 : tdg.mem.page.accept rcx=0x1000\n\
+                   \u{20} cpu1 : movnti [P0] 8 1\n  cpu1 : load [P0] 8\n";
+    for lmce in ["true", "false"] {
+        let overrides = vec![scenarios::platform::Override::set("mce.lmce", lmce)];
+        let request = Request { overrides, ..symbolic() };
+        let file = with_guest("program", program, "[expect]\n\"cpu0.1\" = \"not-run panic\"\n");
+        let scenario = Scenario::from_text("s.toml", &file).unwrap();
+        let cell = plan(&scenario, &request).unwrap().remove(0);
+        let real = run(&cell, &request).unwrap();
+        let found = explore_cell(&scenario, &cell, &request, &Bounds::default()).unwrap();
+        assert!(found.exhausted && found.verdict == Verdict::Pass, "{lmce}: {:#?}", found.outcomes);
+        assert!(found.outcomes.iter().all(|o| is_run(o, &real)), "{lmce}: {:#?}", found.outcomes);
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ always, never, possibly

@@ -467,14 +467,7 @@ impl Explorer {
 
     /// A flight goes on for the agent that is at `line`, and whoever else is over with it. Whether that line is behind.
     fn fly_on(&mut self, w: &mut World, core: u16, line: usize) -> bool {
-        let ran = if w.fate.panicked && self.order == Order::Concurrent {
-            // The host's processors have stopped wherever they were.
-            let cut = Outcome::NotRun(NotRun::Panic);
-            self.lost(w, core, cut, cut)
-        } else {
-            self.fly(w, core, false)
-        };
-        match ran {
+        match self.fly(w, core, false) {
             Ran::Suspended => false,
             // In the order of the program others go on meanwhile; side by side the host is at its call.
             Ran::Parked => self.order == Order::Program,
@@ -491,6 +484,11 @@ impl Explorer {
 
     /// Runs a flight until something else may happen; to its end if `through`.
     fn fly(&mut self, w: &mut World, core: u16, through: bool) -> Ran {
+        if w.fate.panicked {
+            // Nobody calls after that, so the call was under way: the host's processors have stopped wherever they were.
+            let cut = Outcome::NotRun(NotRun::Panic);
+            return self.lost(w, core, cut, cut);
+        }
         let alone = self.lone_caller || self.order == Order::Program;
         // VM entries and exits drain the store buffer, and nothing that the module does waits in it.
         self.drain_stores(w, core);

@@ -766,6 +766,8 @@ impl Explorer {
             }
             McContext::Kernel | McContext::User => self.os().machine_check(&record),
         };
+        // Whoever has to go on because of it finds the kernel gone.
+        w.fate.panicked |= consequence == McConsequence::Panic;
         if !lmce {
             // Broadcast: every TD that was running dies, and the module does not survive it.
             let tds = self.agents.iter().enumerate().filter(|(_, a)| a.kind == AgentKind::Td);
@@ -773,11 +775,13 @@ impl Explorer {
             self.broadcast(w, core);
         }
         match consequence {
-            McConsequence::Panic => w.fate.panicked = true,
             McConsequence::Sigbus => {
                 w.fate.dead.insert(agent);
             }
-            McConsequence::Survived | McConsequence::TdFatal | McConsequence::Shutdown => {}
+            McConsequence::Panic
+            | McConsequence::Survived
+            | McConsequence::TdFatal
+            | McConsequence::Shutdown => {}
         }
         // Every core that takes it sends off what it has waiting (architecture.md §13 MC-28).
         let waiting = w.memory.state().pending.keys().copied();
