@@ -443,7 +443,7 @@ impl Store {
     #[inline]
     pub(crate) fn set_line(&mut self, line: Line, new: &NewLine<'_>) -> Option<BirthId> {
         let page = line.page();
-        // Without regions the hints stay where they are, and the host's cache holds something else.
+        // Without regions the hints are not read: the host's cache has better things to hold.
         if !self.regions.is_empty()
             && let near = self.hints.of(page.0 / REGION_PAGES)
             && let Some(region) = self.regions.get_mut(near as usize)

@@ -367,7 +367,7 @@ impl Device {
             timing,
             geometry,
             clocks: Clocks::of(&timing),
-            group_shift: geometry.banks_per_group.trailing_zeros() & 7,
+            group_shift: geometry.banks_per_group.trailing_zeros(),
             banks: [BankEdges::default(); BANKS],
             groups: [GroupEdges::default(); BANKS],
             ranks: [RankEdges::default(); RANKS],
@@ -479,7 +479,7 @@ impl Device {
     }
     #[inline]
     fn group_of(&self, bank: Bank) -> usize {
-        bank.flat() >> self.group_shift
+        bank.flat().wrapping_shr(self.group_shift)
     }
     /// The earliest edge of any command, by the command bus alone.
     #[inline]

@@ -577,7 +577,7 @@ pub fn map_markdown() -> String {
 /// Bits of a line's number that are looked up at once. With eight, the tables that a footprint of 1 GiB uses would take a fifth
 /// of a host's first-level cache, which two subchannels nearly fill; with four, there would be more to look up than is saved.
 const DIGIT: u32 = 5;
-/// Digits that are always looked up: those of the first GiB. Zero contributes nothing.
+/// Digits that are always looked up: those of the first 2 GiB. Zero contributes nothing.
 const USUAL: usize = 5;
 /// A packed [`Place`] per digit of a line's number.
 type Tables = [[u64; 1 << DIGIT]; LINE_BITS.div_ceil(DIGIT) as usize];

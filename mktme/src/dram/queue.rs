@@ -165,7 +165,7 @@ struct BankList {
 /// A read or write queue of a subchannel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Queue {
-    /// And one more behind them, whose row nobody wants.
+    /// And behind them one that is never served: [`Queue::pass_on`] looks at it where a bank's list is at its end.
     slots: Vec<Entry>,
     #[serde(with = "super::arrays")]
     links: [Link; LINKS],
@@ -212,7 +212,7 @@ impl Queue {
         let nowhere = Bank::new(0, 0);
         let none = Entry::new(0, Spot::new(nowhere, 0, 0), Ps::ZERO, 0);
         let list = BankList { pick: NIL, want: Want::Row, armed: false };
-        let nobody = Entry { row: u64::MAX, ..none };
+        let nobody = Entry { waiting: true, ..none };
         let mut slots = vec![none; usize::from(depth)];
         slots.push(nobody);
         let to_itself = |at| Link { older: at as u16, younger: at as u16 };
@@ -514,7 +514,8 @@ impl Queue {
     pub(super) fn pass_on(&mut self, slot: u16) -> bool {
         let entry = *self.entry(slot);
         let Link { older, younger } = self.link(slot);
-        let next = &self.slots[usize::from(younger).min(self.depth as usize)];
+        let next = usize::from(younger).min(self.depth as usize);
+        let Some(next) = self.slots.get(next) else { return false };
         if next.row != entry.row || next.waiting || older < HEADS {
             return false;
         }

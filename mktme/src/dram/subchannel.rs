@@ -699,7 +699,7 @@ impl Subchannel {
             return Ok(None);
         }
         self.settle();
-        let (reads, writes) = (kind != Kind::Write, kind != Kind::Read);
+        let (as_read, as_write) = (kind != Kind::Write, kind != Kind::Read);
         let mut wake = self.wake;
         loop {
             let edge = self.change_by(wake);
@@ -715,7 +715,7 @@ impl Subchannel {
                 wake = self.look(edge);
             }
             // What is queued for the line stays the same, but for a write that its underfill data makes whole.
-            let room = (!reads | self.reads.has_room()) & (!writes | self.writes.has_room());
+            let room = (!as_read | self.reads.has_room()) & (!as_write | self.writes.has_room());
             if room || self.underfilled == edge && self.has_room(kind, spot) {
                 self.deliver(edge, out);
                 return Ok(Some(edge));
@@ -1175,15 +1175,16 @@ impl Subchannel {
                 found = Some((want, slot));
             }
         }
-        let _wake = match found {
+        let wake = match found {
             Some((Want::Column, slot)) if writes => self.issue_column::<true>(slot, edge),
             Some((Want::Column, slot)) => self.issue_column::<false>(slot, edge),
             Some((Want::Row, slot)) if writes => self.issue_act::<true>(slot, edge),
             Some((Want::Row, slot)) => self.issue_act::<false>(slot, edge),
             Some((Want::Close, slot)) if writes => self.issue_pre::<true>(slot, edge),
             Some((Want::Close, slot)) => self.issue_pre::<false>(slot, edge),
-            None => self.wakes(next),
+            None => next,
         };
+        self.wakes(wake);
     }
 
     /// Begins and continues refreshes. Says whether a command was issued.
