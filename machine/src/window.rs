@@ -969,7 +969,8 @@ impl Machine {
                 let (core, at) = (stream.core, op.at.tagged());
                 let here = match op.kind {
                     StreamKind::NtStore => false,
-                    // A shared line has to be asked for like one that is missing, or nearly always.
+                    // A shared line has to be asked for like one that is missing. (Where nobody else holds it any more, the
+                    // store waits for a buffer that it does not take.)
                     StreamKind::Store => self.caches.is_owned_in_l1(core, at),
                     _ => self.caches.is_in_l1(core, at),
                 };

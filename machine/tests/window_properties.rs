@@ -146,11 +146,23 @@ fn run(
 }
 
 fn advance(m: &mut Machine, lists: &mut [List], chunk: u64, os: &mut Os) -> Vec<StreamStats> {
+    advance_watched(m, lists, chunk, os, &mut |_| ())
+}
+
+/// As [`advance`]; `watch` sees the machine after every step.
+fn advance_watched(
+    m: &mut Machine,
+    lists: &mut [List],
+    chunk: u64,
+    os: &mut Os,
+    watch: &mut dyn FnMut(&Machine),
+) -> Vec<StreamStats> {
     let mut refs: Vec<_> = lists.iter_mut().collect();
     let most: usize = refs.iter().map(|l| l.ops.len() + 2).sum();
     let mut steps = 0;
     while m.advance_streams(&mut refs, chunk, os) {
         steps += 1;
+        watch(m);
         assert!(steps <= most, "each step but the last issues an operation");
     }
     let stats = m.end_streams();
@@ -372,13 +384,11 @@ proptest! {
         let agents: Vec<_> = lists.iter().map(|(agent, _)| *agent).collect();
         for m in [&mut quiet, &mut logged] {
             let (mut lists, mut os) = (sources(&lists), Os::default());
-            let mut refs: Vec<_> = lists.iter_mut().collect();
             let mut seen = Vec::new();
             m.start_streams(&agents);
-            while m.advance_streams(&mut refs, chunk, &mut os) {
-                seen.push((m.now(), m.counts().operations));
-            }
-            a.push((m.end_streams(), seen));
+            let watch = &mut |m: &Machine| seen.push((m.now(), m.counts().operations));
+            let stats = advance_watched(m, &mut lists, chunk, &mut os, watch);
+            a.push((stats, seen));
         }
         prop_assert_eq!(&a[0], &a[1]);
         prop_assert_eq!(quiet.counts(), logged.counts());

@@ -126,7 +126,7 @@ fn a_load_behind_its_lines_flush_does_not_take_a_buffer_that_is_in_use() {
     assert!(stats.load_latency.0 > 4 * m.unloaded_dram_read().0, "{}", stats.load_latency);
 }
 
-/// A line that L1D had dropped while it was on its way was there at once for whoever met it in L2.
+/// CLWB's write-back, which a load of its line made leave, was never sent: the load itself asked nobody.
 #[test]
 fn what_a_load_makes_leave_reaches_dram_though_the_load_hits_l1() {
     let mut m = timed(&roomy());
@@ -141,6 +141,7 @@ fn what_a_load_makes_leave_reaches_dram_though_the_load_hits_l1() {
     assert_eq!(m.dram().stats().writes, 1);
 }
 
+/// A line that L1D had dropped while it was on its way was there at once for whoever met it in L2.
 #[test]
 fn a_line_on_its_way_is_waited_for_in_l2_as_well() {
     let mut spec = roomy();
